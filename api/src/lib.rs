@@ -1,0 +1,1 @@
+//! Herald's CRD types, annotation and condition names.

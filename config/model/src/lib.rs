@@ -1,0 +1,1 @@
+//! The shared vocabulary: validated domain values, no Kubernetes, no runtime.

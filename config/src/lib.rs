@@ -1,0 +1,1 @@
+//! API objects to validated domain values.

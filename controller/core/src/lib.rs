@@ -1,0 +1,1 @@
+//! Index, allocator, placement and outbox of the controller; pure.

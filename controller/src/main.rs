@@ -1,0 +1,3 @@
+//! Herald's controller: watches, decides, writes.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! A genuine Kubernetes cluster on one machine.

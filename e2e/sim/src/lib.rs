@@ -1,0 +1,1 @@
+//! Deterministic tests across crates, and the architecture test.

@@ -1,0 +1,1 @@
+//! Target tables and the contents of the eBPF maps; pure.

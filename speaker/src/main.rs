@@ -1,0 +1,3 @@
+//! Herald's speaker: announces addresses and forwards their traffic.
+
+fn main() {}

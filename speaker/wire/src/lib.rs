@@ -1,0 +1,1 @@
+//! ARP and NDP codecs over pnet's packet module.
