@@ -1,0 +1,31 @@
+//! What a speaker says of itself and its node.
+
+use ipnet::IpNet;
+
+use crate::{Incarnation, InterfaceName, MacAddress, NodeName, SegmentName};
+
+/// A speaker: from its `Speaker` object, and whether its Pod is ready.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Speaker {
+    /// The node it runs on, which the object is named after.
+    pub node: NodeName,
+    /// Where it can announce.
+    pub segments: Vec<SpeakerSegment>,
+}
+
+/// One L2 segment as one node sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpeakerSegment {
+    /// The segment's name, the same on every node in it.
+    pub name: SegmentName,
+    /// The node's interface in it.
+    pub interface: InterfaceName,
+    /// That interface's MAC address.
+    pub mac: MacAddress,
+    /// The interface's prefixes that are not link-local.
+    pub prefixes: Vec<IpNet>,
+    /// Whether the interface is up and has carrier.
+    pub carrier: bool,
+    /// The number of this node's life on the segment.
+    pub incarnation: Incarnation,
+}
