@@ -1,1 +1,5 @@
-//! Deterministic tests across crates, and the architecture test.
+//! What holds across crates, tested without a cluster.
+//!
+//! `tests/architecture.rs` keeps the crates apart as the import table says, the pure ones free of
+//! clocks, sockets and files, and the chart in step with the workspace. It reads the tree and
+//! `cargo metadata`, never the network. The crate has no code of its own.

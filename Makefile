@@ -1,0 +1,78 @@
+# `make` lists the targets. Every one of them installs what it needs first.
+
+MAKEFLAGS += --no-builtin-rules
+.NOTPARALLEL:
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PROFILE ?= release
+# Outside the tree, so that a fresh clone builds warm. Keyed by compiler: a new one starts anew.
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/herald
+ifndef CARGO_TARGET_DIR
+  CARGO_TARGET_DIR := $(CACHE)/target-$(shell rustc --version | cut -d ' ' -f 2)
+endif
+export CARGO_TARGET_DIR
+
+ARCH := $(shell uname -m)
+TARGET := $(ARCH)-unknown-linux-musl
+# ring has some C.
+export CC_x86_64_unknown_linux_musl ?= musl-gcc
+export CC_aarch64_unknown_linux_musl ?= musl-gcc
+
+HELM = $(firstword $(wildcard $(CACHE)/helm-*/helm) helm)
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo; echo '  Builds go to $(CARGO_TARGET_DIR)'
+
+.PHONY: setup
+setup: ## install what builds, lab and tests need (Debian or Ubuntu, root or sudo)
+	@e2e/lab/setup.sh
+
+.PHONY: demo
+demo: build ## the whole story on a cluster of three nodes, told step by step
+	cargo run --quiet --package herald-e2e --bin herald-demo
+
+.PHONY: test
+test: setup lint unit build e2e ## every test there is, those on the cluster included
+
+.PHONY: lint
+lint: setup ## format, clippy, chart
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- --deny warnings
+	$(HELM) lint --strict --quiet helm
+
+.PHONY: unit
+unit: setup ## tests that need no cluster
+	cargo test --workspace --exclude herald-e2e --locked
+
+.PHONY: e2e
+e2e: build ## tests on the cluster
+	cargo test --package herald-e2e --locked
+
+.PHONY: build
+build: setup ## both programs, static
+	cargo build --profile $(PROFILE) --locked --target $(TARGET) --package herald-controller --package herald-speaker
+
+.PHONY: lab
+lab: build ## a cluster with Herald on it that stays
+	cargo run --quiet --package herald-lab -- up
+
+.PHONY: clean-lab
+clean-lab: ## remove every lab, also what a crash left
+	cargo run --quiet --package herald-lab -- down --all
+
+.PHONY: crds
+crds: ## write helm/crds from the Rust types
+	cargo run --quiet --package herald-api --bin crdgen
+
+.PHONY: fmt
+fmt: ## format the Rust sources
+	cargo fmt --all
+
+.PHONY: deny
+deny: ## check licences, duplicates and advisories of the dependencies
+	cargo deny --version >/dev/null 2>&1 || cargo install --locked cargo-deny@0.20.2
+	cargo deny check

@@ -1,0 +1,66 @@
+{{/*
+Names are fixed, not made from the release's: one cluster has one Herald. A second release fails
+with Helm's "exists and cannot be imported", before it can fight the first one for addresses.
+*/}}
+
+{{- define "herald.selectorLabels" -}}
+app.kubernetes.io/name: herald
+app.kubernetes.io/component: {{ .component }}
+{{- end }}
+
+{{- define "herald.labels" -}}
+app.kubernetes.io/name: herald
+{{- with .component }}
+app.kubernetes.io/component: {{ . }}
+{{- end }}
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
+{{- end }}
+
+{{/* No version among a pod's labels: an upgrade that changes nothing of the pods restarts none. */}}
+{{- define "herald.podMetadata" -}}
+labels:
+  {{- include "herald.selectorLabels" . | nindent 2 }}
+  app.kubernetes.io/instance: {{ .root.Release.Name }}
+  {{- with .root.Values.podLabels }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+annotations:
+  kubectl.kubernetes.io/default-container: {{ .component }}
+  {{- with .root.Values.podAnnotations }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- end }}
+
+{{- define "herald.image" -}}
+{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- end }}
+
+{{/* The flags both programs share. */}}
+{{- define "herald.sharedArgs" -}}
+- {{ printf "--log-level=%s" .Values.logLevel | quote }}
+- --log-format={{ .Values.logFormat }}
+{{- range .Values.loadBalancerClasses }}
+- {{ printf "--load-balancer-class=%s" . | quote }}
+{{- end }}
+{{- if .Values.ignoreExcludeLabel }}
+- --ignore-exclude-label
+{{- end }}
+{{- end }}
+
+{{- define "herald.env" -}}
+- name: NODE_NAME
+  valueFrom:
+    fieldRef:
+      fieldPath: spec.nodeName
+- name: POD_NAME
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.name
+- name: POD_NAMESPACE
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.namespace
+{{- end }}
