@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::schema;
 
-/// A pool of addresses that LoadBalancer Services get theirs from.
+/// A pool of addresses that `LoadBalancer` Services get theirs from.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "heraldlb.io",
@@ -18,7 +18,7 @@ use crate::schema;
     category = "herald",
     status = "IPPoolStatus",
     derive = "PartialEq",
-    doc = "A pool of addresses that LoadBalancer Services get theirs from.",
+    doc = "A pool of addresses that Services of type LoadBalancer get theirs from.",
     printcolumn(
         name = "Addresses",
         type_ = "string",
@@ -36,12 +36,12 @@ use crate::schema;
         json_path = ".status.ipv4.total"
     ),
     printcolumn(
-        name = "Assigned",
+        name = "IPv4 Assigned",
         type_ = "string",
         json_path = ".status.ipv4.assigned"
     ),
     printcolumn(
-        name = "Available",
+        name = "IPv4 Available",
         type_ = "string",
         json_path = ".status.ipv4.available"
     ),
@@ -51,12 +51,12 @@ use crate::schema;
         json_path = ".status.ipv6.total"
     ),
     printcolumn(
-        name = "Assigned",
+        name = "IPv6 Assigned",
         type_ = "string",
         json_path = ".status.ipv6.assigned"
     ),
     printcolumn(
-        name = "Available",
+        name = "IPv6 Available",
         type_ = "string",
         json_path = ".status.ipv6.available"
     ),

@@ -27,9 +27,14 @@
     unreachable_pub,
     reason = "KubeSchema copies each struct, with its visibility, into a function body"
 )]
+#![expect(
+    clippy::duplicated_attributes,
+    reason = "several columns of one kind have a type or a priority in common"
+)]
 
 pub mod annotations;
 pub mod conditions;
+mod crds;
 pub mod events;
 mod ip_pool;
 mod l2_advertisement;
@@ -39,6 +44,7 @@ mod schema;
 mod speaker;
 mod virtual_ip;
 
+pub use crds::{crd_files, crds};
 pub use ip_pool::{
     AddressCounts, AdvertisementPolicy, Allowed, IPPool, IPPoolSpec, IPPoolStatus, Scope,
 };
