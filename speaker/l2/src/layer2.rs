@@ -1,0 +1,150 @@
+//! Responder and announcer behind one face.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use herald_model::{IfIndex, Instant, MacAddress};
+use herald_wire::Frame;
+
+use crate::{Announcer, Answer, Counts, Pace, Port, Responder};
+
+/// Everything layer 2: told what is held, it answers and announces.
+#[derive(Debug)]
+pub struct Layer2 {
+    responder: Responder,
+    announcer: Announcer,
+    ports: BTreeMap<IfIndex, Port>,
+}
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// An interface can be used, or something about it changed.
+    PortSet(Port),
+    /// The link of an interface came back: what is held there is announced anew.
+    LinkRestored(IfIndex),
+    /// An interface can no longer be used; what was held on it is forgotten.
+    PortRemoved(IfIndex),
+    /// This node now holds an address on an interface.
+    Held {
+        /// The interface.
+        interface: IfIndex,
+        /// The address.
+        address: IpAddr,
+    },
+    /// This node no longer holds an address on an interface.
+    Released {
+        /// The interface.
+        interface: IfIndex,
+        /// The address.
+        address: IpAddr,
+    },
+}
+
+/// What is to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Send a frame.
+    SendFrame {
+        /// On which interface.
+        interface: IfIndex,
+        /// What.
+        frame: Frame,
+    },
+    /// Say that somebody else claims an address held here.
+    ReportForeignClaim {
+        /// On which interface.
+        interface: IfIndex,
+        /// The address.
+        address: IpAddr,
+        /// Who claims it.
+        mac: MacAddress,
+    },
+}
+
+impl Layer2 {
+    /// A machine that holds nothing; every interface has its own pace.
+    pub fn new(pace: Pace) -> Self {
+        Self {
+            responder: Responder::new(),
+            announcer: Announcer::new(pace),
+            ports: BTreeMap::new(),
+        }
+    }
+
+    /// Takes an input in; what is due at once is among the effects.
+    pub fn handle(&mut self, now: Instant, input: Input, out: &mut Vec<Effect>) {
+        match input {
+            Input::PortSet(port) => {
+                let before = self.ports.insert(port.index, port);
+                self.responder.set_port(port);
+                if before.is_some_and(|before| before.mac != port.mac) {
+                    self.announcer.restart(now, port.index);
+                }
+            }
+            Input::LinkRestored(interface) => self.announcer.restart(now, interface),
+            Input::PortRemoved(interface) => {
+                self.ports.remove(&interface);
+                self.responder.remove_port(interface);
+                self.announcer.remove(interface);
+            }
+            Input::Held { interface, address } => {
+                if self.ports.contains_key(&interface) {
+                    self.responder.hold(interface, address);
+                    self.announcer.hold(now, interface, address);
+                }
+            }
+            Input::Released { interface, address } => {
+                self.responder.release(interface, address);
+                self.announcer.release(interface, address);
+            }
+        }
+        self.on_deadline(now, out);
+    }
+
+    /// Takes a frame in, as the socket of an interface read it.
+    pub fn frame_received(&mut self, interface: IfIndex, bytes: &[u8], out: &mut Vec<Effect>) {
+        match self.responder.frame_received(interface, bytes) {
+            Some(Answer::Reply(frame)) => out.push(Effect::SendFrame { interface, frame }),
+            Some(Answer::ForeignClaim { address, mac }) => out.push(Effect::ReportForeignClaim {
+                interface,
+                address,
+                mac,
+            }),
+            None => {}
+        }
+    }
+
+    /// When the next announcement is due.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.announcer.next_deadline()
+    }
+
+    /// Announces what is due; early calls do nothing.
+    pub fn on_deadline(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        let (ports, responder) = (&self.ports, &mut self.responder);
+        self.announcer.on_deadline(now, |interface, address| {
+            let Some(port) = ports.get(&interface) else {
+                return;
+            };
+            let (first, second) = port.announcement(address);
+            for frame in std::iter::once(first).chain(second) {
+                if let Some(counts) = responder.counts_mut(interface, address) {
+                    counts.gratuitous = counts.gratuitous.saturating_add(1);
+                }
+                out.push(Effect::SendFrame { interface, frame });
+            }
+        });
+    }
+
+    /// What was said of each address that is held, in order.
+    pub fn counts(&self) -> BTreeMap<(IfIndex, IpAddr), Counts> {
+        self.responder
+            .held()
+            .map(|(interface, address, counts)| ((interface, address), counts))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

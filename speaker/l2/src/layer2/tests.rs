@@ -1,0 +1,181 @@
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use herald_wire::{Arp, NeighbourAdvertisement};
+
+use super::*;
+
+const ETH0: IfIndex = IfIndex(2);
+const NODE: MacAddress = MacAddress([2, 0, 0, 0, 0, 1]);
+const CLIENT: MacAddress = MacAddress([2, 0, 0, 0, 0, 0xc1]);
+const LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+
+const VIP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
+const VIP6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x10);
+
+fn at(millis: u64) -> Instant {
+    Instant::from_nanos(millis * 1_000_000)
+}
+
+fn port(mac: MacAddress) -> Port {
+    Port {
+        index: ETH0,
+        mac,
+        source: Some(LINK_LOCAL),
+    }
+}
+
+fn held(address: impl Into<IpAddr>) -> Input {
+    Input::Held {
+        interface: ETH0,
+        address: address.into(),
+    }
+}
+
+fn send(frame: Frame) -> Effect {
+    Effect::SendFrame {
+        interface: ETH0,
+        frame,
+    }
+}
+
+fn ipv4_announcement(mac: MacAddress) -> [Effect; 2] {
+    [
+        send(Arp::announcement_request(mac, VIP).emit()),
+        send(Arp::announcement_reply(mac, VIP).emit()),
+    ]
+}
+
+struct Story {
+    machine: Layer2,
+}
+
+impl Story {
+    fn begin() -> Self {
+        let mut story = Self {
+            machine: Layer2::new(Pace::default()),
+        };
+        assert_eq!(story.at(0, Input::PortSet(port(NODE))), []);
+        story
+    }
+
+    fn at(&mut self, millis: u64, input: Input) -> Vec<Effect> {
+        let mut out = Vec::new();
+        self.machine.handle(at(millis), input, &mut out);
+        out
+    }
+
+    fn wait(&mut self, until_millis: u64) -> Vec<Effect> {
+        let mut out = Vec::new();
+        while let Some(due) = self.machine.next_deadline()
+            && due <= at(until_millis)
+        {
+            self.machine.on_deadline(due, &mut out);
+        }
+        out
+    }
+}
+
+#[test]
+fn taking_over_announces_both_forms_at_once_and_repeats() {
+    let mut story = Story::begin();
+    assert_eq!(story.at(1_000, held(VIP)), ipv4_announcement(NODE));
+    let said = story.wait(20_000);
+    assert_eq!(said.len(), 12);
+    assert_eq!(said[..2], ipv4_announcement(NODE));
+    let counts = story.machine.counts()[&(ETH0, VIP.into())];
+    assert_eq!(counts.gratuitous, 14);
+}
+
+#[test]
+fn ipv6_is_announced_to_all_nodes() {
+    let mut story = Story::begin();
+    let expected = send(NeighbourAdvertisement::unsolicited(VIP6, NODE, LINK_LOCAL).emit());
+    assert_eq!(story.at(1_000, held(VIP6)), [expected]);
+    assert_eq!(story.wait(20_000), vec![expected; 3]);
+}
+
+#[test]
+fn changed_mac_is_announced_and_answered_with() {
+    let mut story = Story::begin();
+    let other = MacAddress([2, 0, 0, 0, 0, 2]);
+    story.at(0, held(VIP));
+    story.wait(20_000);
+    assert_eq!(
+        story.at(30_000, Input::PortSet(port(other))),
+        ipv4_announcement(other)
+    );
+    let request = Arp::request(CLIENT, Ipv4Addr::new(192, 0, 2, 100), VIP);
+    let mut out = Vec::new();
+    story
+        .machine
+        .frame_received(ETH0, request.emit().as_bytes(), &mut out);
+    assert_eq!(out, [send(Arp::reply_to(&request, other).emit())]);
+}
+
+#[test]
+fn restored_link_is_announced_anew() {
+    let mut story = Story::begin();
+    story.at(0, held(VIP));
+    story.wait(20_000);
+    assert_eq!(
+        story.at(30_000, Input::LinkRestored(ETH0)),
+        ipv4_announcement(NODE)
+    );
+}
+
+#[test]
+fn release_falls_silent_at_once() {
+    let mut story = Story::begin();
+    story.at(0, held(VIP));
+    let release = Input::Released {
+        interface: ETH0,
+        address: VIP.into(),
+    };
+    assert_eq!(story.at(5, release), []);
+    assert_eq!(story.wait(600_000), []);
+    let request = Arp::request(CLIENT, Ipv4Addr::new(192, 0, 2, 100), VIP).emit();
+    let mut out = Vec::new();
+    story
+        .machine
+        .frame_received(ETH0, request.as_bytes(), &mut out);
+    assert_eq!(out, []);
+}
+
+#[test]
+fn nothing_is_held_on_an_interface_that_is_unknown_or_gone() {
+    let mut story = Story::begin();
+    assert_eq!(
+        story.at(
+            0,
+            Input::Held {
+                interface: IfIndex(7),
+                address: VIP.into()
+            }
+        ),
+        []
+    );
+    story.at(0, held(VIP));
+    story.at(1, Input::PortRemoved(ETH0));
+    assert_eq!(story.wait(600_000), []);
+    assert!(story.machine.counts().is_empty());
+}
+
+#[test]
+fn claim_of_a_stranger_is_reported() {
+    let mut story = Story::begin();
+    story.at(0, held(VIP));
+    let mut out = Vec::new();
+    story.machine.frame_received(
+        ETH0,
+        Arp::announcement_request(CLIENT, VIP).emit().as_bytes(),
+        &mut out,
+    );
+    assert_eq!(
+        out,
+        [Effect::ReportForeignClaim {
+            interface: ETH0,
+            address: VIP.into(),
+            mac: CLIENT
+        }]
+    );
+}
