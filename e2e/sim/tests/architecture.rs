@@ -79,10 +79,8 @@ const PURE: &[&str] = &[
     "tracing",
 ];
 /// What one pure crate may use besides, and no other.
-const PURE_BESIDES: &[(&str, &str)] = &[
-    ("herald-wire", "pnet_base"),
-    ("herald-wire", "pnet_packet"),
-];
+const PURE_BESIDES: &[(&str, &str)] =
+    &[("herald-wire", "pnet_base"), ("herald-wire", "pnet_packet")];
 /// What a pure crate may use behind a feature: record and replay.
 const PURE_OPTIONAL: &[&str] = &["serde"];
 /// What the crates of Kubernetes objects may use: data and its checks, no runtime.
