@@ -1,0 +1,3 @@
+module herald.test/echo
+
+go 1.25

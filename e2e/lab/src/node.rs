@@ -1,0 +1,229 @@
+//! A node: containerd, kubelet and kube-proxy in namespaces and a cgroup of their own.
+
+use std::fs;
+
+use serde_json::json;
+
+use crate::address::{POD_V4, POD_V6, pod_cidrs};
+use crate::cgroup::{Cgroup, signal_processes};
+use crate::daemon;
+use crate::error::{Error, Result};
+use crate::lan::{self, Role};
+use crate::layout::{Layout, create_dir, fill, tail, write, write_program};
+use crate::place::node_init;
+use crate::state::{Node, State};
+
+const INIT: &str = include_str!("../node/init.sh");
+const CONTAINERD: &str = include_str!("../node/containerd.toml");
+const KUBELET: &str = include_str!("../node/kubelet.yaml");
+const KUBE_PROXY: &str = include_str!("../node/kube-proxy.yaml");
+const CNI: &str = include_str!("../node/cni.conflist");
+const RUNC: &str = include_str!("../node/runc-lab.sh");
+
+/// Real-time shares in thousandths of a CPU: two labs, each dividing its own among its nodes.
+const LAB_REAL_TIME: u32 = 440;
+const ALL_REAL_TIME: u32 = 900;
+
+pub(crate) fn cgroup(layout: &Layout, node: &str) -> Cgroup {
+    Cgroup::new(layout.cgroup_of(node))
+}
+
+/// Boots a node whose leg, cgroup and processes are not there. Its disk may be.
+pub(crate) fn boot(layout: &Layout, state: &State, node: &Node) -> Result<()> {
+    write_files(layout, state, node)?;
+    let nodes: Vec<_> = state
+        .all_nodes()
+        .into_iter()
+        .map(|node| (node.name, node.address, node.index))
+        .collect();
+    lan::add_leg(
+        layout,
+        &node.name,
+        &node.address,
+        Role::Node,
+        &nodes,
+        state.family,
+    )?;
+    let cgroup = cgroup(layout, &node.name);
+    cgroup.create_for_kubelet()?;
+    Cgroup::new(crate::layout::CGROUP_ROOT).allow_real_time(ALL_REAL_TIME);
+    Cgroup::new(layout.cgroup()).allow_real_time(LAB_REAL_TIME);
+    cgroup.allow_real_time(LAB_REAL_TIME / (u32::from(state.nodes) + 1));
+    let system = cgroup.child("system");
+    system.create()?;
+    let dir = layout.node_dir(&node.name);
+    let init = layout.path("bin/node-init");
+    daemon::start(
+        &system,
+        &[
+            "nsenter",
+            &format!("--net={}", layout.netns_path(&node.name).display()),
+            "--",
+            "unshare",
+            "--mount",
+            "--propagation",
+            "private",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--uts",
+            "--ipc",
+            "bash",
+            &init.display().to_string(),
+        ],
+        &[
+            ("LAB", &layout.folder().display().to_string()),
+            ("NODE", &node.name),
+            ("NODE_IPS", &node.address.all().join(",")),
+        ],
+        &dir.join("log/init.log"),
+    )
+}
+
+fn write_files(layout: &Layout, state: &State, node: &Node) -> Result<()> {
+    let dir = layout.node_dir(&node.name);
+    for name in ["log", "etc", "varlog", "hold", "etc-upper", "etc-work"] {
+        create_dir(&dir.join(name))?;
+    }
+    let ranges: Vec<_> = pod_cidrs(state.family, node.index)
+        .iter()
+        .map(|cidr| json!([{"subnet": cidr}]))
+        .collect();
+    let everywhere = state.family.pick("0.0.0.0/0", "::/0");
+    let routes: Vec<_> = everywhere
+        .split(',')
+        .map(|dst| json!({"dst": dst}))
+        .collect();
+    let healthz = if state.family.v4() {
+        "0.0.0.0:10256"
+    } else {
+        "[::]:10256"
+    };
+    let values: &[(&str, &str)] = &[
+        ("node", &node.name),
+        ("node_dir", &dir.display().to_string()),
+        ("pki", &layout.path("pki").display().to_string()),
+        ("cgroup", &format!("/{}", layout.cgroup_of(&node.name))),
+        ("kube_proxy", state.kube_proxy.as_str()),
+        ("pod_cidrs", &state.family.pick(POD_V4, POD_V6)),
+        ("healthz", healthz),
+        ("ranges", &json!(ranges).to_string()),
+        ("routes", &json!(routes).to_string()),
+    ];
+    let etc = dir.join("etc");
+    for (name, template) in [
+        ("containerd.toml", CONTAINERD),
+        ("kubelet.yaml", KUBELET),
+        ("kube-proxy.yaml", KUBE_PROXY),
+        ("cni.conflist", CNI),
+        ("resolv.conf", ""),
+    ] {
+        write(&etc.join(name), fill(template, values))?;
+    }
+    write_program(&etc.join("runc-lab"), fill(RUNC, values))?;
+    write_program(&layout.path("bin/node-init"), INIT)
+}
+
+/// The Node objects. Made before the kubelets register, so that each node has the pod addresses
+/// that go with its number.
+pub(crate) fn manifest(state: &State) -> String {
+    let node = |node: Node| {
+        let cidrs = pod_cidrs(state.family, node.index);
+        json!({
+            "apiVersion": "v1", "kind": "Node", "metadata": {"name": node.name},
+            "spec": {"podCIDR": cidrs[0], "podCIDRs": cidrs},
+        })
+    };
+    let items: Vec<_> = state.all_nodes().into_iter().map(node).collect();
+    json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string()
+}
+
+/// Power gone: every process at one instant, the network namespace with its programs and rules, the
+/// mounts. The disk stays.
+pub(crate) fn power_off(layout: &Layout, node: &str) -> Result<()> {
+    let cgroup = cgroup(layout, node);
+    cgroup.kill()?;
+    lan::remove_leg(layout, node)?;
+    cgroup.remove()
+}
+
+/// An empty disk for the next boot.
+pub(crate) fn forget_disk(layout: &Layout, node: &str) -> Result<()> {
+    let dir = layout.node_dir(node);
+    if dir.exists() {
+        fs::remove_dir_all(&dir).map_err(Error::io("remove", &dir))?;
+    }
+    Ok(())
+}
+
+pub(crate) fn is_on(layout: &Layout, node: &str) -> bool {
+    node_init(layout, node).is_some()
+}
+
+/// Why a node does not become Ready, as far as it can tell itself.
+pub(crate) fn last_words(layout: &Layout, node: &str) -> String {
+    let dir = layout.node_dir(node).join("log");
+    let log = |name: &str, lines| {
+        let path = dir.join(name);
+        match tail(&path, lines) {
+            text if text.is_empty() => String::new(),
+            text => format!("{}:\n{text}\n", path.display()),
+        }
+    };
+    let on = if is_on(layout, node) {
+        ""
+    } else {
+        "process 1 of the node is gone\n"
+    };
+    format!("{on}{}{}", log("init.log", 5), log("kubelet.log", 5))
+}
+
+/// Sends a signal to the processes of a program on a node, and only there.
+pub(crate) fn signal(layout: &Layout, node: &str, program: &str, signal: &str) -> Result<u32> {
+    let pids: Vec<u32> = cgroup(layout, node)
+        .processes(true)
+        .into_iter()
+        .filter(|pid| program_of(*pid).as_deref() == Some(program))
+        .collect();
+    if pids.is_empty() {
+        return Err(Error::NoSuchProcess {
+            process: program.to_owned(),
+            place: node.to_owned(),
+        });
+    }
+    signal_processes(signal, &pids)?;
+    Ok(u32::try_from(pids.len()).unwrap_or(u32::MAX))
+}
+
+/// Last part of the first word of the command line: the components are one file under many names.
+fn program_of(pid: u32) -> Option<String> {
+    let words = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let first = String::from_utf8_lossy(words.split(|byte| *byte == 0).next()?).into_owned();
+    first.rsplit('/').next().map(str::to_owned)
+}
+
+/// Keeps a program from being started on a node until [`release`].
+pub(crate) fn hold(layout: &Layout, node: &str, program: &str) -> Result<()> {
+    write(&layout.node_dir(node).join("hold").join(program), "")
+}
+
+/// Programs that are kept from being started on a node.
+pub(crate) fn held(layout: &Layout, node: &str) -> Vec<String> {
+    let entries = fs::read_dir(layout.node_dir(node).join("hold"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    let mut held: Vec<_> = entries
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect();
+    held.sort();
+    held
+}
+
+pub(crate) fn release(layout: &Layout, node: &str) -> Result<()> {
+    for program in held(layout, node) {
+        let path = layout.node_dir(node).join("hold").join(program);
+        fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+    }
+    Ok(())
+}
