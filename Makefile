@@ -14,8 +14,9 @@ ifndef CARGO_TARGET_DIR
 endif
 export CARGO_TARGET_DIR
 
-ARCH := $(shell uname -m)
-TARGET := $(ARCH)-unknown-linux-musl
+TARGET := $(shell uname -m)-unknown-linux-musl
+# Where the lab takes both programs from.
+export HERALD_BINARIES := $(CARGO_TARGET_DIR)/$(TARGET)/$(patsubst dev,debug,$(PROFILE))
 # ring has some C.
 export CC_x86_64_unknown_linux_musl ?= musl-gcc
 export CC_aarch64_unknown_linux_musl ?= musl-gcc
@@ -55,6 +56,12 @@ e2e: build ## tests on the cluster
 .PHONY: build
 build: setup ## both programs, static
 	cargo build --profile $(PROFILE) --locked --target $(TARGET) --package herald-controller --package herald-speaker
+
+.PHONY: images
+images: build ## what the image holds, and its size; the lab packs and loads it by itself
+	@cd $(HERALD_BINARIES) && llvm-strip --strip-all -o herald-controller.stripped herald-controller \
+	  && llvm-strip --strip-all -o herald-speaker.stripped herald-speaker
+	@ls -l --block-size=1K $(HERALD_BINARIES)/herald-{controller,speaker}{,.stripped} | awk '{ print $$5 " KiB  " $$9 }'
 
 .PHONY: lab
 lab: build ## a cluster with Herald on it that stays
