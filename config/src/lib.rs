@@ -1,5 +1,51 @@
-//! API objects to validated domain values.
+//! API objects to validated domain values, and the flags that decide which objects are ours.
+//!
+//! This crate is the only place where the API's types and the model's meet. It decides what an
+//! object says, never what to do about it. It never fills in a guess: what cannot be understood is
+//! an error, or, on a Service, a sentence in [`herald_model::Request::invalid`], that names the
+//! field and the value.
+//!
+//! Invariants: a value that comes out needs no further checks; two objects that mean the same give
+//! equal values (lists whose order means nothing come out sorted); [`virtual_ip`] undoes
+//! [`virtual_ip_spec`].
+//!
+//! ```
+//! use herald_api::{IPPool, IPPoolSpec};
+//!
+//! let mut object = IPPool::new(
+//!     "public",
+//!     IPPoolSpec {
+//!         addresses: vec!["192.0.2.0/24".to_owned()],
+//!         ..IPPoolSpec::default()
+//!     },
+//! );
+//! let pool = herald_config::pool(&object)?;
+//! assert_eq!(pool.ranges.len(), 1);
+//!
+//! object.spec.addresses = vec!["192.0.2.20-192.0.2.10".to_owned()];
+//! let error = herald_config::pool(&object).unwrap_err();
+//! assert!(herald_config::sentence(&error).starts_with("spec.addresses[0]"));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
-mod relist;
+mod advertisement;
+mod endpoints;
+mod flags;
+mod meta;
+mod node;
+mod pool;
+mod selector;
+mod service;
+mod speaker;
+mod virtual_ip;
 
-pub use relist::{Change, Relist, WatchEvent};
+pub use advertisement::{InvalidAdvertisement, advertisement};
+pub use endpoints::{endpoints, service_of_slice};
+pub use flags::{DEFAULT_CLASS, ServiceFlags};
+pub use meta::sentence;
+pub use node::{node, segment_overrides};
+pub use pool::{InvalidPool, pool};
+pub use selector::{InvalidSelector, selector};
+pub use service::{deprecated_annotations, service, service_key};
+pub use speaker::{InvalidSpeaker, speaker, speaker_segment};
+pub use virtual_ip::{InvalidVirtualIp, virtual_ip, virtual_ip_spec};

@@ -1,0 +1,148 @@
+//! `EndpointSlices`.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use herald_api::labels;
+use herald_model::{Endpoint, NodeName, ServiceEndpoints, ServiceKey};
+use k8s_openapi::api::discovery::v1::{Endpoint as ApiEndpoint, EndpointSlice};
+
+/// The Service that a slice belongs to; `None` if its label names none.
+pub fn service_of_slice(slice: &EndpointSlice) -> Option<ServiceKey> {
+    let name = slice.metadata.labels.as_ref()?.get(labels::SERVICE_NAME)?;
+    let namespace = slice.metadata.namespace.as_deref()?;
+    Some(ServiceKey::new(namespace, name.as_str()))
+}
+
+/// One value from all slices of a Service.
+///
+/// While the slices are rearranged an endpoint may be in two of them: it then is ready or serving
+/// if one says so, and terminating only if both do. As kube-proxy does, only the first address of
+/// an endpoint counts; endpoints that are names are left out.
+pub fn endpoints<'a>(
+    service: ServiceKey,
+    slices: impl IntoIterator<Item = &'a EndpointSlice>,
+) -> ServiceEndpoints {
+    let mut merged: BTreeMap<(IpAddr, Option<NodeName>), Endpoint> = BTreeMap::new();
+    for found in slices
+        .into_iter()
+        .flat_map(|slice| &slice.endpoints)
+        .filter_map(endpoint)
+    {
+        merged
+            .entry((found.address, found.node.clone()))
+            .and_modify(|known| {
+                known.ready |= found.ready;
+                known.serving |= found.serving;
+                known.terminating &= found.terminating;
+            })
+            .or_insert(found);
+    }
+    ServiceEndpoints {
+        service,
+        endpoints: merged.into_values().collect(),
+    }
+}
+
+fn endpoint(object: &ApiEndpoint) -> Option<Endpoint> {
+    let address = object.addresses.first()?.parse().ok()?;
+    let conditions = object.conditions.as_ref();
+    let ready = conditions.and_then(|c| c.ready).unwrap_or(true);
+    Some(Endpoint {
+        address,
+        node: object.node_name.as_deref().map(NodeName::from),
+        ready,
+        serving: conditions.and_then(|c| c.serving).unwrap_or(ready),
+        terminating: conditions.and_then(|c| c.terminating).unwrap_or(false),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn slice(endpoints: serde_json::Value) -> EndpointSlice {
+        serde_json::from_value(json!({
+            "metadata": {
+                "name": "web-abc",
+                "namespace": "shop",
+                "labels": { "kubernetes.io/service-name": "web" },
+            },
+            "addressType": "IPv4",
+            "endpoints": endpoints,
+        }))
+        .unwrap()
+    }
+
+    fn got(slices: &[EndpointSlice]) -> Vec<Endpoint> {
+        endpoints(ServiceKey::new("shop", "web"), slices).endpoints
+    }
+
+    fn expected(address: &str, node: Option<&str>, conditions: [bool; 3]) -> Endpoint {
+        let [ready, serving, terminating] = conditions;
+        Endpoint {
+            address: address.parse().unwrap(),
+            node: node.map(NodeName::from),
+            ready,
+            serving,
+            terminating,
+        }
+    }
+
+    #[test]
+    fn a_slice_names_its_service() {
+        assert_eq!(
+            service_of_slice(&slice(json!([]))),
+            Some(ServiceKey::new("shop", "web"))
+        );
+        assert_eq!(service_of_slice(&EndpointSlice::default()), None);
+    }
+
+    #[test]
+    fn absent_conditions_have_the_meaning_of_the_api() {
+        let slice = slice(json!([
+            { "addresses": ["10.0.0.4"] },
+            { "addresses": ["10.0.0.3"], "conditions": {}, "nodeName": "node1" },
+            { "addresses": ["10.0.0.2"], "conditions": { "ready": false } },
+            { "addresses": ["10.0.0.1"],
+              "conditions": { "ready": false, "serving": true, "terminating": true } },
+        ]));
+        assert_eq!(
+            got(&[slice]),
+            [
+                expected("10.0.0.1", None, [false, true, true]),
+                expected("10.0.0.2", None, [false, false, false]),
+                expected("10.0.0.3", Some("node1"), [true, true, false]),
+                expected("10.0.0.4", None, [true, true, false]),
+            ]
+        );
+    }
+
+    #[test]
+    fn an_endpoint_in_two_slices_is_one() {
+        let old = slice(json!([
+            { "addresses": ["10.0.0.1"], "nodeName": "node1", "conditions": { "ready": false } },
+        ]));
+        let new = slice(json!([
+            { "addresses": ["10.0.0.1"], "nodeName": "node1", "conditions": { "ready": true } },
+        ]));
+        let merged = [expected("10.0.0.1", Some("node1"), [true, true, false])];
+        assert_eq!(got(&[old.clone(), new.clone()]), merged);
+        assert_eq!(got(&[new, old]), merged);
+    }
+
+    #[test]
+    fn names_and_further_addresses_are_left_out() {
+        let slice = slice(json!([
+            { "addresses": ["web.example.com"] },
+            { "addresses": ["10.0.0.1", "10.0.0.2"] },
+            { "addresses": [] },
+        ]));
+        assert_eq!(
+            got(&[slice]),
+            [expected("10.0.0.1", None, [true, true, false])]
+        );
+    }
+}

@@ -1,0 +1,156 @@
+//! Nodes.
+
+use std::collections::BTreeMap;
+
+use herald_api::{annotations, labels};
+use herald_model::{InterfaceName, Node, NodeName, SegmentName};
+use k8s_openapi::api::core::v1::Node as ApiNode;
+
+use crate::meta;
+
+/// The node that the object describes. With `ignore_exclude` the label
+/// `node.kubernetes.io/exclude-from-external-load-balancers` does not count.
+pub fn node(object: &ApiNode, ignore_exclude: bool) -> Node {
+    let labels = object.metadata.labels.clone().unwrap_or_default();
+    let status = object.status.as_ref();
+    let holds = |type_: &str| {
+        status
+            .and_then(|status| status.conditions.as_ref())
+            .into_iter()
+            .flatten()
+            .any(|condition| condition.type_ == type_ && condition.status == "True")
+    };
+    Node {
+        name: NodeName::from(meta::name(&object.metadata)),
+        addresses: status
+            .and_then(|status| status.addresses.as_ref())
+            .into_iter()
+            .flatten()
+            .filter(|address| address.type_ == "InternalIP")
+            .filter_map(|address| address.address.parse().ok())
+            .collect(),
+        ready: holds("Ready"),
+        network_unavailable: holds("NetworkUnavailable"),
+        excluded: !ignore_exclude && labels.contains_key(labels::EXCLUDE_NODE),
+        out_of_service: object
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.taints.as_ref())
+            .into_iter()
+            .flatten()
+            .any(|taint| taint.key == labels::OUT_OF_SERVICE_TAINT),
+        labels,
+    }
+}
+
+/// The segments that annotations of the Node give its interfaces.
+pub fn segment_overrides(object: &ApiNode) -> BTreeMap<InterfaceName, SegmentName> {
+    object
+        .metadata
+        .annotations
+        .iter()
+        .flatten()
+        .filter_map(|(key, value)| {
+            let interface = key.strip_prefix(annotations::SEGMENT_PREFIX)?;
+            let segment = value.trim();
+            (!interface.is_empty() && !segment.is_empty())
+                .then(|| (InterfaceName::from(interface), SegmentName::from(segment)))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn object(value: serde_json::Value) -> ApiNode {
+        serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn a_ready_node_is_usable() {
+        let object = object(json!({
+            "metadata": { "name": "node1", "labels": { "rack": "a" } },
+            "status": {
+                "addresses": [
+                    { "type": "Hostname", "address": "node1" },
+                    { "type": "InternalIP", "address": "192.0.2.1" },
+                    { "type": "InternalIP", "address": "2001:db8::1" },
+                    { "type": "ExternalIP", "address": "203.0.113.1" },
+                ],
+                "conditions": [
+                    { "type": "Ready", "status": "True" },
+                    { "type": "NetworkUnavailable", "status": "False" },
+                ],
+            },
+        }));
+        let got = node(&object, false);
+        assert!(got.is_usable());
+        assert_eq!(
+            got,
+            Node {
+                name: "node1".into(),
+                labels: [("rack".to_owned(), "a".to_owned())].into(),
+                addresses: vec!["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()],
+                ready: true,
+                network_unavailable: false,
+                excluded: false,
+                out_of_service: false,
+            }
+        );
+    }
+
+    #[test]
+    fn a_node_nobody_heard_of_is_not_ready() {
+        for conditions in [json!([]), json!([{ "type": "Ready", "status": "Unknown" }])] {
+            let object = object(json!({
+                "metadata": { "name": "node1" },
+                "status": { "conditions": conditions },
+            }));
+            assert!(!node(&object, false).is_usable());
+        }
+        assert!(!node(&ApiNode::default(), false).is_usable());
+    }
+
+    #[test]
+    fn the_exclude_label_counts_whatever_its_value_unless_ignored() {
+        let object = object(json!({
+            "metadata": { "name": "node1", "labels": { (labels::EXCLUDE_NODE): "" } },
+        }));
+        assert!(node(&object, false).excluded);
+        assert!(!node(&object, true).excluded);
+    }
+
+    #[test]
+    fn an_unavailable_network_and_the_out_of_service_taint_are_seen() {
+        let object = object(json!({
+            "metadata": { "name": "node1" },
+            "spec": { "taints": [{ "key": labels::OUT_OF_SERVICE_TAINT, "effect": "NoExecute" }] },
+            "status": { "conditions": [{ "type": "NetworkUnavailable", "status": "True" }] },
+        }));
+        let got = node(&object, false);
+        assert!(got.out_of_service && got.network_unavailable);
+    }
+
+    #[test]
+    fn annotations_name_the_segments_of_interfaces() {
+        let object = object(json!({
+            "metadata": { "name": "node1", "annotations": {
+                "heraldlb.io/segment.eth0": "lan-a",
+                "heraldlb.io/segment.eth1.100": " lan-b ",
+                "heraldlb.io/segment.": "nothing",
+                "heraldlb.io/segment.eth2": "",
+            } },
+        }));
+        assert_eq!(
+            segment_overrides(&object),
+            [
+                ("eth0".into(), "lan-a".into()),
+                ("eth1.100".into(), "lan-b".into())
+            ]
+            .into()
+        );
+    }
+}
