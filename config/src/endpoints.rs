@@ -63,7 +63,7 @@ mod tests {
 
     use super::*;
 
-    fn slice(endpoints: serde_json::Value) -> EndpointSlice {
+    fn slice(endpoints: &serde_json::Value) -> EndpointSlice {
         serde_json::from_value(json!({
             "metadata": {
                 "name": "web-abc",
@@ -94,7 +94,7 @@ mod tests {
     #[test]
     fn a_slice_names_its_service() {
         assert_eq!(
-            service_of_slice(&slice(json!([]))),
+            service_of_slice(&slice(&json!([]))),
             Some(ServiceKey::new("shop", "web"))
         );
         assert_eq!(service_of_slice(&EndpointSlice::default()), None);
@@ -102,7 +102,7 @@ mod tests {
 
     #[test]
     fn absent_conditions_have_the_meaning_of_the_api() {
-        let slice = slice(json!([
+        let slice = slice(&json!([
             { "addresses": ["10.0.0.4"] },
             { "addresses": ["10.0.0.3"], "conditions": {}, "nodeName": "node1" },
             { "addresses": ["10.0.0.2"], "conditions": { "ready": false } },
@@ -122,10 +122,10 @@ mod tests {
 
     #[test]
     fn an_endpoint_in_two_slices_is_one() {
-        let old = slice(json!([
+        let old = slice(&json!([
             { "addresses": ["10.0.0.1"], "nodeName": "node1", "conditions": { "ready": false } },
         ]));
-        let new = slice(json!([
+        let new = slice(&json!([
             { "addresses": ["10.0.0.1"], "nodeName": "node1", "conditions": { "ready": true } },
         ]));
         let merged = [expected("10.0.0.1", Some("node1"), [true, true, false])];
@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn names_and_further_addresses_are_left_out() {
-        let slice = slice(json!([
+        let slice = slice(&json!([
             { "addresses": ["web.example.com"] },
             { "addresses": ["10.0.0.1", "10.0.0.2"] },
             { "addresses": [] },

@@ -160,8 +160,8 @@ fn duration(text: &str) -> Option<Duration> {
         let unit = match unit {
             "ms" => Duration::from_millis(1),
             "s" => Duration::from_secs(1),
-            "m" => Duration::from_secs(60),
-            "h" => Duration::from_secs(3600),
+            "m" => Duration::from_mins(1),
+            "h" => Duration::from_hours(1),
             _ => return None,
         };
         total = total.checked_add(unit.checked_mul(number)?)?;

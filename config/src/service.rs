@@ -43,7 +43,7 @@ pub fn service(object: &ApiService, flags: &ServiceFlags) -> Option<Service> {
     let asked = request::read(meta, spec);
     let (source_ranges, refused_range) = source_ranges(spec);
     let mut request = asked.request;
-    request.invalid = request.invalid.or(refused_range.map(Into::into));
+    request.invalid = request.invalid.or_else(|| refused_range.map(Into::into));
     Some(Service {
         key: service_key(object),
         uid: Uid::from(meta.uid.as_deref().unwrap_or_default()),

@@ -145,7 +145,7 @@ fn durations_are_whole_numbers_with_units() {
         ("0s", Some(Duration::ZERO)),
         ("90s", Some(Duration::from_secs(90))),
         ("250ms", Some(Duration::from_millis(250))),
-        ("1h30m", Some(Duration::from_secs(5400))),
+        ("1h30m", Some(Duration::from_mins(90))),
         ("", None),
         ("5", None),
         ("5d", None),

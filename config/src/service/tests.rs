@@ -137,7 +137,7 @@ fn every_field_is_carried_over() {
     assert_eq!(got.health_check_node_port, Some(31000));
     assert_eq!(
         got.affinity,
-        SessionAffinity::ClientIp(Duration::from_secs(60))
+        SessionAffinity::ClientIp(Duration::from_mins(1))
     );
     assert_eq!(
         got.source_ranges,
@@ -190,7 +190,7 @@ fn affinity_without_a_timeout_has_the_api_servers() {
     let got = read(json!({ "spec": { "sessionAffinity": "ClientIP" } }));
     assert_eq!(
         got.affinity,
-        SessionAffinity::ClientIp(Duration::from_secs(10_800))
+        SessionAffinity::ClientIp(Duration::from_hours(3))
     );
 }
 
