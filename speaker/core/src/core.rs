@@ -1,0 +1,445 @@
+//! The machine.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use herald_dataplane::{Desired, Targets};
+use herald_model::{
+    IfIndex, Incarnation, Instant, InterfaceName, InterfacePattern, MacAddress, Node, NodeName,
+    SegmentName, Service, ServiceEndpoints, ServiceKey,
+};
+
+use crate::forwarding::cluster_targets;
+use crate::input::{
+    Cache, DataPlaneReport, Effect, Input, ObservedSpeaker, ObservedVip, SpeakerReport,
+    WriteOutcome,
+};
+use crate::uplinks::{Interfaces, Uplink};
+use crate::vip::Vip;
+use crate::writer::Writer;
+
+mod data_plane;
+mod hold;
+mod report;
+
+/// How long a speaker that was asked to end goes on answering for what nobody has taken over.
+const STOPPING: Duration = Duration::from_secs(5);
+/// How long a stranger's claim is remembered.
+const CONFLICT: Duration = Duration::from_mins(1);
+/// When something that the kernel refused is tried again.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// What a core is made with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The node it decides for.
+    pub node: NodeName,
+    /// The program's version, for the `Speaker` object.
+    pub version: Arc<str>,
+    /// The kernel's boot id.
+    pub boot_id: Arc<str>,
+    /// Interfaces on which nothing is announced.
+    pub excluded_interfaces: Vec<InterfacePattern>,
+    /// Seconds since 1970 at [`Instant::ORIGIN`].
+    pub wall_origin: i64,
+}
+
+impl Config {
+    /// A configuration for a node, with nothing excluded.
+    pub fn new(node: NodeName) -> Self {
+        Self {
+            node,
+            version: Arc::from(""),
+            boot_id: Arc::from(""),
+            excluded_interfaces: Vec::new(),
+            wall_origin: 0,
+        }
+    }
+}
+
+/// Decides for one node. See the crate's documentation.
+#[derive(Debug)]
+pub struct Core {
+    config: Config,
+    vips: BTreeMap<IpAddr, Vip>,
+    services: BTreeMap<ServiceKey, Service>,
+    /// Which addresses list a Service.
+    claims: BTreeMap<ServiceKey, BTreeSet<IpAddr>>,
+    endpoints: BTreeMap<ServiceKey, ServiceEndpoints>,
+    nodes: BTreeMap<NodeName, Node>,
+    speakers: BTreeMap<NodeName, ObservedSpeaker>,
+    synced: BTreeSet<Cache>,
+
+    interfaces: Interfaces,
+    segment_names: BTreeMap<InterfaceName, SegmentName>,
+    uplinks: BTreeMap<SegmentName, Uplink>,
+    ports: BTreeMap<IfIndex, Port>,
+    incarnations: BTreeMap<SegmentName, Incarnation>,
+    groups: BTreeMap<(IfIndex, Ipv6Addr), BTreeSet<IpAddr>>,
+    /// Permanent entries of an earlier life of this program, not looked at yet.
+    found_neighbours: BTreeMap<(IfIndex, IpAddr), MacAddress>,
+
+    data_plane: DataPlane,
+    cluster: Arc<Targets>,
+    report_writer: Writer<SpeakerReport>,
+    stopping_until: Option<Instant>,
+    exited: bool,
+
+    dirty: Dirty,
+    timers: BTreeSet<(Instant, Timer)>,
+}
+
+/// An interface that layer 2 was told of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Port {
+    told: herald_l2::Port,
+    state: PortState,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum PortState {
+    Opening,
+    Open,
+    Failed { reason: Arc<str> },
+}
+
+#[derive(Debug, Default)]
+struct DataPlane {
+    report: Option<DataPlaneReport>,
+    desired: Desired,
+    changed: bool,
+    generation: u64,
+    in_flight: bool,
+    /// The last generation that was handed over, well or not.
+    answered: u64,
+    error: Option<Arc<str>>,
+}
+
+/// What has to be looked at.
+#[derive(Debug, Default)]
+struct Dirty {
+    /// Since when, which is at once the deadline.
+    since: Option<Instant>,
+    vips: BTreeSet<IpAddr>,
+    all_vips: bool,
+    uplinks: bool,
+    nodes: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    Vip(IpAddr),
+    Port(IfIndex),
+    DataPlane,
+    Speaker,
+    Stop,
+}
+
+/// What a core would say of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Overview {
+    /// Why the speaker is not ready; empty: it is.
+    pub waiting_for: Vec<String>,
+    /// What this node announces.
+    pub announced: Vec<Announced>,
+    /// Addresses known.
+    pub vips: usize,
+}
+
+/// One address that this node announces for one Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Announced {
+    /// The Service.
+    pub service: ServiceKey,
+    /// The address.
+    pub address: IpAddr,
+    /// The interface.
+    pub interface: IfIndex,
+    /// The interface's name.
+    pub interface_name: InterfaceName,
+}
+
+impl Core {
+    /// A core that knows nothing yet.
+    pub fn new(config: Config) -> Self {
+        Self {
+            config,
+            vips: BTreeMap::new(),
+            services: BTreeMap::new(),
+            claims: BTreeMap::new(),
+            endpoints: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+            speakers: BTreeMap::new(),
+            synced: BTreeSet::new(),
+            interfaces: Interfaces::default(),
+            segment_names: BTreeMap::new(),
+            uplinks: BTreeMap::new(),
+            ports: BTreeMap::new(),
+            incarnations: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            found_neighbours: BTreeMap::new(),
+            data_plane: DataPlane::default(),
+            cluster: cluster_targets(&BTreeMap::new()),
+            report_writer: Writer::default(),
+            stopping_until: None,
+            exited: false,
+            dirty: Dirty::default(),
+            timers: BTreeSet::new(),
+        }
+    }
+
+    /// Records what happened. What follows from it comes out of [`Self::on_deadline`], which is
+    /// due at once.
+    pub fn handle(&mut self, now: Instant, input: Input) {
+        match input {
+            Input::VipApplied(observed) => self.vip_applied(observed),
+            Input::VipDeleted(address) => {
+                self.dirty.vips.insert(address);
+                self.vip_deleted(address);
+            }
+            Input::ServiceApplied(service) => {
+                self.mark_service(&service.key);
+                self.services.insert(service.key.clone(), *service);
+            }
+            Input::ServiceDeleted(key) => {
+                self.services.remove(&key);
+                self.mark_service(&key);
+            }
+            Input::EndpointsApplied(endpoints) => {
+                self.mark_service(&endpoints.service);
+                self.endpoints.insert(endpoints.service.clone(), endpoints);
+            }
+            Input::EndpointsDeleted(key) => {
+                self.endpoints.remove(&key);
+                self.mark_service(&key);
+            }
+            Input::NodeApplied { node, segments } => self.node_applied(node, segments),
+            Input::NodeDeleted(name) => {
+                self.nodes.remove(&name);
+                self.dirty.nodes = true;
+            }
+            Input::SpeakerApplied(speaker) => {
+                self.dirty.nodes |= self.speakers.get(&speaker.node).is_none_or(|before| {
+                    before.report.segments != speaker.report.segments
+                });
+                self.speakers.insert(speaker.node.clone(), speaker);
+            }
+            Input::SpeakerDeleted(node) => {
+                self.speakers.remove(&node);
+                self.dirty.nodes = true;
+            }
+            Input::Synced(cache) => {
+                self.synced.insert(cache);
+                self.dirty.uplinks = true;
+                self.dirty.all_vips = true;
+            }
+            Input::LinkApplied(link) => {
+                self.interfaces.set_link(link);
+                self.dirty.uplinks = true;
+            }
+            Input::LinkRemoved(index) => {
+                self.interfaces.remove_link(index);
+                self.dirty.uplinks = true;
+            }
+            Input::AddressAdded { interface, address } => {
+                self.interfaces.add_address(interface, address);
+                self.dirty.uplinks = true;
+            }
+            Input::AddressRemoved { interface, address } => {
+                self.interfaces.remove_address(interface, address);
+                self.dirty.uplinks = true;
+            }
+            Input::NeighbourFound {
+                interface,
+                address,
+                mac,
+            } => {
+                self.found_neighbours.insert((interface, address), mac);
+            }
+            Input::PortOpened(index) => self.port_answered(index, PortState::Open),
+            Input::PortFailed { interface, reason } => {
+                self.port_answered(interface, PortState::Failed { reason });
+                self.timers.insert((now + RETRY, Timer::Port(interface)));
+            }
+            Input::DataPlaneKnown(report) => {
+                self.data_plane.report = Some(report);
+                self.data_plane.changed = true;
+                self.dirty.all_vips = true;
+            }
+            Input::DataPlaneApplied {
+                generation,
+                outcome,
+            } => self.data_plane_applied(now, generation, outcome.err()),
+            Input::NeighbourFailed { interface, address } => {
+                self.neighbour_failed(now, interface, address);
+            }
+            Input::VipStatusWritten { address, outcome } => {
+                self.vip_status_written(now, address, outcome);
+            }
+            Input::SpeakerWritten(outcome) => {
+                if let Some(at) = self.report_writer.written(now, outcome) {
+                    self.timers.insert((at, Timer::Speaker));
+                }
+            }
+            Input::ForeignClaim { address, mac, .. } => self.foreign_claim(now, address, mac),
+            Input::Stopping => {
+                self.stopping_until.get_or_insert(now + STOPPING);
+                self.timers.insert((now + STOPPING, Timer::Stop));
+                self.dirty.all_vips = true;
+            }
+        }
+        self.dirty.since.get_or_insert(now);
+    }
+
+    /// When [`Self::on_deadline`] is to be called.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let timer = self.timers.first().map(|(at, _)| *at);
+        [self.dirty.since, timer].into_iter().flatten().min()
+    }
+
+    /// Decides; early calls do nothing.
+    pub fn on_deadline(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        self.fire_timers(now);
+        if self.dirty.since.take().is_none() {
+            return;
+        }
+        if std::mem::take(&mut self.dirty.nodes) {
+            self.cluster = cluster_targets(&self.nodes);
+            self.dirty.all_vips = true;
+        }
+        if std::mem::take(&mut self.dirty.uplinks) {
+            self.update_uplinks(out);
+        }
+        if self.is_synced() {
+            self.update_vips(now, out);
+            self.update_data_plane(out);
+            self.announce(out);
+            self.remove_found_neighbours(out);
+            self.write_statuses(now, out);
+        }
+        self.write_report(now, out);
+        self.stop(now, out);
+    }
+
+    /// What there is to say of this node now.
+    pub fn overview(&self) -> Overview {
+        Overview {
+            waiting_for: self.waiting_for(),
+            announced: self.announced(),
+            vips: self.vips.len(),
+        }
+    }
+
+    /// Whether everything is complete that a decision rests on.
+    fn is_synced(&self) -> bool {
+        Cache::ALL.iter().all(|cache| self.synced.contains(cache))
+    }
+
+    fn wall(&self, now: Instant) -> i64 {
+        let seconds = now.saturating_since(Instant::ORIGIN).as_secs();
+        self.config
+            .wall_origin
+            .saturating_add(i64::try_from(seconds).unwrap_or(i64::MAX))
+    }
+
+    fn vip_applied(&mut self, observed: ObservedVip) {
+        let address = observed.vip.address;
+        self.forget_claims(address);
+        for service in &observed.vip.services {
+            self.claims
+                .entry(service.key.clone())
+                .or_default()
+                .insert(address);
+        }
+        self.dirty.vips.insert(address);
+        match self.vips.get_mut(&address) {
+            Some(vip) => {
+                vip.observed = observed;
+                vip.deleted = false;
+            }
+            None => {
+                self.vips.insert(address, Vip::new(observed));
+            }
+        }
+    }
+
+    /// The address is kept without Services until its holds are undone.
+    fn vip_deleted(&mut self, address: IpAddr) {
+        self.forget_claims(address);
+        if let Some(vip) = self.vips.get_mut(&address) {
+            vip.deleted = true;
+        }
+    }
+
+    fn forget_claims(&mut self, address: IpAddr) {
+        let Some(vip) = self.vips.get(&address) else {
+            return;
+        };
+        for service in &vip.observed.vip.services {
+            if let Some(addresses) = self.claims.get_mut(&service.key) {
+                addresses.remove(&address);
+                if addresses.is_empty() {
+                    self.claims.remove(&service.key);
+                }
+            }
+        }
+    }
+
+    fn mark_service(&mut self, key: &ServiceKey) {
+        if let Some(addresses) = self.claims.get(key) {
+            self.dirty.vips.extend(addresses);
+        }
+    }
+
+    fn node_applied(&mut self, node: Node, segments: BTreeMap<InterfaceName, SegmentName>) {
+        if node.name == self.config.node && self.segment_names != segments {
+            self.segment_names = segments;
+            self.dirty.uplinks = true;
+        }
+        self.dirty.nodes |= self.nodes.get(&node.name).is_none_or(|before| {
+            before.is_usable() != node.is_usable() || before.addresses != node.addresses
+        });
+        self.nodes.insert(node.name.clone(), node);
+    }
+
+    fn vip_status_written(&mut self, now: Instant, address: IpAddr, outcome: WriteOutcome) {
+        if let Some(vip) = self.vips.get_mut(&address)
+            && let Some(at) = vip.writer.written(now, outcome)
+        {
+            self.timers.insert((at, Timer::Vip(address)));
+        }
+    }
+
+    fn fire_timers(&mut self, now: Instant) {
+        while let Some(&(at, timer)) = self.timers.first()
+            && at <= now
+        {
+            self.timers.remove(&(at, timer));
+            self.dirty.since.get_or_insert(now);
+            match timer {
+                Timer::Vip(address) => {
+                    self.dirty.vips.insert(address);
+                    if let Some(vip) = self.vips.get_mut(&address) {
+                        vip.conflict = vip
+                            .conflict
+                            .filter(|(_, heard)| now.saturating_since(*heard) < CONFLICT);
+                    }
+                }
+                Timer::Port(index) => {
+                    let is_failed = |port: &mut Port| matches!(port.state, PortState::Failed { .. });
+                    if self.ports.get_mut(&index).is_some_and(is_failed) {
+                        self.ports.remove(&index);
+                        self.dirty.uplinks = true;
+                    }
+                }
+                Timer::DataPlane => self.data_plane.changed = true,
+                Timer::Speaker | Timer::Stop => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

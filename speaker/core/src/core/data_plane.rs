@@ -1,0 +1,239 @@
+//! The wish for the data plane, and how far it is carried out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use herald_dataplane::{DesiredNode, DesiredVip, Holder};
+use herald_model::{IfIndex, Instant, Node, NodeName, VipSegment, VirtualIp};
+
+use super::{Core, RETRY, Timer};
+use crate::forwarding::{Facts, Plan, plan};
+use crate::input::{DataPlaneMode, Effect};
+use crate::vip::{Vip, holders};
+
+/// Spreads flows and fills tables. The same for every cluster: the tables have to be equal on all
+/// nodes of one cluster, and no secret is needed for that.
+const SEED: u64 = 0x6865_7261_6c64_6c62;
+
+/// When an address may be announced.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Gate {
+    /// Not before it is known how the data plane runs.
+    Shut,
+    /// At once: there is nothing to wait for.
+    Open,
+    /// Once the wish that knows it was carried out.
+    After {
+        /// The number of the wish that knows everything decided so far.
+        next: u64,
+        /// The number of the last wish that was carried out.
+        answered: u64,
+    },
+}
+
+impl Gate {
+    /// Whether an address with this number may be announced; gives it a number if it has none.
+    pub(super) fn is_open(self, generation: &mut Option<u64>) -> bool {
+        match self {
+            Self::Shut => false,
+            Self::Open => true,
+            Self::After { next, answered } => answered >= *generation.get_or_insert(next),
+        }
+    }
+}
+
+impl Core {
+    /// Whether a program is there to carry wishes out.
+    pub(super) fn data_plane_runs(&self) -> bool {
+        self.data_plane
+            .report
+            .as_ref()
+            .is_some_and(|report| report.mode != DataPlaneMode::None)
+    }
+
+    /// What addresses have to wait for before they are announced.
+    pub(super) fn gate(&self) -> Gate {
+        match &self.data_plane.report {
+            None => Gate::Shut,
+            Some(report) if report.mode == DataPlaneMode::None => Gate::Open,
+            // A data plane that fails must not keep an address silent: kube-proxy serves it.
+            Some(_) if self.data_plane.error.is_some() => Gate::Open,
+            Some(_) => Gate::After {
+                next: self
+                    .data_plane
+                    .generation
+                    .saturating_add(u64::from(self.data_plane.changed)),
+                answered: self.data_plane.answered,
+            },
+        }
+    }
+
+    /// How the traffic of an address is forwarded.
+    pub(super) fn forwarding_plan(&self, address: IpAddr, vip: &Vip) -> Plan {
+        let services = holders(&vip.observed.vip, &self.services);
+        plan(
+            address,
+            &services,
+            &Facts {
+                nodes: &self.nodes,
+                endpoints: &self.endpoints,
+                data_plane: self.data_plane.report.as_ref(),
+                cluster: &self.cluster,
+            },
+        )
+    }
+
+    /// Brings the wish up to date for one address.
+    pub(super) fn update_desired_vip(&mut self, address: IpAddr) {
+        let wanted = self.vips.get(&address).and_then(|vip| {
+            let plan = self.forwarding_plan(address, vip);
+            let is_active = vip.observed.vip.phase == herald_model::Phase::Active;
+            (is_active && !plan.services.is_empty()).then(|| DesiredVip {
+                holders: self.holders_by_interface(vip),
+                services: plan.services,
+            })
+        });
+        let vips = &mut self.data_plane.desired.vips;
+        let changed = match wanted {
+            Some(wanted) if vips.get(&address) == Some(&wanted) => false,
+            Some(wanted) => {
+                vips.insert(address, wanted);
+                true
+            }
+            None => vips.remove(&address).is_some(),
+        };
+        self.data_plane.changed |= changed;
+    }
+
+    fn holders_by_interface(&self, vip: &Vip) -> BTreeMap<IfIndex, Holder> {
+        let planned = |segment: &VipSegment| {
+            let uplink = self.uplinks.get(&segment.name)?;
+            let holder = if vip.holds.contains_key(&segment.name) {
+                Holder::Me
+            } else {
+                self.peer(&vip.observed.vip, segment)
+                    .map_or(Holder::Nobody, |address| Holder::Peer { address })
+            };
+            Some((uplink.index, holder))
+        };
+        vip.observed
+            .vip
+            .segments
+            .iter()
+            .filter_map(planned)
+            .collect()
+    }
+
+    /// The planned holder's own address on the segment, of the same family if it has one.
+    fn peer(&self, vip: &VirtualIp, segment: &VipSegment) -> Option<IpAddr> {
+        let candidate = segment.candidates.first()?;
+        if candidate.node == self.config.node {
+            return None;
+        }
+        let speaker = self.speakers.get(&candidate.node)?;
+        let prefixes = &speaker
+            .report
+            .segments
+            .iter()
+            .find(|theirs| theirs.name == segment.name)?
+            .prefixes;
+        prefixes
+            .iter()
+            .find(|prefix| prefix.addr().is_ipv4() == vip.address.is_ipv4())
+            .or_else(|| prefixes.first())
+            .map(ipnet::IpNet::addr)
+    }
+
+    /// Hands the wish over if it changed, one at a time.
+    pub(super) fn update_data_plane(&mut self, out: &mut Vec<Effect>) {
+        if !self.data_plane_runs() {
+            self.data_plane.changed = false;
+            return;
+        }
+        let nodes = self.desired_nodes();
+        let interfaces: BTreeSet<IfIndex> =
+            self.uplinks.values().map(|uplink| uplink.index).collect();
+        let state = &mut self.data_plane;
+        if state.desired.nodes != nodes || state.desired.interfaces != interfaces {
+            state.desired.nodes = nodes;
+            state.desired.interfaces = interfaces;
+            state.changed = true;
+        }
+        if !state.changed || state.in_flight {
+            return;
+        }
+        state.changed = false;
+        state.in_flight = true;
+        state.generation = state.generation.saturating_add(1);
+        state.desired.seed = SEED;
+        out.push(Effect::ApplyDataPlane {
+            generation: state.generation,
+            desired: Arc::new(state.desired.clone()),
+        });
+    }
+
+    fn desired_nodes(&self) -> BTreeMap<NodeName, DesiredNode> {
+        self.nodes
+            .values()
+            .map(|node| (node.name.clone(), self.desired_node(node)))
+            .collect()
+    }
+
+    fn desired_node(&self, node: &Node) -> DesiredNode {
+        let is_self = node.name == self.config.node;
+        let ipv4 = node.addresses.iter().find_map(|address| match address {
+            IpAddr::V4(address) => Some(*address),
+            IpAddr::V6(_) => None,
+        });
+        let ipv6 = node.addresses.iter().find_map(|address| match address {
+            IpAddr::V6(address) => Some(*address),
+            IpAddr::V4(_) => None,
+        });
+        let leads_there = |address: IpAddr| {
+            self.uplinks
+                .values()
+                .find(|uplink| uplink.reaches(address))
+                .map(|uplink| uplink.index)
+        };
+        let interface = ipv4
+            .map(IpAddr::V4)
+            .and_then(leads_there)
+            .or_else(|| ipv6.map(IpAddr::V6).and_then(leads_there));
+        let macs = self
+            .speakers
+            .get(&node.name)
+            .into_iter()
+            .flat_map(|speaker| &speaker.report.segments)
+            .map(|segment| segment.mac)
+            .collect();
+        DesiredNode {
+            ipv4,
+            ipv6,
+            is_self,
+            interface,
+            macs,
+        }
+    }
+
+    pub(super) fn data_plane_applied(
+        &mut self,
+        now: Instant,
+        generation: u64,
+        error: Option<Arc<str>>,
+    ) {
+        let waits = |vip: &Vip| vip.holds.values().any(|hold| !hold.announced);
+        let waiting = self.vips.iter().filter(|(_, vip)| waits(vip));
+        self.dirty.vips.extend(waiting.map(|(address, _)| *address));
+        let state = &mut self.data_plane;
+        state.in_flight = false;
+        state.answered = generation;
+        if error.is_some() {
+            self.timers.insert((now + RETRY, Timer::DataPlane));
+        }
+        if state.error != error {
+            state.error = error;
+            self.dirty.all_vips = true;
+        }
+    }
+}

@@ -1,0 +1,463 @@
+//! Interfaces, holds, and what has to be true for an address to be announced.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use herald_model::{IfIndex, Incarnation, Instant, MacAddress, SegmentName};
+
+use super::{CONFLICT, Core, Port, PortState, RETRY, Timer};
+use crate::input::{Effect, EventReason};
+use crate::uplinks::Uplink;
+use crate::vip::{Hold, holders, wanted_holds};
+
+impl Core {
+    /// Finds the segments this node is in, and tells layer 2 of interfaces.
+    pub(super) fn update_uplinks(&mut self, out: &mut Vec<Effect>) {
+        let uplinks = self
+            .interfaces
+            .uplinks(&self.config.excluded_interfaces, &self.segment_names);
+        let told: BTreeMap<IfIndex, herald_l2::Port> = uplinks
+            .values()
+            .map(|uplink| {
+                let port = herald_l2::Port {
+                    index: uplink.index,
+                    mac: uplink.mac,
+                    source: uplink.link_local,
+                };
+                (uplink.index, port)
+            })
+            .collect();
+        let gone: Vec<IfIndex> = self
+            .ports
+            .keys()
+            .filter(|index| !told.contains_key(index))
+            .copied()
+            .collect();
+        if uplinks != self.uplinks {
+            self.uplinks = uplinks;
+            self.dirty.all_vips = true;
+            self.data_plane.changed = true;
+        }
+        for index in gone {
+            self.release_interface(index, out);
+            self.ports.remove(&index);
+            out.push(Effect::Layer2(herald_l2::Input::PortRemoved(index)));
+        }
+        for (index, port) in told {
+            let state = match self.ports.get(&index) {
+                Some(before) if before.told == port => continue,
+                Some(before) => before.state.clone(),
+                None => PortState::Opening,
+            };
+            self.ports.insert(index, Port { told: port, state });
+            out.push(Effect::Layer2(herald_l2::Input::PortSet(port)));
+        }
+        self.update_incarnations();
+    }
+
+    /// The numbers of this node's lives: known once our own object was looked for. Another boot
+    /// is another life.
+    fn update_incarnations(&mut self) {
+        if !self.synced.contains(&crate::Cache::Speakers) {
+            return;
+        }
+        let own = self.speakers.get(&self.config.node);
+        let is_same_boot = own.is_some_and(|own| own.report.boot_id == self.config.boot_id);
+        let known = |name: &SegmentName| {
+            own?.report
+                .segments
+                .iter()
+                .find(|segment| segment.name == *name)
+                .map(|segment| segment.incarnation)
+        };
+        for name in self.uplinks.keys() {
+            self.incarnations.entry(name.clone()).or_insert_with(|| {
+                match known(name) {
+                    Some(last) if is_same_boot => last,
+                    Some(Incarnation(last)) => Incarnation(last.saturating_add(1)),
+                    None => Incarnation(1),
+                }
+            });
+        }
+    }
+
+    pub(super) fn port_answered(&mut self, index: IfIndex, state: PortState) {
+        if let Some(port) = self.ports.get_mut(&index)
+            && port.state != state
+        {
+            port.state = state;
+            self.dirty.all_vips = true;
+        }
+    }
+
+    /// The segments whose sockets are about to be opened.
+    pub(super) fn opening(&self) -> BTreeSet<SegmentName> {
+        self.uplinks
+            .iter()
+            .filter(|(_, uplink)| {
+                self.ports
+                    .get(&uplink.index)
+                    .is_none_or(|port| port.state == PortState::Opening)
+            })
+            .map(|(name, _)| name.clone())
+            .collect()
+    }
+
+    /// The segments this node can answer on.
+    pub(super) fn open_uplinks(&self) -> BTreeMap<SegmentName, Uplink> {
+        self.uplinks
+            .iter()
+            .filter(|(_, uplink)| {
+                self.ports
+                    .get(&uplink.index)
+                    .is_some_and(|port| port.state == PortState::Open)
+            })
+            .map(|(name, uplink)| (name.clone(), uplink.clone()))
+            .collect()
+    }
+
+    fn release_interface(&mut self, index: IfIndex, out: &mut Vec<Effect>) {
+        let addresses: Vec<IpAddr> = self.vips.keys().copied().collect();
+        for address in addresses {
+            self.release_where(address, out, |_, hold| hold.interface == index);
+        }
+    }
+
+    /// Undoes the holds of an address that meet a condition: first the answers, then the rest.
+    fn release_where(
+        &mut self,
+        address: IpAddr,
+        out: &mut Vec<Effect>,
+        condition: impl Fn(&SegmentName, &Hold) -> bool,
+    ) {
+        let Some(vip) = self.vips.get_mut(&address) else {
+            return;
+        };
+        let released: Vec<Hold> = vip
+            .holds
+            .extract_if(.., |name, hold| condition(name, hold))
+            .map(|(_, hold)| hold)
+            .collect();
+        for hold in released {
+            let interface = hold.interface;
+            if hold.announced {
+                out.push(Effect::Layer2(herald_l2::Input::Released {
+                    interface,
+                    address,
+                }));
+            }
+            if hold.neighbour.is_some() {
+                out.push(Effect::RemoveNeighbour { interface, address });
+            }
+            self.leave_group(interface, address, out);
+        }
+    }
+
+    fn join_group(&mut self, interface: IfIndex, address: IpAddr, out: &mut Vec<Effect>) {
+        let Some(group) = herald_l2::group_of(address) else {
+            return;
+        };
+        let users = self.groups.entry((interface, group)).or_default();
+        if users.is_empty() {
+            out.push(Effect::JoinGroup { interface, group });
+        }
+        users.insert(address);
+    }
+
+    fn leave_group(&mut self, interface: IfIndex, address: IpAddr, out: &mut Vec<Effect>) {
+        let Some(group) = herald_l2::group_of(address) else {
+            return;
+        };
+        if let Some(users) = self.groups.get_mut(&(interface, group)) {
+            users.remove(&address);
+            if users.is_empty() {
+                self.groups.remove(&(interface, group));
+                out.push(Effect::LeaveGroup { interface, group });
+            }
+        }
+    }
+
+    /// Decides anew where the addresses that something happened to are held.
+    pub(super) fn update_vips(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        if std::mem::take(&mut self.dirty.all_vips) {
+            self.dirty.vips.extend(self.vips.keys());
+        }
+        let uplinks = self.open_uplinks();
+        let dirty: Vec<IpAddr> = self.dirty.vips.iter().copied().collect();
+        for address in dirty {
+            self.update_vip(now, address, &uplinks, out);
+        }
+    }
+
+    fn update_vip(
+        &mut self,
+        now: Instant,
+        address: IpAddr,
+        uplinks: &BTreeMap<SegmentName, Uplink>,
+        out: &mut Vec<Effect>,
+    ) {
+        let wall = self.wall(now);
+        let Some(vip) = self.vips.get(&address) else {
+            return;
+        };
+        let spec = &vip.observed.vip;
+        let is_held = !vip.deleted && !holders(spec, &self.services).is_empty();
+        let wanted = if is_held {
+            wanted_holds(spec, &self.config.node, uplinks, &self.incarnations)
+        } else {
+            BTreeMap::new()
+        };
+        let is_stopping = self.stopping_until.is_some();
+        let epoch = spec.epoch;
+        self.release_where(address, out, |name, hold| {
+            wanted
+                .get(name)
+                .is_none_or(|uplink| uplink.index != hold.interface)
+        });
+        let Some(vip) = self.vips.get_mut(&address) else {
+            return;
+        };
+        for (name, uplink) in &wanted {
+            if let Some(hold) = vip.holds.get_mut(name) {
+                hold.epoch = epoch;
+                hold.mac = uplink.mac;
+                continue;
+            }
+            if is_stopping {
+                continue;
+            }
+            let before = vip.observed.status.segments.iter().find(|entry| {
+                entry.name == *name
+                    && entry.node == self.config.node
+                    && entry.interface == uplink.name
+            });
+            let hold = Hold {
+                interface: uplink.index,
+                interface_name: uplink.name.clone(),
+                mac: uplink.mac,
+                epoch,
+                since: before.map_or(wall, |entry| entry.since),
+                announced: false,
+                generation: None,
+                neighbour: None,
+            };
+            vip.holds.insert(name.clone(), hold);
+        }
+        if vip.deleted {
+            self.vips.remove(&address);
+        }
+        self.update_desired_vip(address);
+    }
+
+    /// Announces what is held and not announced yet, as soon as the data plane is ready for it.
+    pub(super) fn announce(&mut self, out: &mut Vec<Effect>) {
+        let gate = self.gate();
+        let addresses: BTreeSet<IpAddr> = self.dirty.vips.iter().copied().collect();
+        for address in addresses {
+            let wants_neighbour = self.wants_neighbour(address);
+            let Some(vip) = self.vips.get_mut(&address) else {
+                continue;
+            };
+            let mut joins = Vec::new();
+            let mut events = Vec::new();
+            for (name, hold) in &mut vip.holds {
+                let interface = hold.interface;
+                let neighbour = wants_neighbour.then_some(hold.mac);
+                if hold.neighbour != neighbour {
+                    out.push(match neighbour {
+                        Some(mac) => Effect::SetNeighbour {
+                            interface,
+                            address,
+                            mac,
+                        },
+                        None => Effect::RemoveNeighbour { interface, address },
+                    });
+                    hold.neighbour = neighbour;
+                }
+                let is_ready = gate.is_open(&mut hold.generation);
+                if !hold.announced && is_ready {
+                    hold.announced = true;
+                    joins.push(interface);
+                    let before = vip
+                        .observed
+                        .status
+                        .segments
+                        .iter()
+                        .find(|entry| entry.name == *name);
+                    match before {
+                        Some(entry) if entry.node == self.config.node => {}
+                        Some(entry) => events.push((
+                            EventReason::Moved,
+                            format!(
+                                "{} announces {address} on {} ({}), {} did before",
+                                self.config.node, hold.interface_name, hold.mac, entry.node
+                            ),
+                        )),
+                        None => events.push((
+                            EventReason::Announced,
+                            format!(
+                                "{} announces {address} on {} ({})",
+                                self.config.node, hold.interface_name, hold.mac
+                            ),
+                        )),
+                    }
+                }
+            }
+            for interface in joins {
+                self.join_group(interface, address, out);
+                out.push(Effect::Layer2(herald_l2::Input::Held { interface, address }));
+            }
+            for (reason, note) in events {
+                self.emit_events(address, reason, &note, out);
+            }
+        }
+    }
+
+    fn emit_events(
+        &self,
+        address: IpAddr,
+        reason: EventReason,
+        note: &str,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(vip) = self.vips.get(&address) else {
+            return;
+        };
+        for service in holders(&vip.observed.vip, &self.services) {
+            out.push(Effect::EmitEvent {
+                service: herald_model::ServiceRef {
+                    key: service.key.clone(),
+                    uid: service.uid.clone(),
+                },
+                reason,
+                note: note.to_owned(),
+            });
+        }
+    }
+
+    /// A neighbour entry for an address held here makes replies of our own pods, which go to the
+    /// address, reach the egress of the interface, where the data plane translates them.
+    fn wants_neighbour(&self, address: IpAddr) -> bool {
+        let uses_node_ports = |vip: &herald_dataplane::DesiredVip| {
+            vip.services.iter().any(|service| {
+                matches!(
+                    service.forwarding,
+                    herald_dataplane::Forwarding::NodePort { .. }
+                )
+            })
+        };
+        self.data_plane_runs()
+            && self
+                .data_plane
+                .desired
+                .vips
+                .get(&address)
+                .is_some_and(uses_node_ports)
+    }
+
+    pub(super) fn neighbour_failed(&mut self, now: Instant, interface: IfIndex, address: IpAddr) {
+        let Some(vip) = self.vips.get_mut(&address) else {
+            return;
+        };
+        for hold in vip.holds.values_mut() {
+            if hold.interface == interface {
+                hold.neighbour = None;
+            }
+        }
+        self.timers.insert((now + RETRY, Timer::Vip(address)));
+    }
+
+    /// Removes entries that an earlier life of this program left behind: permanent, for an address
+    /// of ours or of nobody, and to our own MAC address, which no other program has a use for.
+    pub(super) fn remove_found_neighbours(&mut self, out: &mut Vec<Effect>) {
+        if self.data_plane.report.is_none() {
+            return;
+        }
+        for ((interface, address), mac) in std::mem::take(&mut self.found_neighbours) {
+            let is_ours = self
+                .ports
+                .get(&interface)
+                .is_some_and(|port| port.told.mac == mac);
+            let is_wanted = self.vips.get(&address).is_some_and(|vip| {
+                vip.holds
+                    .values()
+                    .any(|hold| hold.interface == interface && hold.neighbour.is_some())
+            });
+            if is_ours && !is_wanted {
+                out.push(Effect::RemoveNeighbour { interface, address });
+            }
+        }
+    }
+
+    pub(super) fn foreign_claim(&mut self, now: Instant, address: IpAddr, mac: MacAddress) {
+        let is_peer = self.speakers.values().any(|speaker| {
+            speaker
+                .report
+                .segments
+                .iter()
+                .any(|segment| segment.mac == mac)
+        });
+        let Some(vip) = self.vips.get_mut(&address) else {
+            return;
+        };
+        if is_peer || vip.holds.is_empty() {
+            return;
+        }
+        let is_new = vip.conflict.is_none_or(|(before, _)| before != mac);
+        vip.conflict = Some((mac, now));
+        vip.conflict_to_tell |= is_new;
+        self.dirty.vips.insert(address);
+        self.timers.insert((now + CONFLICT, Timer::Vip(address)));
+    }
+
+    pub(super) fn tell_conflicts(&mut self, out: &mut Vec<Effect>) {
+        let told: Vec<(IpAddr, MacAddress)> = self
+            .dirty
+            .vips
+            .iter()
+            .filter_map(|address| {
+                let vip = self.vips.get_mut(address)?;
+                std::mem::take(&mut vip.conflict_to_tell)
+                    .then_some(vip.conflict)
+                    .flatten()
+                    .map(|(mac, _)| (*address, mac))
+            })
+            .collect();
+        for (address, mac) in told {
+            let note = format!(
+                "{mac} answers for {address} too, and belongs to no node of the cluster: find the \
+                 machine that uses the address, or take it out of the pool"
+            );
+            self.emit_events(address, EventReason::AddressConflict, &note, out);
+        }
+    }
+
+    /// Ends the process once nothing is held, or when the time is up.
+    pub(super) fn stop(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        let Some(until) = self.stopping_until else {
+            return;
+        };
+        let holds_nothing = self.vips.values().all(|vip| vip.holds.is_empty());
+        if self.exited || (!holds_nothing && now < until) {
+            return;
+        }
+        self.exited = true;
+        for (address, vip) in &self.vips {
+            for hold in vip.holds.values().filter(|hold| hold.announced) {
+                out.push(Effect::Layer2(herald_l2::Input::Released {
+                    interface: hold.interface,
+                    address: *address,
+                }));
+            }
+        }
+        out.push(Effect::Exit);
+    }
+
+    pub(super) fn failed_ports(&self) -> impl Iterator<Item = (IfIndex, &Arc<str>)> {
+        self.ports.iter().filter_map(|(index, port)| match &port.state {
+            PortState::Failed { reason } => Some((*index, reason)),
+            PortState::Opening | PortState::Open => None,
+        })
+    }
+}

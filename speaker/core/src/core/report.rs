@@ -1,0 +1,180 @@
+//! What this node says of itself and of the addresses it holds.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use herald_model::{Instant, SpeakerSegment};
+
+use super::{Announced, Core};
+use crate::input::{Cache, DataPlaneMode, Effect, SpeakerReport};
+use crate::status::{Condition, ConditionKind, reasons};
+use crate::vip::{holders, wanted_status};
+
+impl Core {
+    /// Writes the statuses of the addresses that something happened to.
+    pub(super) fn write_statuses(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        self.tell_conflicts(out);
+        let wall = self.wall(now);
+        let error = self.data_plane.error.clone();
+        let opening = self.opening();
+        let dirty: BTreeSet<IpAddr> = std::mem::take(&mut self.dirty.vips);
+        for address in dirty {
+            let wanted = self.vips.get(&address).and_then(|vip| {
+                let plan = self.forwarding_plan(address, vip);
+                let me = &self.config.node;
+                wanted_status(vip, me, &plan, error.as_deref(), &opening, wall)
+            });
+            let (Some(status), Some(vip)) = (wanted, self.vips.get_mut(&address)) else {
+                continue;
+            };
+            let observed = &vip.observed;
+            let version = Arc::clone(&observed.resource_version);
+            if vip
+                .writer
+                .should_write(now, &version, Some(&observed.status), &status)
+            {
+                out.push(Effect::WriteVipStatus {
+                    address,
+                    resource_version: version,
+                    status,
+                });
+            }
+        }
+    }
+
+    /// Writes our own object when it says something else than what is so.
+    pub(super) fn write_report(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        let known = [Cache::Speakers, Cache::Nodes, Cache::Links];
+        let is_known = known.iter().all(|cache| self.synced.contains(cache))
+            && self.data_plane.report.is_some()
+            && self.opening().is_empty();
+        if !is_known {
+            return;
+        }
+        let own = self.speakers.get(&self.config.node);
+        let report = self.report(now);
+        let version: Arc<str> = own.map_or_else(
+            || Arc::from(""),
+            |own| Arc::clone(&own.resource_version),
+        );
+        let observed = own.map(|own| &own.report);
+        if self
+            .report_writer
+            .should_write(now, &version, observed, &report)
+        {
+            out.push(Effect::WriteSpeaker {
+                create: own.is_none(),
+                report,
+            });
+        }
+    }
+
+    fn report(&self, now: Instant) -> SpeakerReport {
+        let segments = self
+            .open_uplinks()
+            .into_iter()
+            .filter_map(|(name, uplink)| {
+                Some(SpeakerSegment {
+                    incarnation: *self.incarnations.get(&name)?,
+                    name,
+                    interface: uplink.name,
+                    mac: uplink.mac,
+                    prefixes: uplink.addresses,
+                    carrier: uplink.carrier,
+                })
+            })
+            .collect();
+        let before = self
+            .speakers
+            .get(&self.config.node)
+            .map(|own| own.report.conditions.as_slice())
+            .unwrap_or_default();
+        let (holds, reason, message) = self.readiness();
+        SpeakerReport {
+            version: Arc::clone(&self.config.version),
+            boot_id: Arc::clone(&self.config.boot_id),
+            segments,
+            data_plane: self.data_plane.report.clone(),
+            conditions: vec![Condition::new(
+                ConditionKind::Ready,
+                holds,
+                reason,
+                message,
+                before,
+                self.wall(now),
+            )],
+        }
+    }
+
+    fn readiness(&self) -> (bool, &'static str, String) {
+        if self.stopping_until.is_some() {
+            let message = "the speaker was asked to end".to_owned();
+            return (false, reasons::STOPPING, message);
+        }
+        if let Some((index, reason)) = self.failed_ports().next() {
+            let name = self
+                .uplinks
+                .values()
+                .find(|uplink| uplink.index == index)
+                .map_or_else(|| index.to_string(), |uplink| uplink.name.to_string());
+            let message = format!("cannot open a socket on {name}: {reason}");
+            return (false, reasons::NO_SEGMENT, message);
+        }
+        if self.uplinks.is_empty() {
+            let message = "no interface is up with an address that is not link-local; see \
+                           --exclude-interface for those that are left out"
+                .to_owned();
+            return (false, reasons::NO_SEGMENT, message);
+        }
+        if let Some(error) = &self.data_plane.error {
+            return (false, reasons::DATA_PLANE_FAILED, error.to_string());
+        }
+        let message = match &self.data_plane.report {
+            Some(report) if report.mode == DataPlaneMode::None => {
+                "announces; forwarding is left to kube-proxy"
+            }
+            _runs_or_will => "announces and forwards",
+        };
+        (true, reasons::READY, message.to_owned())
+    }
+
+    /// What still has to come before the speaker is ready to serve.
+    pub(super) fn waiting_for(&self) -> Vec<String> {
+        let mut waiting: Vec<String> = Cache::ALL
+            .iter()
+            .filter(|cache| !self.synced.contains(cache))
+            .map(|cache| format!("the list of {}", cache.as_str()))
+            .collect();
+        if self.data_plane.report.is_none() {
+            waiting.push("the data plane".to_owned());
+        } else if self.data_plane_runs() && self.data_plane.answered == 0 {
+            waiting.push("the data plane's first state".to_owned());
+        }
+        waiting.extend(
+            self.failed_ports()
+                .map(|(index, reason)| format!("a socket on interface {index}: {reason}")),
+        );
+        if self.stopping_until.is_some() {
+            waiting.push("nothing: it was asked to end".to_owned());
+        }
+        waiting
+    }
+
+    pub(super) fn announced(&self) -> Vec<Announced> {
+        let mut announced = Vec::new();
+        for (address, vip) in &self.vips {
+            for hold in vip.holds.values().filter(|hold| hold.announced) {
+                for service in holders(&vip.observed.vip, &self.services) {
+                    announced.push(Announced {
+                        service: service.key.clone(),
+                        address: *address,
+                        interface: hold.interface,
+                        interface_name: hold.interface_name.clone(),
+                    });
+                }
+            }
+        }
+        announced
+    }
+}

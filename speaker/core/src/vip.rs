@@ -1,0 +1,275 @@
+//! One address: whether it may be announced, where this node holds it, what its status says.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use herald_elect::elected;
+use herald_model::{
+    Announce, Candidate, Epoch, IfIndex, Incarnation, InterfaceName, Instant, MacAddress, NodeName,
+    Phase, SegmentName, Service, ServiceKey, VirtualIp,
+};
+
+use crate::forwarding::Plan;
+use crate::input::ObservedVip;
+use crate::status::{
+    AnnouncedSegment, Condition, ConditionKind, ForwardingState, VipStatus, reasons,
+};
+use crate::uplinks::Uplink;
+use crate::writer::Writer;
+
+/// What the core keeps of one address.
+#[derive(Debug)]
+pub(crate) struct Vip {
+    pub(crate) observed: ObservedVip,
+    pub(crate) holds: BTreeMap<SegmentName, Hold>,
+    pub(crate) writer: Writer<VipStatus>,
+    /// Who else answered for it, and when that was last heard.
+    pub(crate) conflict: Option<(MacAddress, Instant)>,
+    /// Whether people have not been told of it yet.
+    pub(crate) conflict_to_tell: bool,
+    /// Whether the object is gone.
+    pub(crate) deleted: bool,
+}
+
+/// That this node holds an address on a segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Hold {
+    pub(crate) interface: IfIndex,
+    pub(crate) interface_name: InterfaceName,
+    pub(crate) mac: MacAddress,
+    pub(crate) epoch: Epoch,
+    /// Seconds since 1970.
+    pub(crate) since: i64,
+    /// Whether it is announced; before that, the data plane is waited for.
+    pub(crate) announced: bool,
+    /// The wish that has to reach the data plane before; `None`: not known yet.
+    pub(crate) generation: Option<u64>,
+    /// Whether a permanent neighbour entry was asked for.
+    pub(crate) neighbour: Option<MacAddress>,
+}
+
+impl Vip {
+    pub(crate) fn new(observed: ObservedVip) -> Self {
+        Self {
+            observed,
+            holds: BTreeMap::new(),
+            writer: Writer::default(),
+            conflict: None,
+            conflict_to_tell: false,
+            deleted: false,
+        }
+    }
+}
+
+/// The Services that hold an address: listed in its claim, with that uid, and with the address in
+/// their status. In the order of the claim, so that every node gives a port to the same Service.
+pub(crate) fn holders<'a>(
+    vip: &VirtualIp,
+    services: &'a BTreeMap<ServiceKey, Service>,
+) -> Vec<&'a Service> {
+    vip.services
+        .iter()
+        .filter_map(|reference| {
+            services
+                .get(&reference.key)
+                .filter(|service| service.uid == reference.uid)
+                .filter(|service| service.ingress.contains(&vip.address))
+        })
+        .collect()
+}
+
+/// Where this node is to hold an address that Services hold.
+///
+/// Until the observer ring tells who is alive, everybody is: the planned holder holds, and the
+/// controller changes the plan when that node fails.
+pub(crate) fn wanted_holds<'a>(
+    vip: &VirtualIp,
+    me: &NodeName,
+    uplinks: &'a BTreeMap<SegmentName, Uplink>,
+    incarnations: &BTreeMap<SegmentName, Incarnation>,
+) -> BTreeMap<SegmentName, &'a Uplink> {
+    if vip.phase != Phase::Active || vip.announce == Announce::None {
+        return BTreeMap::new();
+    }
+    vip.segments
+        .iter()
+        .filter_map(|segment| {
+            let uplink = uplinks.get(&segment.name).filter(|uplink| uplink.carrier)?;
+            let myself = Candidate {
+                node: me.clone(),
+                incarnation: *incarnations.get(&segment.name)?,
+            };
+            let winner = elected(vip.address, &segment.candidates, |_anybody| true, &[])?;
+            (*winner == myself).then(|| (segment.name.clone(), uplink))
+        })
+        .collect()
+}
+
+/// What the status is to say, or `None` if it is not for this node to say anything.
+///
+/// A node that holds the address somewhere writes the status: its own segments, and what others
+/// wrote of theirs; what is said of the address as a whole is said by the holder of the first
+/// segment, so that two never contradict each other in turn. A node that holds it no longer takes its own entries away, unless the plan
+/// names a successor, who will replace them, or it may hold it as soon as a socket is open.
+pub(crate) fn wanted_status(
+    vip: &Vip,
+    me: &NodeName,
+    plan: &Plan,
+    data_plane_error: Option<&str>,
+    opening: &BTreeSet<SegmentName>,
+    now: i64,
+) -> Option<VipStatus> {
+    let (spec, observed) = (&vip.observed.vip, &vip.observed.status);
+    let successor = |segment: &SegmentName| {
+        spec.segments
+            .iter()
+            .find(|planned| planned.name == *segment)
+            .and_then(|planned| planned.candidates.first())
+            .is_some_and(|candidate| candidate.node != *me)
+    };
+    let is_abandoned = |entry: &AnnouncedSegment| {
+        entry.node == *me
+            && entry.epoch <= spec.epoch
+            && !vip.holds.contains_key(&entry.name)
+            && !opening.contains(&entry.name)
+            && !successor(&entry.name)
+    };
+    let holds = vip.holds.values().any(|hold| hold.announced);
+    if !holds && !observed.segments.iter().any(is_abandoned) {
+        return None;
+    }
+
+    let is_planned = |name: &SegmentName| spec.segments.iter().any(|planned| planned.name == *name);
+    let mut segments: BTreeMap<SegmentName, AnnouncedSegment> = observed
+        .segments
+        .iter()
+        .filter(|entry| is_planned(&entry.name) && !is_abandoned(entry))
+        .map(|entry| (entry.name.clone(), entry.clone()))
+        .collect();
+    for (name, hold) in vip.holds.iter().filter(|(_, hold)| hold.announced) {
+        let is_newer = |entry: &AnnouncedSegment| entry.epoch > hold.epoch;
+        if !segments.get(name).is_some_and(is_newer) {
+            segments.insert(name.clone(), entry(name, me, hold));
+        }
+    }
+    let segments: Vec<AnnouncedSegment> = segments.into_values().collect();
+    if segments.first().is_some_and(|first| first.node != *me) {
+        return Some(VipStatus {
+            segments,
+            ..observed.clone()
+        });
+    }
+    let conditions = conditions(vip, &segments, plan, data_plane_error, now);
+    Some(VipStatus {
+        segments,
+        forwarding: plan.state,
+        forwarding_reason: (!plan.reasons.is_empty()).then(|| plan.reasons.join("; ").into()),
+        targets: plan.targets,
+        conditions,
+    })
+}
+
+fn entry(name: &SegmentName, me: &NodeName, hold: &Hold) -> AnnouncedSegment {
+    AnnouncedSegment {
+        name: name.clone(),
+        node: me.clone(),
+        interface: hold.interface_name.clone(),
+        mac: hold.mac,
+        epoch: hold.epoch,
+        since: hold.since,
+        reason: reasons::PLANNED.into(),
+    }
+}
+
+fn conditions(
+    vip: &Vip,
+    segments: &[AnnouncedSegment],
+    plan: &Plan,
+    data_plane_error: Option<&str>,
+    now: i64,
+) -> Vec<Condition> {
+    let before = &vip.observed.status.conditions;
+    let new = |kind, (holds, reason, message): (bool, &str, String)| {
+        Condition::new(kind, holds, reason, message, before, now)
+    };
+    let conflict = match &vip.conflict {
+        Some((mac, _heard)) => (
+            true,
+            reasons::ADDRESS_CONFLICT,
+            format!("{mac} answers for the address, and belongs to no node of the cluster"),
+        ),
+        None => (
+            false,
+            reasons::NO_CONFLICT,
+            "nobody else answers for the address".to_owned(),
+        ),
+    };
+    vec![
+        new(
+            ConditionKind::Announced,
+            announced(&vip.observed.vip, segments),
+        ),
+        new(ConditionKind::Conflict, conflict),
+        new(
+            ConditionKind::Forwarding,
+            forwarding(plan, data_plane_error),
+        ),
+    ]
+}
+
+fn announced(spec: &VirtualIp, segments: &[AnnouncedSegment]) -> (bool, &'static str, String) {
+    if !segments.is_empty() {
+        let places: Vec<String> = segments
+            .iter()
+            .map(|entry| format!("{} on {}", entry.node, entry.interface))
+            .collect();
+        let message = format!("announced by {}", places.join(", "));
+        return (true, reasons::ANNOUNCED, message);
+    }
+    let (reason, message) = if spec.announce == Announce::None {
+        (
+            reasons::NO_ADVERTISEMENT,
+            "the pool wants an L2Advertisement, and none selects it",
+        )
+    } else if spec.segments.iter().all(|planned| planned.candidates.is_empty()) {
+        (reasons::NO_ELIGIBLE_NODE, "no node may announce it")
+    } else {
+        (reasons::WAITING_FOR_SPEAKER, "no node announces it now")
+    };
+    (false, reason, message.to_owned())
+}
+
+fn forwarding(plan: &Plan, data_plane_error: Option<&str>) -> (bool, &'static str, String) {
+    if !plan.has_endpoints {
+        return (
+            false,
+            reasons::NO_ENDPOINTS,
+            "no Service behind it has an endpoint that is ready".to_owned(),
+        );
+    }
+    match (plan.state, plan.targets) {
+        (Some(ForwardingState::NodePort), Some(0)) => (
+            false,
+            reasons::NO_TARGETS,
+            "endpoints exist, but no node can take their traffic".to_owned(),
+        ),
+        (Some(ForwardingState::NodePort), targets) => match data_plane_error {
+            Some(error) => (false, reasons::DATA_PLANE_FAILED, error.to_owned()),
+            None => (
+                true,
+                reasons::FORWARDING,
+                match targets {
+                    Some(1) => "spread over the NodePorts of 1 node".to_owned(),
+                    targets => format!(
+                        "spread over the NodePorts of {} nodes",
+                        targets.unwrap_or_default()
+                    ),
+                },
+            ),
+        },
+        _by_kube_proxy => (
+            true,
+            reasons::LEFT_TO_KUBE_PROXY,
+            "kube-proxy on the announcing node takes its traffic".to_owned(),
+        ),
+    }
+}
