@@ -1,0 +1,207 @@
+//! What is in the maps, and what has to be written.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::layout::{NODES, NodeEntry, SLOTS_PER_BLOCK, ServiceEntry};
+
+/// A map that the speaker writes.
+///
+/// The order is the order of writing: whatever an entry refers to comes before it, and deletions go
+/// the other way round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum MapName {
+    /// Seed and generation; an array of one.
+    Config,
+    /// Node number → addresses and interface; an array.
+    Nodes,
+    /// Address → node number.
+    Addresses,
+    /// MAC address → node number.
+    Macs,
+    /// 256 slots of a target table; an array.
+    Blocks,
+    /// Service id and prefix → allowed.
+    Ranges,
+    /// Service id → counters. Only the presence of the key is ours; the value counts on.
+    Stats,
+    /// VIP, port, protocol → Service.
+    Services,
+    /// VIP, interface → role.
+    Vips,
+}
+
+impl MapName {
+    /// Every map, in the order of writing.
+    pub const ALL: [Self; 9] = [
+        Self::Config,
+        Self::Nodes,
+        Self::Addresses,
+        Self::Macs,
+        Self::Blocks,
+        Self::Ranges,
+        Self::Stats,
+        Self::Services,
+        Self::Vips,
+    ];
+
+    /// The map's name in the eBPF object.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Config => "config",
+            Self::Nodes => "nodes",
+            Self::Addresses => "addresses",
+            Self::Macs => "macs",
+            Self::Blocks => "blocks",
+            Self::Ranges => "ranges",
+            Self::Stats => "stats",
+            Self::Services => "services",
+            Self::Vips => "vips",
+        }
+    }
+
+    /// Whether it is an array: then an entry of zeros and no entry are the same.
+    pub const fn is_array(self) -> bool {
+        matches!(self, Self::Config | Self::Nodes | Self::Blocks)
+    }
+
+    /// Elements of an array that the speaker looks at, `None` for a hash.
+    pub const fn array_length(self) -> Option<u32> {
+        match self {
+            Self::Config => Some(1),
+            Self::Nodes => Some(NODES),
+            Self::Blocks => Some(crate::layout::BLOCKS),
+            _ => None,
+        }
+    }
+
+    /// Bytes of a key.
+    pub const fn key_bytes(self) -> usize {
+        match self {
+            Self::Config | Self::Nodes | Self::Blocks | Self::Stats => 4,
+            Self::Macs => 8,
+            Self::Addresses => 16,
+            Self::Vips | Self::Services => 20,
+            Self::Ranges => 24,
+        }
+    }
+
+    /// Bytes of a value, zero for [`MapName::Stats`], whose values are not ours.
+    pub const fn value_bytes(self) -> usize {
+        match self {
+            Self::Stats => 0,
+            Self::Addresses | Self::Macs | Self::Ranges => 4,
+            Self::Config => 8,
+            Self::Services => ServiceEntry::BYTES,
+            Self::Vips | Self::Nodes => NodeEntry::BYTES,
+            Self::Blocks => SLOTS_PER_BLOCK * 2,
+        }
+    }
+}
+
+impl fmt::Display for MapName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The entries of one map.
+pub type Entries = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// The contents of all maps.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MapContents {
+    maps: BTreeMap<MapName, Entries>,
+}
+
+/// One write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MapOp {
+    /// Write an entry, over the old one if there is one.
+    Put {
+        /// Where.
+        map: MapName,
+        /// The entry's key.
+        key: Vec<u8>,
+        /// Its value; empty for [`MapName::Stats`], where it means "start at zero".
+        value: Vec<u8>,
+    },
+    /// Remove an entry; in an array, write zeros.
+    Delete {
+        /// Where.
+        map: MapName,
+        /// The entry's key.
+        key: Vec<u8>,
+    },
+}
+
+impl MapContents {
+    /// Notes an entry. In an array, zeros count as none.
+    pub fn put(&mut self, map: MapName, key: Vec<u8>, value: Vec<u8>) {
+        if map.is_array() && value.iter().all(|&byte| byte == 0) {
+            self.delete(map, &key);
+        } else {
+            self.maps.entry(map).or_default().insert(key, value);
+        }
+    }
+
+    /// Strikes an entry out.
+    pub fn delete(&mut self, map: MapName, key: &[u8]) {
+        if let Some(entries) = self.maps.get_mut(&map) {
+            entries.remove(key);
+            if entries.is_empty() {
+                self.maps.remove(&map);
+            }
+        }
+    }
+
+    /// The value of an entry.
+    pub fn get(&self, map: MapName, key: &[u8]) -> Option<&[u8]> {
+        self.maps.get(&map)?.get(key).map(Vec::as_slice)
+    }
+
+    /// The entries of one map, by key.
+    pub fn entries(&self, map: MapName) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.maps
+            .get(&map)
+            .into_iter()
+            .flatten()
+            .map(|(key, value)| (key.as_slice(), value.as_slice()))
+    }
+
+    /// Carries writes out.
+    pub fn apply(&mut self, ops: &[MapOp]) {
+        for op in ops {
+            match op {
+                MapOp::Put { map, key, value } => self.put(*map, key.clone(), value.clone()),
+                MapOp::Delete { map, key } => self.delete(*map, key),
+            }
+        }
+    }
+}
+
+/// The writes that turn `observed` into `desired`, in an order in which no packet is misdirected in
+/// between: additions and changes from what is referred to, to what refers; deletions after them and
+/// the other way round.
+pub fn diff(observed: &MapContents, desired: &MapContents) -> Vec<MapOp> {
+    let puts = MapName::ALL.into_iter().flat_map(|map| {
+        desired
+            .entries(map)
+            .filter(move |&(key, value)| observed.get(map, key) != Some(value))
+            .map(move |(key, value)| MapOp::Put {
+                map,
+                key: key.to_vec(),
+                value: value.to_vec(),
+            })
+    });
+    let deletes = MapName::ALL.into_iter().rev().flat_map(|map| {
+        observed
+            .entries(map)
+            .filter(move |&(key, _)| desired.get(map, key).is_none())
+            .map(move |(key, _)| MapOp::Delete {
+                map,
+                key: key.to_vec(),
+            })
+    });
+    puts.chain(deletes).collect()
+}

@@ -1,0 +1,229 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * The maps. Everything but the flow tables and the counters is written by the speaker;
+ * speaker/dataplane/src/layout.rs encodes the same bytes, and both sides assert the sizes.
+ * Addresses are 16 bytes everywhere, IPv4 as ::ffff:a.b.c.d. Ports are in network byte order,
+ * other numbers in the machine's.
+ */
+#ifndef HERALD_MAPS_H
+#define HERALD_MAPS_H
+
+#include "kernel.h"
+
+#define SIZE_IS(type, bytes) _Static_assert(sizeof(type) == (bytes), #type)
+
+struct address {
+	__u32 word[4];
+};
+SIZE_IS(struct address, 16);
+
+/* One entry. */
+struct config {
+	/* Seeds the flow hash; the same on every node. */
+	__u32 hash_seed;
+	/* The highest generation that was given to a VIP so far. */
+	__u32 generation;
+};
+SIZE_IS(struct config, 8);
+
+struct vip_key {
+	struct address address;
+	/* The interface a frame came by: a VIP has one holder per segment. */
+	__u32 ifindex;
+};
+SIZE_IS(struct vip_key, 20);
+
+/* No node is known to hold it. */
+#define ROLE_NOBODY 0
+/* We hold it. */
+#define ROLE_ME 1
+/* Another node holds it. */
+#define ROLE_PEER 2
+
+struct vip {
+	__u32 role;
+	/*
+	 * Rises when we become the holder. What the flow tables say of an earlier time may have
+	 * been overtaken by what happened at another holder.
+	 */
+	__u32 generation;
+	/* With ROLE_PEER, the holder's own address. */
+	struct bpf_redir_neigh holder;
+};
+SIZE_IS(struct vip, 28);
+
+/* The key is VIP and Service port. */
+#define KIND_SERVICE 0
+/* The key is VIP and NodePort: what a target's reply comes from. The value says nothing. */
+#define KIND_NODE_PORT 1
+
+struct service_key {
+	struct address address;
+	__be16 port;
+	__u8 protocol;
+	__u8 kind;
+};
+SIZE_IS(struct service_key, 20);
+
+#define MODE_OFF 0
+#define MODE_NODE_PORT 1
+#define SERVICE_HAS_RANGES 1
+
+struct service {
+	/* Of the Service: the key of its counters, and part of the key of its source ranges. */
+	__u32 id;
+	/* The target table: its first block, and how many slots it has, a power of two. */
+	__u32 first_block;
+	__u32 slots;
+	__be16 node_port;
+	__u8 mode;
+	__u8 flags;
+};
+SIZE_IS(struct service, 16);
+
+/* A slot holds the number of a node; 0 stands for none. */
+#define SLOTS_PER_BLOCK 256
+struct block {
+	__u16 slot[SLOTS_PER_BLOCK];
+};
+SIZE_IS(struct block, 512);
+
+#define NODE_KNOWN 1
+#define NODE_IS_SELF 2
+
+struct node {
+	__be32 ipv4;
+	__u32 ipv6[4];
+	/* The interface that leads there; 0: the one the packet came by. */
+	__u32 ifindex;
+	__u32 flags;
+};
+SIZE_IS(struct node, 28);
+
+struct mac_key {
+	__u8 mac[6];
+	__u8 zero[2];
+};
+SIZE_IS(struct mac_key, 8);
+
+struct range_key {
+	/* 32 for the scope, plus the bits of the prefix. */
+	__u32 prefix_length;
+	/* Twice the Service's id, plus one for IPv6: ::/0 lets no IPv4 client in. */
+	__u32 scope;
+	struct address address;
+};
+SIZE_IS(struct range_key, 24);
+
+/* Per CPU. */
+struct stats {
+	__u64 packets;
+	__u64 bytes;
+	__u64 flows;
+	__u64 reply_packets;
+	__u64 reply_bytes;
+};
+SIZE_IS(struct stats, 40);
+
+/* What happened to packets, per CPU; the names are in layout.rs. */
+enum event {
+	/* Dropped: */
+	EVENT_UNKNOWN_PORT,
+	EVENT_UNSUPPORTED_PROTOCOL,
+	EVENT_FRAGMENT,
+	EVENT_MALFORMED,
+	EVENT_TTL,
+	EVENT_SOURCE_RANGE,
+	EVENT_NO_HOLDER,
+	EVENT_LOOP,
+	EVENT_STRAY_REPLY,
+	EVENT_NO_SOURCE_PORT,
+	EVENT_REWRITE_FAILED,
+	/* Not dropped: */
+	EVENT_RELAYED,
+	EVENT_PASSED_TO_STACK,
+	EVENT_ECHO_ANSWERED,
+	EVENT_FLOW_ADOPTED,
+	EVENT_SOURCE_PORT_CHANGED,
+	EVENTS,
+};
+
+/* A flow as the client sees it. */
+struct flow_key {
+	struct address client;
+	struct address vip;
+	__be16 client_port;
+	__be16 vip_port;
+	__u8 protocol;
+	__u8 zero[3];
+};
+SIZE_IS(struct flow_key, 40);
+
+struct flow {
+	struct address target;
+	/* When a packet of the client last came, give or take a second. */
+	__u64 seen_ns;
+	__u32 service;
+	__u32 generation;
+	__u32 node;
+	__be16 target_port;
+	/* Our source port on the VIP towards the target: the client's where that was free. */
+	__be16 source_port;
+};
+SIZE_IS(struct flow, 40);
+
+/* A flow as the target sees it. */
+struct reply_key {
+	struct address target;
+	struct address vip;
+	__be16 target_port;
+	__be16 source_port;
+	__u8 protocol;
+	__u8 zero[3];
+};
+SIZE_IS(struct reply_key, 40);
+
+#define CLOSED_BY_CLIENT 1
+#define CLOSED_BY_TARGET 2
+#define CLOSED 3
+
+struct reply {
+	struct address client;
+	__u64 seen_ns;
+	__u32 service;
+	__u32 generation;
+	/* The interface the client's packets come by. */
+	__u32 ifindex;
+	__be16 client_port;
+	__be16 vip_port;
+	/* Who sent FIN; RST sets both. */
+	__u32 closed;
+	__u32 zero;
+};
+SIZE_IS(struct reply, 48);
+
+#define MAP(name_, type_, entries_, flags_, key_, value_) \
+	struct { \
+		MAP_UINT(type, type_); \
+		MAP_UINT(max_entries, entries_); \
+		MAP_UINT(map_flags, flags_); \
+		MAP_UINT(pinning, PIN_BY_NAME); \
+		MAP_TYPE(key, key_); \
+		MAP_TYPE(value, value_); \
+	} name_ SEC(".maps")
+
+/* Most hash maps take memory as they fill. The loader sets the size of those marked "sized". */
+MAP(config, BPF_MAP_TYPE_ARRAY, 1, 0, __u32, struct config);
+MAP(vips, BPF_MAP_TYPE_HASH, 65536, BPF_F_NO_PREALLOC, struct vip_key, struct vip);
+MAP(services, BPF_MAP_TYPE_HASH, 131072, BPF_F_NO_PREALLOC, struct service_key, struct service);
+MAP(blocks, BPF_MAP_TYPE_ARRAY, 16384, 0, __u32, struct block); /* sized */
+MAP(nodes, BPF_MAP_TYPE_ARRAY, 8192, 0, __u32, struct node);
+MAP(addresses, BPF_MAP_TYPE_HASH, 16384, BPF_F_NO_PREALLOC, struct address, __u32);
+MAP(macs, BPF_MAP_TYPE_HASH, 65536, BPF_F_NO_PREALLOC, struct mac_key, __u32);
+MAP(ranges, BPF_MAP_TYPE_LPM_TRIE, 262144, BPF_F_NO_PREALLOC, struct range_key, __u32);
+MAP(flows, BPF_MAP_TYPE_LRU_HASH, 131072, 0, struct flow_key, struct flow); /* sized */
+MAP(replies, BPF_MAP_TYPE_LRU_HASH, 131072, 0, struct reply_key, struct reply); /* sized */
+MAP(stats, BPF_MAP_TYPE_PERCPU_HASH, 65536, BPF_F_NO_PREALLOC, __u32, struct stats);
+MAP(events, BPF_MAP_TYPE_PERCPU_ARRAY, EVENTS, 0, __u32, __u64);
+
+#endif

@@ -1,0 +1,285 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* Reading and rewriting packets. */
+#ifndef HERALD_PACKET_H
+#define HERALD_PACKET_H
+
+#include "maps.h"
+
+struct ethhdr {
+	__u8 destination[6];
+	__u8 source[6];
+	__be16 protocol;
+} __attribute__((packed));
+
+struct iphdr {
+	__u8 version_ihl;
+	__u8 tos;
+	__be16 total_length;
+	__be16 id;
+	__be16 fragment;
+	__u8 ttl;
+	__u8 protocol;
+	__u16 check;
+	__be32 source;
+	__be32 destination;
+};
+
+struct ipv6hdr {
+	__u32 version_class_label;
+	__be16 payload_length;
+	__u8 next_header;
+	__u8 hop_limit;
+	__u32 source[4];
+	__u32 destination[4];
+};
+
+#define ETH_LENGTH 14
+#define IPV4_MORE_OR_OFFSET htons(0x3fff)
+
+#define TCP_FLAGS_OFFSET 13
+#define TCP_CHECK_OFFSET 16
+#define UDP_CHECK_OFFSET 6
+#define TCP_FIN 0x01
+#define TCP_SYN 0x02
+#define TCP_RST 0x04
+#define TCP_ACK 0x10
+
+#define ICMP_ECHO_REQUEST 8
+#define ICMP_ECHO_REPLY 0
+#define ICMPV6_ECHO_REQUEST 128
+#define ICMPV6_ECHO_REPLY 129
+/* Router and neighbour solicitation, advertisement, and redirect. */
+#define ICMPV6_ND_FIRST 133
+#define ICMPV6_ND_LAST 137
+
+/* The headers of one packet, as far as they matter. */
+struct packet {
+	struct address source;
+	struct address destination;
+	/* Where the transport header begins, from the start of the frame. */
+	__u32 transport;
+	__be16 source_port;
+	__be16 destination_port;
+	/* The protocol of the transport header; with ICMP its first byte is the type. */
+	__u8 protocol;
+	/* The byte after the hop limit (IPv6: before it), which shares its checksum word. */
+	__u8 hop_neighbour;
+	__u8 hops;
+	__u8 tcp_flags;
+	__u8 icmp_type;
+	__u8 is_ipv6;
+	__u8 is_fragment;
+	__u8 zero;
+	/* IPv4 only. */
+	__u16 check;
+	__u16 zero2;
+};
+
+INLINE void address_from_ipv4(struct address *address, __be32 ipv4)
+{
+	address->word[0] = 0;
+	address->word[1] = 0;
+	address->word[2] = htonl(0xffff);
+	address->word[3] = ipv4;
+}
+
+INLINE int address_equal(const struct address *a, const struct address *b)
+{
+	return a->word[3] == b->word[3] && a->word[2] == b->word[2] && a->word[1] == b->word[1] &&
+	       a->word[0] == b->word[0];
+}
+
+/* Reads the network header. Returns 0 if this is an untagged IP packet. */
+INLINE int read_network(struct __sk_buff *skb, struct packet *packet)
+{
+	int is_ipv6 = skb->protocol == htons(ETH_P_IPV6);
+	__u32 need = ETH_LENGTH + (is_ipv6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr));
+
+	if ((!is_ipv6 && skb->protocol != htons(ETH_P_IP)) || skb->vlan_present)
+		return -1;
+	if ((void *)(long)skb->data + need > (void *)(long)skb->data_end &&
+	    bpf_skb_pull_data(skb, need))
+		return -1;
+
+	void *data = (void *)(long)skb->data;
+	void *end = (void *)(long)skb->data_end;
+
+	if (is_ipv6) {
+		struct ipv6hdr *ip = data + ETH_LENGTH;
+
+		if ((void *)(ip + 1) > end)
+			return -1;
+		__builtin_memcpy(&packet->source, ip->source, 16);
+		__builtin_memcpy(&packet->destination, ip->destination, 16);
+		packet->protocol = ip->next_header;
+		packet->hop_neighbour = ip->next_header;
+		packet->hops = ip->hop_limit;
+		packet->is_ipv6 = 1;
+		packet->transport = ETH_LENGTH + sizeof(*ip);
+	} else {
+		struct iphdr *ip = data + ETH_LENGTH;
+
+		if ((void *)(ip + 1) > end || ip->version_ihl < 0x45)
+			return -1;
+		address_from_ipv4(&packet->source, ip->source);
+		address_from_ipv4(&packet->destination, ip->destination);
+		packet->protocol = ip->protocol;
+		packet->hop_neighbour = ip->protocol;
+		packet->hops = ip->ttl;
+		packet->check = ip->check;
+		packet->is_fragment = !!(ip->fragment & IPV4_MORE_OR_OFFSET);
+		packet->transport = ETH_LENGTH + (ip->version_ihl & 0x0f) * 4;
+	}
+	return 0;
+}
+
+/*
+ * Walks over IPv6 extension headers, four at most, to the transport header. Returns -1 for a packet
+ * that ends early or goes on longer.
+ */
+static __attribute__((noinline)) int skip_extensions(struct __sk_buff *skb, struct packet *packet)
+{
+	__u8 header[2];
+
+	if (!packet)
+		return -1;
+	for (int i = 0; i < 4; i++) {
+		switch (packet->protocol) {
+		case IPPROTO_HOPOPTS:
+		case IPPROTO_ROUTING:
+		case IPPROTO_DSTOPTS:
+			if (bpf_skb_load_bytes(skb, packet->transport, header, sizeof(header)))
+				return -1;
+			packet->transport += ((__u32)header[1] + 1) * 8;
+			break;
+		case IPPROTO_AH:
+			if (bpf_skb_load_bytes(skb, packet->transport, header, sizeof(header)))
+				return -1;
+			packet->transport += ((__u32)header[1] + 2) * 4;
+			break;
+		case IPPROTO_FRAGMENT:
+			packet->is_fragment = 1;
+			return 0;
+		default:
+			return 0;
+		}
+		packet->protocol = header[0];
+	}
+	return -1;
+}
+
+/*
+ * Reads ports, TCP flags and ICMP type. Returns -1 if the packet is too short for its protocol; an
+ * unknown protocol and a fragment have none of these and are no error.
+ */
+INLINE int read_transport(struct __sk_buff *skb, struct packet *packet)
+{
+	__u8 header[TCP_FLAGS_OFFSET + 1];
+
+	if (packet->is_ipv6 && skip_extensions(skb, packet))
+		return -1;
+	if (packet->is_fragment)
+		return 0;
+	switch (packet->protocol) {
+	case IPPROTO_TCP:
+		if (bpf_skb_load_bytes(skb, packet->transport, header, sizeof(header)))
+			return -1;
+		packet->tcp_flags = header[TCP_FLAGS_OFFSET];
+		break;
+	case IPPROTO_UDP:
+	case IPPROTO_SCTP:
+	case IPPROTO_ICMP:
+	case IPPROTO_ICMPV6:
+		if (bpf_skb_load_bytes(skb, packet->transport, header, 8))
+			return -1;
+		break;
+	default:
+		return 0;
+	}
+	__builtin_memcpy(&packet->source_port, header, 2);
+	__builtin_memcpy(&packet->destination_port, header + 2, 2);
+	packet->icmp_type = header[0];
+	return 0;
+}
+
+INLINE __u16 fold(__u64 sum)
+{
+	sum = (sum & 0xffffffff) + (sum >> 32);
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	return (__u16)sum;
+}
+
+/*
+ * Writes hop limit and addresses; `difference` is the checksum difference of the addresses. What
+ * the network card summed up (CHECKSUM_COMPLETE) stays right: in IPv4 the header checksum makes up
+ * for the change, in IPv6 the helper is told to.
+ */
+INLINE int write_network(struct __sk_buff *skb, const struct packet *packet, __u8 hops,
+			 const struct address *source, const struct address *destination,
+			 __u32 difference)
+{
+	if (packet->is_ipv6) {
+		struct {
+			__u8 next_header;
+			__u8 hop_limit;
+			__u32 address[8];
+		} __attribute__((packed)) new = {packet->hop_neighbour, hops, {}};
+
+		__builtin_memcpy(&new.address[0], source, 16);
+		__builtin_memcpy(&new.address[4], destination, 16);
+		return bpf_skb_store_bytes(skb, ETH_LENGTH + 6, &new, sizeof(new),
+					   BPF_F_RECOMPUTE_CSUM);
+	}
+	/* RFC 1624 equation 3, on the word of hop limit and protocol and on the addresses. */
+	__u16 old_word = packet->hops | packet->hop_neighbour << 8;
+	__u16 new_word = hops | packet->hop_neighbour << 8;
+	__u64 sum = (__u64)(__u16)~packet->check + (__u16)~old_word + new_word + difference;
+	struct {
+		__u8 ttl;
+		__u8 protocol;
+		__u16 check;
+		__be32 address[2];
+	} new = {hops, packet->hop_neighbour, (__u16)~fold(sum),
+		 {source->word[3], destination->word[3]}};
+
+	return bpf_skb_store_bytes(skb, ETH_LENGTH + 8, &new, sizeof(new), 0);
+}
+
+/* Gives a TCP or UDP packet a new sender and receiver, and a new hop limit. */
+INLINE int rewrite(struct __sk_buff *skb, const struct packet *packet, __u8 hops,
+		   const struct address *source, __be16 source_port,
+		   const struct address *destination, __be16 destination_port)
+{
+	struct address old[2] = {packet->source, packet->destination};
+	struct address new[2] = {*source, *destination};
+	/* The mapped form's constant words cancel out. */
+	__u32 difference = bpf_csum_diff(&old, sizeof(old), &new, sizeof(new), 0);
+	__u32 check = packet->transport;
+	__u64 flags = 0;
+
+	if (packet->protocol == IPPROTO_UDP) {
+		check += UDP_CHECK_OFFSET;
+		/* In IPv4 a sum of zero means that there is none, and it stays so. */
+		flags = BPF_F_MARK_MANGLED_0;
+	} else {
+		check += TCP_CHECK_OFFSET;
+	}
+
+	__be16 old_ports[2] = {packet->source_port, packet->destination_port};
+	__be16 new_ports[2] = {source_port, destination_port};
+	__u32 ports_from, ports_to;
+
+	__builtin_memcpy(&ports_from, old_ports, 4);
+	__builtin_memcpy(&ports_to, new_ports, 4);
+	if (bpf_l4_csum_replace(skb, check, 0, difference, BPF_F_PSEUDO_HDR | flags))
+		return -1;
+	if (bpf_l4_csum_replace(skb, check, ports_from, ports_to, flags | 4))
+		return -1;
+	if (bpf_skb_store_bytes(skb, packet->transport, new_ports, 4, 0))
+		return -1;
+	return write_network(skb, packet, hops, source, destination, difference);
+}
+
+#endif

@@ -1,0 +1,511 @@
+//! Loads the eBPF programs, attaches them to uplinks, reads and writes their maps.
+//!
+//! Everything lives in a folder of the BPF file system, named after the version of the layout: the maps,
+//! so that flows, tables and counters outlast the process, and the links, so that the programs
+//! stay attached. [`DataPlane::open`] finds all that again; programs are replaced in place by
+//! [`DataPlane::attach`], and no packet is lost over it. Dropping a [`DataPlane`] changes nothing;
+//! [`DataPlane::detach`] and [`remove`] do.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use aya::maps::{Map, MapError};
+use aya::programs::links::{FdLink, PinnedLink};
+use aya::programs::tc::{
+    NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle, qdisc_add_clsact,
+};
+use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType};
+use aya::{Ebpf, EbpfError, EbpfLoader};
+use herald_dataplane::{Counters, MapContents, MapName, MapOp};
+use herald_model::{IfIndex, InterfaceName};
+
+mod maps;
+
+/// Where the BPF file system keeps our maps and links, unless told otherwise.
+pub const DEFAULT_PIN_ROOT: &str = "/sys/fs/bpf/herald";
+
+/// The version of the maps' layout. Another layout gets another folder.
+const LAYOUT: &str = "v1";
+
+/// Flows that are remembered, unless told otherwise.
+pub const DEFAULT_FLOWS: u32 = 131_072;
+
+/// The place of our filter on kernels without tcx. The priority is the first: the packets for a VIP
+/// are ours, all others go on to the next filter.
+const CLSACT_PRIORITY: u16 = 1;
+const CLSACT_HANDLE: TcHandle = TcHandle::new(0, 0x4852);
+
+/// What [`DataPlane::open`] needs to know.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// A folder in a mounted BPF file system; made if it is not there.
+    pub pin_root: PathBuf,
+    /// How many flows are remembered in mode `nodeport`; takes about 300 bytes of kernel memory each,
+    /// at once. Without effect while older maps are found.
+    pub flows: u32,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            pin_root: DEFAULT_PIN_ROOT.into(),
+            flows: DEFAULT_FLOWS,
+        }
+    }
+}
+
+/// Where in the kernel the programs are attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Hook {
+    /// A tcx link, Linux 6.6 and later.
+    Tcx,
+    /// A filter of qdisc clsact.
+    Clsact,
+}
+
+impl Hook {
+    /// The hook's name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcx => "tcx",
+            Self::Clsact => "clsact",
+        }
+    }
+}
+
+/// Why the data plane can't do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum BpfError {
+    /// The folder for maps and links can't be used.
+    #[error("cannot {call} {}; is a BPF file system mounted there?", path.display())]
+    PinFolder {
+        /// What was tried.
+        call: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The maps could not be made, or the object is not what this kernel takes.
+    #[error("cannot load the eBPF object")]
+    Object {
+        /// Why not.
+        #[source]
+        source: Box<EbpfError>,
+    },
+    /// The object has no such map or program: it is not the one this binary was built with.
+    #[error("the eBPF object has no {name} of the expected type")]
+    Missing {
+        /// Its name.
+        name: &'static str,
+    },
+    /// The kernel refuses a program.
+    #[error("the kernel refuses the program {program}")]
+    Program {
+        /// Its name.
+        program: &'static str,
+        /// Why.
+        #[source]
+        source: Box<ProgramError>,
+    },
+    /// Neither hook takes the program.
+    #[error("cannot attach {program} to {interface}: tcx: {tcx}")]
+    Attach {
+        /// The program.
+        program: &'static str,
+        /// The interface.
+        interface: InterfaceName,
+        /// What tcx said.
+        tcx: String,
+        /// What clsact, which was tried then, said.
+        #[source]
+        clsact: Box<ProgramError>,
+    },
+    /// The program is attached but would not outlast this process.
+    #[error("cannot pin the link of {program} on {interface}")]
+    Pin {
+        /// The program.
+        program: &'static str,
+        /// The interface.
+        interface: InterfaceName,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// A map can't be read or written.
+    #[error("cannot {call} map {map}")]
+    Map {
+        /// What was tried.
+        call: &'static str,
+        /// The map.
+        map: &'static str,
+        /// Why not; "argument list too long" means that the map is full.
+        #[source]
+        source: MapError,
+    },
+    /// A key or value has not the size that the map has.
+    #[error("an entry for map {map} has {bytes} bytes")]
+    EntrySize {
+        /// The map.
+        map: &'static str,
+        /// Bytes of key or value.
+        bytes: usize,
+    },
+}
+
+impl BpfError {
+    /// The kind of the error, a metric label.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::PinFolder { .. } => "pin_folder",
+            Self::Object { .. } => "object",
+            Self::Missing { .. } => "missing",
+            Self::Program { .. } => "program",
+            Self::Attach { .. } => "attach",
+            Self::Pin { .. } => "pin",
+            Self::Map { .. } => "map",
+            Self::EntrySize { .. } => "entry_size",
+        }
+    }
+
+    /// Whether the same call may succeed later: writes to a map that was full may, a kernel
+    /// that lacks something does not get it.
+    pub const fn is_retryable(&self) -> bool {
+        matches!(self, Self::Map { .. } | Self::Attach { .. })
+    }
+}
+
+/// One of the two programs.
+#[derive(Clone, Copy)]
+struct Direction {
+    program: &'static str,
+    suffix: &'static str,
+    attach: TcAttachType,
+}
+
+/// Egress first, and last to go: what ingress sends to our own stack comes back there.
+const EGRESS: Direction = Direction {
+    program: "herald_egress",
+    suffix: "egress",
+    attach: TcAttachType::Egress,
+};
+const INGRESS: Direction = Direction {
+    program: "herald_ingress",
+    suffix: "ingress",
+    attach: TcAttachType::Ingress,
+};
+
+/// The loaded programs and their maps.
+pub struct DataPlane {
+    folder: PathBuf,
+    ebpf: Ebpf,
+    maps: BTreeMap<MapName, Map>,
+    events: Map,
+}
+
+impl DataPlane {
+    /// Loads the programs, on the maps of before if there are any.
+    ///
+    /// # Errors
+    ///
+    /// [`BpfError::PinFolder`] if the folder can't be made, [`BpfError::Object`],
+    /// [`BpfError::Missing`] and [`BpfError::Program`] if the kernel does not take the object.
+    pub fn open(options: &Options) -> Result<Self, BpfError> {
+        let folder = options.pin_root.join(LAYOUT);
+        let links = folder.join("links");
+        fs::create_dir_all(&links).map_err(|source| BpfError::PinFolder {
+            call: "create",
+            path: links,
+            source,
+        })?;
+        let object = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/herald.o"));
+        let mut ebpf = EbpfLoader::new()
+            .btf(None)
+            .default_map_pin_directory(&folder)
+            .map_max_entries("blocks", herald_dataplane::BLOCKS)
+            .map_max_entries("nodes", herald_dataplane::NODES)
+            .map_max_entries("flows", options.flows)
+            .map_max_entries("replies", options.flows)
+            .load(object)
+            .map_err(|source| BpfError::Object {
+                source: Box::new(source),
+            })?;
+        for direction in [EGRESS, INGRESS] {
+            program(&mut ebpf, direction)?
+                .load()
+                .map_err(|source| BpfError::Program {
+                    program: direction.program,
+                    source: Box::new(source),
+                })?;
+        }
+        let mut maps = BTreeMap::new();
+        for name in MapName::ALL {
+            maps.insert(name, take_map(&mut ebpf, name.as_str())?);
+        }
+        let events = take_map(&mut ebpf, "events")?;
+        Ok(Self {
+            folder,
+            ebpf,
+            maps,
+            events,
+        })
+    }
+
+    /// Attaches both programs to an interface, or, where an older process did, replaces them there.
+    /// Doing it again does no harm.
+    ///
+    /// # Errors
+    ///
+    /// [`BpfError::Attach`] if no hook takes them, [`BpfError::Pin`] if they would not
+    /// outlast this process.
+    pub fn attach(&mut self, index: IfIndex, interface: &InterfaceName) -> Result<Hook, BpfError> {
+        self.attach_one(EGRESS, index, interface)?;
+        self.attach_one(INGRESS, index, interface)
+    }
+
+    /// Detaches both programs from an interface.
+    ///
+    /// # Errors
+    ///
+    /// [`BpfError::PinFolder`] if a link is there and can't be removed.
+    pub fn detach(&mut self, index: IfIndex, interface: &InterfaceName) -> Result<(), BpfError> {
+        for direction in [INGRESS, EGRESS] {
+            let path = self.link_path(direction, index);
+            match fs::remove_file(&path) {
+                Ok(()) => {}
+                // Then it is a filter, or nothing; a filter that is not there is no error.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    if let Ok(link) = clsact_link(direction, interface) {
+                        drop(link);
+                    }
+                }
+                Err(source) => {
+                    return Err(BpfError::PinFolder {
+                        call: "remove",
+                        path,
+                        source,
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The interfaces that have a pinned link, from this process or an older one. Filters of clsact
+    /// are not among them.
+    ///
+    /// # Errors
+    ///
+    /// [`BpfError::PinFolder`] if the folder can't be read.
+    pub fn attached(&self) -> Result<BTreeSet<IfIndex>, BpfError> {
+        let path = self.folder.join("links");
+        let unreadable = |source| BpfError::PinFolder {
+            call: "read",
+            path: path.clone(),
+            source,
+        };
+        let mut found = BTreeSet::new();
+        for entry in fs::read_dir(&path).map_err(unreadable)? {
+            let name = entry.map_err(unreadable)?.file_name();
+            let index = name
+                .to_str()
+                .and_then(|name| name.split_once('-')?.0.parse().ok());
+            found.extend(index.map(IfIndex));
+        }
+        Ok(found)
+    }
+
+    /// What the speaker's maps hold.
+    ///
+    /// # Errors
+    ///
+    /// [`BpfError::Map`] if one can't be read.
+    pub fn read(&self) -> Result<MapContents, BpfError> {
+        let mut contents = MapContents::default();
+        for (&name, map) in &self.maps {
+            maps::read(name, map, &mut contents)?;
+        }
+        Ok(contents)
+    }
+
+    /// Carries writes out, in their order, and stops at the first that fails.
+    ///
+    /// # Errors
+    ///
+    /// [`BpfError::Map`] with the map; what was done before it is done: [`Self::read`] tells.
+    pub fn apply(&mut self, ops: &[MapOp]) -> Result<(), BpfError> {
+        for op in ops {
+            let (MapOp::Put { map: name, .. } | MapOp::Delete { map: name, .. }) = op;
+            let map = self.maps.get_mut(name).ok_or(BpfError::Missing {
+                name: name.as_str(),
+            })?;
+            maps::write(map, op)?;
+        }
+        Ok(())
+    }
+
+    /// All counters, summed over CPUs.
+    ///
+    /// # Errors
+    ///
+    /// [`BpfError::Map`] if they can't be read.
+    pub fn counters(&self) -> Result<Counters, BpfError> {
+        let stats = self
+            .maps
+            .get(&MapName::Stats)
+            .ok_or(BpfError::Missing { name: "stats" })?;
+        maps::counters(stats, &self.events)
+    }
+
+    /// The loaded ingress program, for test runs.
+    ///
+    /// # Errors
+    ///
+    /// [`BpfError::Missing`] never happens after [`Self::open`].
+    pub fn ingress_program(&mut self) -> Result<&mut SchedClassifier, BpfError> {
+        program(&mut self.ebpf, INGRESS)
+    }
+
+    fn link_path(&self, direction: Direction, index: IfIndex) -> PathBuf {
+        let name = format!("{index}-{}", direction.suffix);
+        self.folder.join("links").join(name)
+    }
+
+    fn attach_one(
+        &mut self,
+        direction: Direction,
+        index: IfIndex,
+        interface: &InterfaceName,
+    ) -> Result<Hook, BpfError> {
+        let path = self.link_path(direction, index);
+        let classifier = program(&mut self.ebpf, direction)?;
+        if replace_pinned(classifier, &path) {
+            return Ok(Hook::Tcx);
+        }
+        // What is pinned here belongs to an interface that is gone: its number is used again.
+        drop(fs::remove_file(&path));
+        let first = TcAttachOptions::TcxOrder(LinkOrder::first());
+        let tcx = match classifier.attach_with_options(interface.as_str(), direction.attach, first)
+        {
+            Ok(id) => {
+                let cannot_pin = |source| BpfError::Pin {
+                    program: direction.program,
+                    interface: interface.clone(),
+                    source,
+                };
+                let link: FdLink = classifier
+                    .take_link(id)
+                    .map_err(io::Error::other)
+                    .and_then(|link| link.try_into().map_err(io::Error::other))
+                    .map_err(cannot_pin)?;
+                link.pin(&path)
+                    .map_err(|error| cannot_pin(io::Error::other(error)))?;
+                return Ok(Hook::Tcx);
+            }
+            Err(error) => error,
+        };
+        attach_clsact(classifier, direction, interface).map_err(|clsact| BpfError::Attach {
+            program: direction.program,
+            interface: interface.clone(),
+            tcx: chain(&tcx),
+            clsact: Box::new(clsact),
+        })?;
+        Ok(Hook::Clsact)
+    }
+}
+
+/// Removes the maps and links below `pin_root`: the programs are detached, flows, tables and counters
+/// forgotten. Filters of clsact stay, and pass everything as their maps are empty to all others.
+///
+/// # Errors
+///
+/// [`BpfError::PinFolder`] if something is there and can't be removed.
+pub fn remove(pin_root: &Path) -> Result<(), BpfError> {
+    match fs::remove_dir_all(pin_root) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(BpfError::PinFolder {
+            call: "remove",
+            path: pin_root.to_path_buf(),
+            source,
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn program(ebpf: &mut Ebpf, direction: Direction) -> Result<&mut SchedClassifier, BpfError> {
+    ebpf.program_mut(direction.program)
+        .and_then(|program| program.try_into().ok())
+        .ok_or(BpfError::Missing {
+            name: direction.program,
+        })
+}
+
+fn take_map(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, BpfError> {
+    ebpf.take_map(name).ok_or(BpfError::Missing { name })
+}
+
+/// Puts the program into the link that is pinned there; false if there is none that works.
+fn replace_pinned(classifier: &mut SchedClassifier, path: &Path) -> bool {
+    let Ok(pinned) = PinnedLink::from_pin(path) else {
+        return false;
+    };
+    let Ok(link) = SchedClassifierLink::try_from(FdLink::from(pinned)) else {
+        return false;
+    };
+    // Letting go of the link closes a descriptor; the pin holds the link itself.
+    classifier
+        .attach_to_link(link)
+        .and_then(|id| classifier.take_link(id))
+        .is_ok()
+}
+
+fn clsact_link(
+    direction: Direction,
+    interface: &InterfaceName,
+) -> Result<SchedClassifierLink, io::Error> {
+    SchedClassifierLink::attached(
+        interface.as_str(),
+        direction.attach,
+        CLSACT_PRIORITY,
+        CLSACT_HANDLE,
+        None,
+    )
+}
+
+/// Replaces our filter if it is there, else adds it. A filter has no owner and needs no pin.
+fn attach_clsact(
+    classifier: &mut SchedClassifier,
+    direction: Direction,
+    interface: &InterfaceName,
+) -> Result<(), ProgramError> {
+    // Fails if the qdisc is there already; if for another reason, attaching fails as well.
+    drop(qdisc_add_clsact(interface.as_str()));
+    let present = clsact_link(direction, interface).map_err(TcError::IoError)?;
+    let id = if let Ok(id) = classifier.attach_to_link(present) {
+        id
+    } else {
+        let options = TcAttachOptions::Netlink(NlOptions {
+            priority: CLSACT_PRIORITY,
+            handle: CLSACT_HANDLE,
+            classid: None,
+        });
+        classifier.attach_with_options(interface.as_str(), direction.attach, options)?
+    };
+    // Dropping the link would remove the filter.
+    std::mem::forget(classifier.take_link(id)?);
+    Ok(())
+}
+
+/// An error and its causes in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,249 @@
+//! Entries of maps as bytes: aya's maps are typed by the sizes of keys and values.
+
+use aya::maps::lpm_trie::{Key, LpmTrie};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues};
+use herald_dataplane::{Counters, Event, MapContents, MapName, MapOp, ServiceCounters};
+
+use super::BpfError;
+
+type Stats = [u64; ServiceCounters::FIELDS];
+
+/// `BPF_NOEXIST`: an entry that is there keeps its value.
+const ONLY_NEW: u64 = 1;
+
+fn failed(call: &'static str, map: MapName) -> impl Fn(MapError) -> BpfError {
+    move |source| BpfError::Map {
+        call,
+        map: map.as_str(),
+        source,
+    }
+}
+
+fn sized<const N: usize>(map: MapName, bytes: &[u8]) -> Result<[u8; N], BpfError> {
+    bytes.try_into().map_err(|_other_size| BpfError::EntrySize {
+        map: map.as_str(),
+        bytes: bytes.len(),
+    })
+}
+
+/// Adds the entries of one map.
+pub(super) fn read(name: MapName, map: &Map, into: &mut MapContents) -> Result<(), BpfError> {
+    match name {
+        MapName::Config => read_array::<8>(name, map, into),
+        MapName::Nodes => read_array::<28>(name, map, into),
+        MapName::Blocks => read_array::<512>(name, map, into),
+        MapName::Addresses => read_hash::<16, 4>(name, map, into),
+        MapName::Macs => read_hash::<8, 4>(name, map, into),
+        MapName::Services => read_hash::<20, 16>(name, map, into),
+        MapName::Vips => read_hash::<20, 28>(name, map, into),
+        MapName::Ranges => read_ranges(name, map, into),
+        MapName::Stats => read_stats(name, map, into),
+    }
+}
+
+/// Carries one write out.
+pub(super) fn write(map: &mut Map, op: &MapOp) -> Result<(), BpfError> {
+    match op {
+        MapOp::Put {
+            map: name,
+            key,
+            value,
+        } => match name {
+            MapName::Config => set::<8>(*name, map, key, value),
+            MapName::Nodes => set::<28>(*name, map, key, value),
+            MapName::Blocks => set::<512>(*name, map, key, value),
+            MapName::Addresses => insert::<16, 4>(*name, map, key, value),
+            MapName::Macs => insert::<8, 4>(*name, map, key, value),
+            MapName::Services => insert::<20, 16>(*name, map, key, value),
+            MapName::Vips => insert::<20, 28>(*name, map, key, value),
+            MapName::Ranges => insert_range(*name, map, key, value),
+            MapName::Stats => insert_stats(*name, map, key),
+        },
+        MapOp::Delete { map: name, key } => match name {
+            MapName::Config => set::<8>(*name, map, key, &[0; 8]),
+            MapName::Nodes => set::<28>(*name, map, key, &[0; 28]),
+            MapName::Blocks => set::<512>(*name, map, key, &[0; 512]),
+            MapName::Addresses => remove::<16, 4>(*name, map, key),
+            MapName::Macs => remove::<8, 4>(*name, map, key),
+            MapName::Services => remove::<20, 16>(*name, map, key),
+            MapName::Vips => remove::<20, 28>(*name, map, key),
+            MapName::Ranges => remove_range(*name, map, key),
+            MapName::Stats => remove_stats(*name, map, key),
+        },
+    }
+}
+
+fn read_array<const V: usize>(
+    name: MapName,
+    map: &Map,
+    into: &mut MapContents,
+) -> Result<(), BpfError> {
+    let array: Array<&MapData, [u8; V]> = map.try_into().map_err(failed("open", name))?;
+    for (index, value) in (0_u32..).zip(array.iter()) {
+        let value = value.map_err(failed("read", name))?;
+        // Most elements are empty; an array has no other form of "none".
+        if value.iter().any(|&byte| byte != 0) {
+            into.put(name, index.to_le_bytes().to_vec(), value.to_vec());
+        }
+    }
+    Ok(())
+}
+
+fn read_hash<const K: usize, const V: usize>(
+    name: MapName,
+    map: &Map,
+    into: &mut MapContents,
+) -> Result<(), BpfError> {
+    let hash: HashMap<&MapData, [u8; K], [u8; V]> = map.try_into().map_err(failed("open", name))?;
+    for entry in hash.iter() {
+        let (key, value) = entry.map_err(failed("read", name))?;
+        into.put(name, key.to_vec(), value.to_vec());
+    }
+    Ok(())
+}
+
+fn read_ranges(name: MapName, map: &Map, into: &mut MapContents) -> Result<(), BpfError> {
+    let trie: LpmTrie<&MapData, [u8; 20], [u8; 4]> =
+        map.try_into().map_err(failed("open", name))?;
+    for entry in trie.iter() {
+        let (key, value) = entry.map_err(failed("read", name))?;
+        let key = [&key.prefix_len().to_le_bytes()[..], &key.data()].concat();
+        into.put(name, key, value.to_vec());
+    }
+    Ok(())
+}
+
+fn read_stats(name: MapName, map: &Map, into: &mut MapContents) -> Result<(), BpfError> {
+    let hash: PerCpuHashMap<&MapData, [u8; 4], Stats> =
+        map.try_into().map_err(failed("open", name))?;
+    for key in hash.keys() {
+        let key = key.map_err(failed("read", name))?;
+        into.put(name, key.to_vec(), Vec::new());
+    }
+    Ok(())
+}
+
+fn set<const V: usize>(
+    name: MapName,
+    map: &mut Map,
+    key: &[u8],
+    value: &[u8],
+) -> Result<(), BpfError> {
+    let mut array: Array<&mut MapData, [u8; V]> = map.try_into().map_err(failed("open", name))?;
+    let index = u32::from_le_bytes(sized(name, key)?);
+    let value: [u8; V] = sized(name, value)?;
+    array.set(index, value, 0).map_err(failed("write", name))
+}
+
+fn insert<const K: usize, const V: usize>(
+    name: MapName,
+    map: &mut Map,
+    key: &[u8],
+    value: &[u8],
+) -> Result<(), BpfError> {
+    let mut hash: HashMap<&mut MapData, [u8; K], [u8; V]> =
+        map.try_into().map_err(failed("open", name))?;
+    let key: [u8; K] = sized(name, key)?;
+    let value: [u8; V] = sized(name, value)?;
+    hash.insert(key, value, 0).map_err(failed("write", name))
+}
+
+fn remove<const K: usize, const V: usize>(
+    name: MapName,
+    map: &mut Map,
+    key: &[u8],
+) -> Result<(), BpfError> {
+    let mut hash: HashMap<&mut MapData, [u8; K], [u8; V]> =
+        map.try_into().map_err(failed("open", name))?;
+    let key: [u8; K] = sized(name, key)?;
+    gone(hash.remove(&key)).map_err(failed("delete from", name))
+}
+
+fn range_key(name: MapName, key: &[u8]) -> Result<Key<[u8; 20]>, BpfError> {
+    let key: [u8; 24] = sized(name, key)?;
+    let (length, data) = key.split_at(4);
+    Ok(Key::new(
+        u32::from_le_bytes(sized(name, length)?),
+        sized(name, data)?,
+    ))
+}
+
+fn insert_range(name: MapName, map: &mut Map, key: &[u8], value: &[u8]) -> Result<(), BpfError> {
+    let mut trie: LpmTrie<&mut MapData, [u8; 20], [u8; 4]> =
+        map.try_into().map_err(failed("open", name))?;
+    let value: [u8; 4] = sized(name, value)?;
+    trie.insert(&range_key(name, key)?, value, 0)
+        .map_err(failed("write", name))
+}
+
+fn remove_range(name: MapName, map: &mut Map, key: &[u8]) -> Result<(), BpfError> {
+    let mut trie: LpmTrie<&mut MapData, [u8; 20], [u8; 4]> =
+        map.try_into().map_err(failed("open", name))?;
+    gone(trie.remove(&range_key(name, key)?)).map_err(failed("delete from", name))
+}
+
+fn insert_stats(name: MapName, map: &mut Map, key: &[u8]) -> Result<(), BpfError> {
+    let mut hash: PerCpuHashMap<&mut MapData, [u8; 4], Stats> =
+        map.try_into().map_err(failed("open", name))?;
+    let key: [u8; 4] = sized(name, key)?;
+    let unreadable = |source| BpfError::PinFolder {
+        call: "count CPUs in",
+        path: "/sys/devices/system/cpu".into(),
+        source,
+    };
+    let cpus = aya::util::nr_cpus().map_err(|(_what, source)| unreadable(source))?;
+    let zeros =
+        PerCpuValues::try_from(vec![[0; ServiceCounters::FIELDS]; cpus]).map_err(unreadable)?;
+    match hash.insert(key, zeros, ONLY_NEW) {
+        Err(MapError::SyscallError(error))
+            if error.io_error.kind() == std::io::ErrorKind::AlreadyExists =>
+        {
+            Ok(())
+        }
+        result => result.map_err(failed("write", name)),
+    }
+}
+
+fn remove_stats(name: MapName, map: &mut Map, key: &[u8]) -> Result<(), BpfError> {
+    let mut hash: PerCpuHashMap<&mut MapData, [u8; 4], Stats> =
+        map.try_into().map_err(failed("open", name))?;
+    let key: [u8; 4] = sized(name, key)?;
+    gone(hash.remove(&key)).map_err(failed("delete from", name))
+}
+
+/// An entry that is gone already is as good as removed.
+fn gone(result: Result<(), MapError>) -> Result<(), MapError> {
+    match result {
+        Err(MapError::KeyNotFound) => Ok(()),
+        Err(MapError::SyscallError(error))
+            if error.io_error.kind() == std::io::ErrorKind::NotFound =>
+        {
+            Ok(())
+        }
+        result => result,
+    }
+}
+
+/// All counters, summed over CPUs.
+pub(super) fn counters(stats: &Map, events: &Map) -> Result<Counters, BpfError> {
+    let failed = |call, map| move |source| BpfError::Map { call, map, source };
+    let mut counters = Counters::default();
+    let services: PerCpuHashMap<&MapData, [u8; 4], Stats> =
+        stats.try_into().map_err(failed("open", "stats"))?;
+    for entry in services.iter() {
+        let (key, shares) = entry.map_err(failed("read", "stats"))?;
+        let total = counters
+            .services
+            .entry(u32::from_le_bytes(key))
+            .or_default();
+        for &share in shares.iter() {
+            total.add(share);
+        }
+    }
+    let array: PerCpuArray<&MapData, u64> = events.try_into().map_err(failed("open", "events"))?;
+    for (index, &event) in (0_u32..).zip(Event::ALL) {
+        let shares = array.get(&index, 0).map_err(failed("read", "events"))?;
+        counters.events.insert(event, shares.iter().sum());
+    }
+    Ok(counters)
+}
