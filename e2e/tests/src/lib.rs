@@ -1,1 +1,3 @@
 //! Tests, demo and benchmarks on the lab.
+
+pub mod netns;

@@ -1,0 +1,392 @@
+//! A client and some nodes on one LAN; the nodes run the programs and plain servers on their
+//! `NodePorts`. Who holds the VIP is set in everybody's neighbour tables: no speaker runs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use herald_dataplane::{
+    Compiled, Counters, Desired, DesiredNode, DesiredService, DesiredVip, Event, Forwarding,
+    Holder, MapContents, ServiceCounters, Spread, Targets, compile, diff,
+};
+use herald_e2e::netns::{Host, Lan};
+use herald_model::{InterfaceName, NodeName, Protocol, ServiceKey};
+use herald_speaker::io::bpf::{DataPlane, Hook, Options};
+use ipnet::IpNet;
+
+pub const VIP4: &str = "192.0.2.100";
+pub const VIP6: &str = "2001:db8::100";
+pub const PORT: u16 = 80;
+pub const NODE_PORT: u16 = 30_080;
+const NODES: usize = 3;
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The whole scene. Host 0 is the client, hosts 1 to 3 are the nodes.
+pub struct World {
+    planes: Vec<Plane>,
+    pub wish: Wish,
+    holder: usize,
+    // Dropped last: the namespaces go.
+    pub lan: Lan,
+}
+
+struct Plane {
+    data_plane: DataPlane,
+    contents: MapContents,
+    compiled: Compiled,
+}
+
+/// What may differ from test to test; the rest of [`Desired`] follows from the LAN.
+#[derive(Clone)]
+pub struct Wish {
+    /// Nodes that are targets, by number.
+    pub targets: Vec<usize>,
+    pub source_ranges: Vec<IpNet>,
+    /// Forwarded by us, or left to the stack.
+    pub is_off: bool,
+    pub spread: Spread,
+}
+
+impl World {
+    /// Everything set up; node 1 holds the VIPs.
+    pub fn new() -> Result<Self> {
+        let lan = Lan::new(4)?;
+        let folder = lan.bpf_folder()?;
+        let mut planes = Vec::new();
+        for number in 1..=NODES {
+            let host = &lan.hosts[number];
+            serve(host, &format!("n{number}"))?;
+            let options = Options {
+                pin_root: folder.join(format!("n{number}")),
+                flows: 4_096,
+            };
+            let data_plane = host.run(|| {
+                let mut data_plane = DataPlane::open(&options)?;
+                let hook = data_plane.attach(host.index, &InterfaceName::from("eth0"))?;
+                assert_eq!(hook, Hook::Tcx);
+                Ok(data_plane)
+            })?;
+            let contents = data_plane.read()?;
+            planes.push(Plane {
+                data_plane,
+                contents,
+                compiled: Compiled::default(),
+            });
+        }
+        let mut world = Self {
+            planes,
+            wish: Wish {
+                targets: vec![1, 2, 3],
+                source_ranges: Vec::new(),
+                is_off: false,
+                spread: Spread::Cluster,
+            },
+            holder: 1,
+            lan,
+        };
+        world.hold(1)?;
+        Ok(world)
+    }
+
+    pub fn client(&self) -> &Host {
+        &self.lan.hosts[0]
+    }
+
+    /// The VIPs move to this node, in every table and neighbour cache.
+    pub fn hold(&mut self, node: usize) -> Result<()> {
+        self.holder = node;
+        self.program()?;
+        for host in &self.lan.hosts {
+            self.point_neighbour(host, node)?;
+        }
+        Ok(())
+    }
+
+    /// One host's neighbour entries of the VIPs lead to this node.
+    pub fn point_neighbour(&self, host: &Host, node: usize) -> Result<()> {
+        let mac = self.lan.hosts[node].mac;
+        for vip in [VIP4, VIP6] {
+            host.ip(&format!(
+                "neighbour replace {vip} lladdr {mac} dev eth0 nud permanent"
+            ))?;
+        }
+        Ok(())
+    }
+
+    /// Brings every node's maps to the wish, and checks that reading them back says so.
+    pub fn program(&mut self) -> Result<()> {
+        for number in 1..=NODES {
+            let desired = self.desired(number);
+            let plane = &mut self.planes[number - 1];
+            let compiled = compile(&plane.contents, &desired);
+            assert_eq!(compiled.refused, []);
+            plane
+                .data_plane
+                .apply(&diff(&plane.contents, &compiled.contents))?;
+            plane.contents = plane.data_plane.read()?;
+            assert_eq!(plane.contents, compiled.contents);
+            plane.compiled = compiled;
+        }
+        Ok(())
+    }
+
+    /// Starts a node's data plane anew, as another process would.
+    pub fn restart(&mut self, node: usize) -> Result<()> {
+        let host = &self.lan.hosts[node];
+        let options = Options {
+            pin_root: self.lan.bpf_folder()?.join(format!("n{node}")),
+            flows: 4_096,
+        };
+        let plane = &mut self.planes[node - 1];
+        plane.data_plane = host.run(|| {
+            let mut data_plane = DataPlane::open(&options)?;
+            assert_eq!(data_plane.attached()?, BTreeSet::from([host.index]));
+            data_plane.attach(host.index, &InterfaceName::from("eth0"))?;
+            Ok(data_plane)
+        })?;
+        plane.contents = plane.data_plane.read()?;
+        self.program()
+    }
+
+    pub fn data_plane(&mut self, node: usize) -> &mut DataPlane {
+        &mut self.planes[node - 1].data_plane
+    }
+
+    pub fn contents(&self, node: usize) -> &MapContents {
+        &self.planes[node - 1].contents
+    }
+
+    pub fn desired(&self, me: usize) -> Desired {
+        let interface = self.lan.hosts[me].index;
+        let nodes = (1..=NODES).map(|number| {
+            let host = &self.lan.hosts[number];
+            let node = DesiredNode {
+                ipv4: Some(host.ipv4),
+                ipv6: Some(host.ipv6),
+                is_self: number == me,
+                interface: None,
+                macs: BTreeSet::from([host.mac]),
+            };
+            (name(number), node)
+        });
+        let targets = Arc::new(Targets {
+            spread: self.wish.spread,
+            weights: self
+                .wish
+                .targets
+                .iter()
+                .map(|&number| (name(number), 1))
+                .collect(),
+        });
+        let services: Vec<DesiredService> = [Protocol::Tcp, Protocol::Udp]
+            .into_iter()
+            .map(|protocol| DesiredService {
+                service: ServiceKey::new("default", "web"),
+                protocol,
+                port: PORT,
+                forwarding: if self.wish.is_off {
+                    Forwarding::Off
+                } else {
+                    Forwarding::NodePort {
+                        node_port: NODE_PORT,
+                        targets: Arc::clone(&targets),
+                    }
+                },
+                source_ranges: self.wish.source_ranges.clone().into(),
+            })
+            .collect();
+        let vips = [VIP4, VIP6].into_iter().map(|vip| {
+            let vip: IpAddr = vip.parse().unwrap();
+            let holder = &self.lan.hosts[self.holder];
+            let holder = match vip {
+                _ if self.holder == me => Holder::Me,
+                IpAddr::V4(_) => Holder::Peer {
+                    address: holder.ipv4.into(),
+                },
+                IpAddr::V6(_) => Holder::Peer {
+                    address: holder.ipv6.into(),
+                },
+            };
+            let vip_wish = DesiredVip {
+                holders: BTreeMap::from([(interface, holder)]),
+                services: services.clone(),
+            };
+            (vip, vip_wish)
+        });
+        Desired {
+            seed: 42,
+            interfaces: BTreeSet::from([interface]),
+            nodes: nodes.collect(),
+            vips: vips.collect(),
+        }
+    }
+
+    pub fn counters(&self, node: usize) -> Result<Counters> {
+        Ok(self.planes[node - 1].data_plane.counters()?)
+    }
+
+    /// The Service's counters on a node.
+    pub fn service(&self, node: usize) -> Result<ServiceCounters> {
+        let plane = &self.planes[node - 1];
+        let id = plane.compiled.service_ids[&ServiceKey::new("default", "web")];
+        Ok(self.counters(node)?.services[&id])
+    }
+
+    /// How often something happened on a node.
+    pub fn event(&self, node: usize, event: Event) -> Result<u64> {
+        Ok(self.counters(node)?.events[&event])
+    }
+
+    /// A TCP connection from the client, from this port if it is not 0.
+    pub fn connect(&self, vip: &str, port: u16, from: u16) -> Result<Talk> {
+        self.connect_from(self.client(), vip, port, from)
+    }
+
+    pub fn connect_from(&self, host: &Host, vip: &str, port: u16, from: u16) -> Result<Talk> {
+        let stream = host.run(|| tcp(host, SocketAddr::new(vip.parse()?, port), from))?;
+        Talk::new(stream)
+    }
+
+    /// One datagram from the client and the answer.
+    pub fn ask(&self, vip: &str, from: u16) -> Result<Answer> {
+        self.ask_from(self.client(), vip, from)
+    }
+
+    pub fn ask_from(&self, host: &Host, vip: &str, from: u16) -> Result<Answer> {
+        let vip: IpAddr = vip.parse()?;
+        let socket = host.run(|| Ok(UdpSocket::bind(SocketAddr::new(local(host, vip), from))?))?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.connect((vip, PORT))?;
+        socket.send(b"hello\n")?;
+        let mut buffer = [0; 512];
+        let length = socket.recv(&mut buffer)?;
+        Answer::parse(std::str::from_utf8(&buffer[..length])?)
+    }
+}
+
+/// What a server says: who it is and whom it saw.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    pub node: String,
+    pub peer: SocketAddr,
+}
+
+impl Answer {
+    fn parse(line: &str) -> Result<Self> {
+        let (node, peer) = line.trim().split_once(' ').context("not an answer")?;
+        Ok(Self {
+            node: node.to_owned(),
+            peer: peer.parse()?,
+        })
+    }
+}
+
+/// An open TCP connection to a server, which says one line for each line it gets.
+pub struct Talk {
+    reader: BufReader<TcpStream>,
+}
+
+impl Talk {
+    fn new(stream: TcpStream) -> Result<Self> {
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_nodelay(true)?;
+        Ok(Self {
+            reader: BufReader::new(stream),
+        })
+    }
+
+    pub fn ask(&mut self) -> Result<Answer> {
+        self.say("hello")?;
+        let mut line = String::new();
+        self.reader.read_line(&mut line)?;
+        Answer::parse(&line)
+    }
+
+    pub fn say(&mut self, text: &str) -> Result<()> {
+        self.reader.get_mut().write_all(format!("{text}\n").as_bytes())?;
+        Ok(())
+    }
+
+    /// Sends many bytes in one line, and gets the number of bytes that came.
+    pub fn upload(&mut self, bytes: usize) -> Result<usize> {
+        self.say(&"x".repeat(bytes))?;
+        let mut line = String::new();
+        self.reader.read_line(&mut line)?;
+        Ok(line.trim().parse()?)
+    }
+
+    /// Has the server send so many bytes.
+    pub fn download(&mut self, bytes: usize) -> Result<usize> {
+        self.say(&format!("send {bytes}"))?;
+        let mut line = String::new();
+        self.reader.read_line(&mut line)?;
+        Ok(line.trim().len())
+    }
+}
+
+fn name(number: usize) -> NodeName {
+    NodeName::from(format!("n{number}"))
+}
+
+fn local(host: &Host, like: IpAddr) -> IpAddr {
+    match like {
+        IpAddr::V4(_) => host.ipv4.into(),
+        IpAddr::V6(_) => host.ipv6.into(),
+    }
+}
+
+fn tcp(host: &Host, to: SocketAddr, from: u16) -> Result<TcpStream> {
+    use socket2::{Domain, Protocol, Socket, Type};
+    let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&SocketAddr::new(local(host, to.ip()), from).into())?;
+    socket.connect_timeout(&to.into(), PATIENCE)?;
+    Ok(socket.into())
+}
+
+/// Servers on the node's `NodePort`, both protocols, both families, until the process ends.
+fn serve(host: &Host, node: &str) -> Result<()> {
+    for address in [IpAddr::from(host.ipv4), IpAddr::from(host.ipv6)] {
+        let (listener, socket) = host.run(|| {
+            let at = SocketAddr::new(address, NODE_PORT);
+            Ok((TcpListener::bind(at)?, UdpSocket::bind(at)?))
+        })?;
+        let name = node.to_owned();
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let name = name.clone();
+                thread::spawn(move || converse(&stream, &name));
+            }
+        });
+        let name = node.to_owned();
+        thread::spawn(move || {
+            let mut buffer = [0; 2_048];
+            while let Ok((_, peer)) = socket.recv_from(&mut buffer) {
+                drop(socket.send_to(format!("{name} {peer}\n").as_bytes(), peer));
+            }
+        });
+    }
+    Ok(())
+}
+
+fn converse(stream: &TcpStream, name: &str) -> Result<()> {
+    let peer = stream.peer_addr()?;
+    for line in BufReader::new(stream).lines() {
+        let line = line?;
+        let answer = if let Some(bytes) = line.strip_prefix("send ") {
+            "y".repeat(bytes.parse()?)
+        } else if line.starts_with('x') {
+            line.len().to_string()
+        } else {
+            format!("{name} {peer}")
+        };
+        let mut writer = stream;
+        writer.write_all(format!("{answer}\n").as_bytes())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,6 @@
+//! The part of the speaker that tests of the data plane drive without the rest of it.
+
+/// Adapters.
+pub mod io {
+    pub mod bpf;
+}
