@@ -48,10 +48,15 @@ const TABLE: &[(&str, Kind, &[&str])] = &[
             "herald-api",
             "herald-config",
             "herald-speaker-core",
+            "herald-dataplane",
         ],
     ),
     ("herald-lab", Kind::Test, &["herald-api"]),
-    ("herald-e2e", Kind::Test, &["herald-api", "herald-lab"]),
+    (
+        "herald-e2e",
+        Kind::Test,
+        &["herald-model", "herald-api", "herald-lab"],
+    ),
     ("herald-sim", Kind::Test, &[]),
 ];
 
