@@ -48,6 +48,8 @@ const TABLE: &[(&str, Kind, &[&str])] = &[
             "herald-api",
             "herald-config",
             "herald-speaker-core",
+            // Its drivers run these two machines; what they are told comes from speaker-core.
+            "herald-l2",
             "herald-dataplane",
         ],
     ),
