@@ -21,6 +21,9 @@ export HERALD_BINARIES := $(CARGO_TARGET_DIR)/$(TARGET)/$(patsubst dev,debug,$(P
 export CC_x86_64_unknown_linux_musl ?= musl-gcc
 export CC_aarch64_unknown_linux_musl ?= musl-gcc
 
+UNIT_LOG := $(CARGO_TARGET_DIR)/unit.log
+E2E_LOG := $(CARGO_TARGET_DIR)/e2e.log
+
 HELM = $(firstword $(wildcard $(CACHE)/helm-*/helm) helm)
 
 .PHONY: help
@@ -37,7 +40,8 @@ demo: build ## the whole story on a cluster of three nodes, told step by step
 	cargo run --quiet --package herald-e2e --bin herald-demo
 
 .PHONY: test
-test: setup lint unit build e2e ## every test there is, those on the cluster included
+test: lint unit e2e ## every test there is, those on the cluster included
+	@awk '/^test result:/ { passed += $$4; failed += $$6 } END { print passed " passed, " failed " failed" }' $(UNIT_LOG) $(E2E_LOG)
 
 .PHONY: lint
 lint: setup ## format, clippy, chart
@@ -47,11 +51,12 @@ lint: setup ## format, clippy, chart
 
 .PHONY: unit
 unit: setup ## tests that need no cluster
-	cargo test --workspace --exclude herald-e2e --locked
+	@mkdir -p $(CARGO_TARGET_DIR)
+	cargo test --workspace --exclude herald-e2e --locked --no-fail-fast 2>&1 | tee $(UNIT_LOG)
 
 .PHONY: e2e
-e2e: build ## tests on the cluster
-	cargo test --package herald-e2e --locked
+e2e: build ## tests on the cluster and in network namespaces, as root
+	cargo test --package herald-e2e --tests --locked --no-fail-fast 2>&1 | tee $(E2E_LOG)
 
 .PHONY: build
 build: setup ## both programs, static

@@ -1,6 +1,8 @@
 //! The rules that no compiler checks: who may import whom, what pure crates may touch, how long a
 //! file may get. A failure names every offender and the rule, so that one run is enough.
 
+#![cfg(test)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
