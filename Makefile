@@ -24,7 +24,7 @@ export CC_aarch64_unknown_linux_musl ?= musl-gcc
 UNIT_LOG := $(CARGO_TARGET_DIR)/unit.log
 E2E_LOG := $(CARGO_TARGET_DIR)/e2e.log
 
-HELM = $(firstword $(wildcard $(CACHE)/helm-*/helm) helm)
+HELM = $$(ls -d $(CACHE)/helm-*/helm | tail -n 1)
 
 .PHONY: help
 help: ## this list
