@@ -18,6 +18,7 @@ const TABLE: &[(&str, Kind, &[&str])] = &[
     ("herald-wire", Kind::Pure, &["herald-model"]),
     ("herald-l2", Kind::Pure, &["herald-model", "herald-wire"]),
     ("herald-elect", Kind::Pure, &["herald-model"]),
+    ("herald-ring", Kind::Pure, &["herald-model"]),
     ("herald-dataplane", Kind::Pure, &["herald-model"]),
     ("herald-controller-core", Kind::Pure, &["herald-model"]),
     (
@@ -61,7 +62,7 @@ const TABLE: &[(&str, Kind, &[&str])] = &[
         Kind::Test,
         &["herald-model", "herald-api", "herald-lab"],
     ),
-    ("herald-sim", Kind::Test, &[]),
+    ("herald-sim", Kind::Test, &["herald-model", "herald-ring"]),
 ];
 
 /// What a crate may depend on besides crates of this workspace.

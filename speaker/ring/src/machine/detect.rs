@@ -1,0 +1,346 @@
+//! Silence, suspicion, votes, certificates.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use herald_model::{Incarnation, Instant};
+
+use super::Ring;
+use crate::NodeId;
+use crate::auth::Authenticator;
+use crate::codec::{Ask, Evidence, Kind, Standing, Statement, Vote, Voters};
+use crate::face::Effect;
+use crate::peers::Index;
+use crate::watch::{Ballot, PATIENCE, PROBE_EVERY, Suspicion, Watch};
+
+/// Members asked at a time to poke a suspect for us.
+const RELAYS: usize = 2;
+/// A witness that answered longer ago does not count.
+const WITNESS_FRESH: Duration = Duration::from_millis(100);
+
+impl<A: Authenticator> Ring<A> {
+    pub(super) fn tick_watches(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        for place in 0..self.watches.len() {
+            if let Some(watch) = self.watches.get(place).copied()
+                && now >= watch.deadline(self.profile)
+            {
+                let watch = self.tick_watch(now, watch, out);
+                self.put_back(watch);
+                if watch.ballot().is_some() {
+                    self.certify(now, watch, out);
+                }
+            }
+        }
+        self.tick_witness(now, out);
+    }
+
+    /// Stores what a tick changed; a certificate may have changed the list meanwhile.
+    fn put_back(&mut self, watch: Watch) {
+        if let Some(slot) = self.watches.iter_mut().find(|slot| slot.id == watch.id) {
+            *slot = watch;
+        }
+    }
+
+    fn tick_watch(&mut self, now: Instant, mut watch: Watch, out: &mut Vec<Effect>) -> Watch {
+        let profile = self.profile;
+        let silent = now.saturating_since(watch.heard);
+        if watch.suspicion.is_none() && silent >= profile.suspect_after() {
+            self.counters.suspicions += 1;
+            // An old answer that comes only now proves nothing.
+            self.peers.get_mut(watch.index).nonce = self.random.next().max(1);
+            watch.next_probe = now;
+            watch.suspicion = Some(Suspicion {
+                since: now,
+                next_poke: now,
+                pokes: 0,
+                ballot: None,
+            });
+        }
+        let slow = watch
+            .ballot()
+            .is_some_and(|ballot| now.saturating_since(ballot.since) >= PATIENCE);
+        if now >= watch.next_probe && (watch.kernel_only || watch.suspicion.is_some()) {
+            let calm = watch.suspicion.is_none() || slow;
+            watch.next_probe = now
+                + if calm {
+                    profile.heartbeat()
+                } else {
+                    PROBE_EVERY
+                };
+            out.push(Effect::ProbeKernel {
+                address: self.peers.get(watch.index).address,
+            });
+        }
+        let Some(mut suspicion) = watch.suspicion else {
+            return watch;
+        };
+        if now >= suspicion.next_poke && !watch.kernel_only {
+            suspicion.next_poke = now
+                + if slow {
+                    profile.heartbeat()
+                } else {
+                    profile.poke_every()
+                };
+            self.poke(now, watch.index, out);
+            if suspicion.pokes % 2 == 0 {
+                self.ask_others(now, watch.index, out);
+            }
+            suspicion.pokes = suspicion.pokes.wrapping_add(1);
+        }
+        if silent >= profile.vote_after() {
+            suspicion.ballot = self.vote(now, &watch, suspicion.ballot, slow, out);
+        }
+        watch.suspicion = Some(suspicion);
+        watch
+    }
+
+    /// Votes against the watched, or says so again.
+    fn vote(
+        &mut self,
+        now: Instant,
+        watch: &Watch,
+        ballot: Option<Ballot>,
+        slow: bool,
+        out: &mut Vec<Effect>,
+    ) -> Option<Ballot> {
+        if let Some(ballot) = ballot
+            && now < ballot.next
+        {
+            return Some(ballot);
+        }
+        if ballot.is_none() {
+            self.counters.votes += 1;
+        }
+        let heartbeat = self.profile.heartbeat();
+        self.tell_observers(now, watch, true, out);
+        self.start_poll(now, watch.silent_since(self.profile), out);
+        Some(Ballot {
+            since: ballot.map_or(now, |ballot| ballot.since),
+            next: now
+                + if slow {
+                    heartbeat * 2
+                } else {
+                    heartbeat / 5 * 2
+                },
+        })
+    }
+
+    /// Tells the other observers of one that we observe whether it is silent.
+    fn tell_observers(&mut self, now: Instant, watch: &Watch, silent: bool, out: &mut Vec<Effect>) {
+        let item = Vote {
+            victim: watch.id,
+            incarnation: self.peers.get(watch.index).incarnation,
+            silent,
+            kernel_silent: silent && watch.kernel_silent(now),
+        };
+        let Some(packet) = self.write(now, Kind::Votes, &item) else {
+            return;
+        };
+        for observer in self.peers.observers_of(watch.index).iter() {
+            if observer != self.peers.me() {
+                self.post_to(observer, &packet, out);
+            }
+        }
+    }
+
+    /// Asks two other members, each time others, to poke a suspect for us.
+    fn ask_others(&mut self, now: Instant, target: Index, out: &mut Vec<Effect>) {
+        let peer = self.peers.get(target);
+        let item = Ask {
+            target: peer.id,
+            nonce: peer.nonce,
+        };
+        let mut chosen = [None; RELAYS];
+        let draws = 4 * RELAYS;
+        for _ in 0..draws {
+            let size = u64::try_from(self.peers.len()).unwrap_or(1);
+            let drawn = usize::try_from(self.random.below(size)).unwrap_or(0);
+            let index = self.peers.at(drawn);
+            if index == target
+                || index == self.peers.me()
+                || chosen.contains(&Some(index))
+                || !self.peers.get(index).is_up()
+            {
+                continue;
+            }
+            let Some(slot) = chosen.iter_mut().find(|slot| slot.is_none()) else {
+                break;
+            };
+            *slot = Some(index);
+            self.send(now, index, Kind::Ask, &item, out);
+        }
+    }
+
+    /// A member proved to be alive.
+    pub(super) fn heard(&mut self, now: Instant, index: Index, out: &mut Vec<Effect>) {
+        self.peers.get_mut(index).heard = now;
+        self.count_in(index);
+        let Some(place) = self
+            .watches
+            .iter()
+            .position(|watch| watch.index == index && !watch.kernel_only)
+        else {
+            return;
+        };
+        let Some(watch) = self.watches.get_mut(place) else {
+            return;
+        };
+        watch.heard = now;
+        let ended = watch.suspicion.take();
+        let watch = *watch;
+        if ended.is_some_and(|suspicion| suspicion.ballot.is_some()) {
+            self.tell_observers(now, &watch, false, out);
+        }
+    }
+
+    pub(super) fn kernel_answered(&mut self, now: Instant, address: IpAddr) {
+        let Some(index) = self.peers.by_address(address) else {
+            return;
+        };
+        for watch in &mut self.watches {
+            if watch.index == index {
+                watch.kernel = Some(now);
+                if watch.kernel_only {
+                    watch.heard = now;
+                    watch.suspicion = None;
+                }
+            }
+        }
+    }
+
+    /// Another observer voted, or took its vote back.
+    pub(super) fn voted(
+        &mut self,
+        now: Instant,
+        voter: NodeId,
+        vote: &Vote,
+        out: &mut Vec<Effect>,
+    ) {
+        if !vote.silent {
+            self.votes.take_back(vote.victim, voter);
+            return;
+        }
+        let Some(index) = self.peers.find(vote.victim) else {
+            return;
+        };
+        let valid = self.profile.heartbeat() * 4;
+        self.votes.cast(
+            now,
+            (vote.victim, vote.incarnation),
+            voter,
+            vote.kernel_silent,
+            now + valid,
+        );
+        let watch = self.watches.iter().find(|watch| watch.index == index);
+        if let Some(watch) = watch.copied() {
+            self.certify(now, watch, out);
+        }
+    }
+
+    /// Tries all open votes again.
+    pub(super) fn certify_all(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        for place in 0..self.watches.len() {
+            if let Some(watch) = self.watches.get(place).copied() {
+                self.certify(now, watch, out);
+            }
+        }
+    }
+
+    /// Makes a certificate if our own vote stands, most observers agree, and most members of the
+    /// last view are on our side, or a witness is.
+    pub(super) fn certify(&mut self, now: Instant, watch: Watch, out: &mut Vec<Effect>) {
+        let (Some(suspicion), Some(ballot)) = (watch.suspicion, watch.ballot()) else {
+            return;
+        };
+        let peer = self.peers.get(watch.index);
+        if watch.kernel_only != peer.standing.is_down() || peer.standing == Standing::NodeDown {
+            return; // Certified in this very round.
+        }
+        let victim = (watch.id, peer.incarnation);
+        let since = watch.silent_since(self.profile);
+        let votes = self.count_votes(now, &watch, victim, since);
+        let agreed = votes.voters.as_slice().len() >= votes.majority;
+        let witnessed = self.witness.answered.is_some_and(|answered| {
+            answered > since && now.saturating_since(answered) <= WITNESS_FRESH
+        });
+        let most = self.most_heard_since(since);
+        let half = witnessed && self.half_heard_since(since);
+        let by_witness = !(agreed && (most || half));
+        if by_witness {
+            // Observers that are gone themselves can't vote; those that are here must all agree.
+            let patient = now.saturating_since(ballot.since) >= PATIENCE;
+            if !witnessed || !patient || votes.dissenters > 0 {
+                return;
+            }
+        }
+        let needed = if by_witness {
+            votes.voters.as_slice().len()
+        } else {
+            votes.majority
+        };
+        let standing = if votes.kernel_silent >= needed {
+            Standing::NodeDown
+        } else if watch.kernel_only {
+            return;
+        } else {
+            Standing::SpeakerDown
+        };
+        self.counters.certificates += 1;
+        let statement = Statement {
+            member: watch.id,
+            incarnation: victim.1,
+            standing,
+            by_witness,
+            voters: votes.voters,
+            evidence: Evidence {
+                silent: now.saturating_since(watch.heard),
+                suspected: now.saturating_since(suspicion.since),
+            },
+        };
+        self.apply(now, watch.index, &statement, out);
+        self.flood.begin(now, watch.id, true);
+    }
+
+    fn count_votes(
+        &self,
+        now: Instant,
+        watch: &Watch,
+        victim: (NodeId, Incarnation),
+        since: Instant,
+    ) -> Count {
+        let observers = self.peers.observers_of(watch.index);
+        let me = self.peers.me();
+        let mut count = Count {
+            majority: observers.majority(),
+            ..Count::default()
+        };
+        for observer in observers.iter() {
+            let id = self.peers.get(observer).id;
+            let vote = if observer == me {
+                Some(watch.kernel_silent(now))
+            } else {
+                self.votes.by(now, victim, id)
+            };
+            match vote {
+                Some(kernel_silent) => {
+                    count.voters.push(id);
+                    count.kernel_silent += usize::from(kernel_silent);
+                }
+                None if self.was_heard_since(observer, since) => count.dissenters += 1,
+                None => {}
+            }
+        }
+        count
+    }
+}
+
+/// The votes against one member.
+#[derive(Default)]
+struct Count {
+    voters: Voters,
+    kernel_silent: usize,
+    /// What suffices.
+    majority: usize,
+    /// Observers on our side that have not voted.
+    dissenters: usize,
+}

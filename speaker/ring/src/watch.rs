@@ -1,0 +1,182 @@
+//! What an observer knows of one it observes.
+
+use std::time::Duration;
+
+use herald_model::{Incarnation, Instant};
+
+use crate::NodeId;
+use crate::config::Profile;
+use crate::peers::Index;
+
+/// The time between two questions to a suspect's kernel.
+pub(crate) const PROBE_EVERY: Duration = Duration::from_millis(10);
+/// A kernel that has not answered for this long is silent.
+const KERNEL_SILENT_AFTER: Duration = Duration::from_millis(40);
+/// After this long, what is asked over and over is asked less often.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
+
+/// One that we observe.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Watch {
+    pub(crate) index: Index,
+    pub(crate) id: NodeId,
+    /// Its speaker is certified dead, and only its kernel is observed.
+    pub(crate) kernel_only: bool,
+    /// Its last sign of life; later than now while it may still be starting.
+    pub(crate) heard: Instant,
+    /// When its kernel last answered.
+    pub(crate) kernel: Option<Instant>,
+    pub(crate) next_probe: Instant,
+    pub(crate) suspicion: Option<Suspicion>,
+}
+
+/// It has been silent for too long, and is being asked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Suspicion {
+    pub(crate) since: Instant,
+    pub(crate) next_poke: Instant,
+    pub(crate) pokes: u32,
+    pub(crate) ballot: Option<Ballot>,
+}
+
+/// Our vote against it stands.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ballot {
+    pub(crate) since: Instant,
+    pub(crate) next: Instant,
+}
+
+impl Watch {
+    pub(crate) fn new(index: Index, id: NodeId, kernel_only: bool, heard: Instant) -> Self {
+        Self {
+            index,
+            id,
+            kernel_only,
+            heard,
+            kernel: None,
+            next_probe: heard,
+            suspicion: None,
+        }
+    }
+
+    pub(crate) fn ballot(&self) -> Option<Ballot> {
+        self.suspicion.and_then(|suspicion| suspicion.ballot)
+    }
+
+    /// Whether its kernel has been asked long enough without an answer.
+    pub(crate) fn kernel_silent(&self, now: Instant) -> bool {
+        self.kernel
+            .is_none_or(|answered| now.saturating_since(answered) > KERNEL_SILENT_AFTER)
+    }
+
+    /// When its next heartbeat was due: who is heard after this is on our side of whatever
+    /// came between us and it.
+    pub(crate) fn silent_since(&self, profile: Profile) -> Instant {
+        self.heard + profile.heartbeat()
+    }
+
+    /// When there is something to do about it.
+    pub(crate) fn deadline(&self, profile: Profile) -> Instant {
+        match self.suspicion {
+            None if self.kernel_only => self.next_probe.min(self.heard + profile.suspect_after()),
+            None => self.heard + profile.suspect_after(),
+            Some(suspicion) => {
+                let vote = suspicion
+                    .ballot
+                    .map_or_else(|| self.heard + profile.vote_after(), |ballot| ballot.next);
+                let poke = if self.kernel_only {
+                    vote
+                } else {
+                    suspicion.next_poke
+                };
+                vote.min(poke).min(self.next_probe)
+            }
+        }
+    }
+
+    /// Forgives our own lateness: it had no chance to be heard.
+    pub(crate) fn shift(&mut self, late: Duration) {
+        self.heard = self.heard + late;
+        self.next_probe = self.next_probe + late;
+        self.kernel = self.kernel.map(|answered| answered + late);
+        // What the stall began with is asked anew.
+        self.suspicion = None;
+    }
+}
+
+/// Another observer's vote.
+#[derive(Clone, Copy, Debug)]
+struct Cast {
+    victim: NodeId,
+    incarnation: Incarnation,
+    voter: NodeId,
+    kernel_silent: bool,
+    until: Instant,
+}
+
+/// The votes of others that still count.
+#[derive(Debug, Default)]
+pub(crate) struct Votes {
+    cast: Vec<Cast>,
+}
+
+/// More votes than these at a time are not kept.
+const MOST_VOTES: usize = 256;
+
+impl Votes {
+    pub(crate) fn new() -> Self {
+        Self {
+            cast: Vec::with_capacity(MOST_VOTES),
+        }
+    }
+
+    pub(crate) fn cast(
+        &mut self,
+        now: Instant,
+        victim: (NodeId, Incarnation),
+        voter: NodeId,
+        kernel_silent: bool,
+        until: Instant,
+    ) {
+        self.cast
+            .retain(|cast| cast.until > now && !(cast.victim == victim.0 && cast.voter == voter));
+        if self.cast.len() < MOST_VOTES {
+            self.cast.push(Cast {
+                victim: victim.0,
+                incarnation: victim.1,
+                voter,
+                kernel_silent,
+                until,
+            });
+        }
+    }
+
+    pub(crate) fn take_back(&mut self, victim: NodeId, voter: NodeId) {
+        self.cast
+            .retain(|cast| !(cast.victim == victim && cast.voter == voter));
+    }
+
+    pub(crate) fn forget(&mut self, victim: NodeId) {
+        self.cast.retain(|cast| cast.victim != victim);
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.cast.clear();
+    }
+
+    /// Whether the voter voted against this life of the victim, and if so, whether it found the
+    /// kernel silent.
+    pub(crate) fn by(
+        &self,
+        now: Instant,
+        victim: (NodeId, Incarnation),
+        voter: NodeId,
+    ) -> Option<bool> {
+        self.cast
+            .iter()
+            .find(|cast| {
+                (cast.victim, cast.incarnation) == victim && cast.voter == voter && cast.until > now
+            })
+            .map(|cast| cast.kernel_silent)
+    }
+}
