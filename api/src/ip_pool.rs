@@ -71,7 +71,6 @@ use crate::schema;
         json_path = ".metadata.creationTimestamp"
     )
 )]
-#[cfg_attr(test, kube(cel))]
 #[serde(rename_all = "camelCase")]
 pub struct IPPoolSpec {
     /// CIDRs (`192.0.2.0/24`) and ranges (`192.0.2.10-192.0.2.60`, both ends included); families
@@ -94,8 +93,10 @@ pub struct IPPoolSpec {
     #[serde(default)]
     pub scope: Scope,
 
-    /// Pools with a higher number are tried first, those with the same number by name.
+    /// Pools with a higher number are tried first, those with the same number by name;
+    /// from -1000000 to 1000000.
     #[serde(default)]
+    #[schemars(range(min = -1_000_000, max = 1_000_000))]
     pub priority: i32,
 
     /// Which Services may get an address from here; all of them if nothing is said.

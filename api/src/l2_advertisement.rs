@@ -33,12 +33,11 @@ use crate::schema;
         json_path = ".metadata.creationTimestamp"
     )
 )]
-#[cfg_attr(test, kube(cel))]
 #[serde(rename_all = "camelCase")]
 pub struct L2AdvertisementSpec {
     /// Pools by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(schema_with = "schema::pool_names")]
+    #[schemars(schema_with = "schema::object_names")]
     pub pools: Vec<String>,
 
     /// Pools by label.

@@ -46,7 +46,6 @@ use crate::schema;
         json_path = ".metadata.creationTimestamp"
     )
 )]
-#[cfg_attr(test, kube(cel))]
 #[serde(rename_all = "camelCase")]
 pub struct SpeakerSpec {
     /// Whether the speaker is to remove everything of Herald's from its node, as before an

@@ -18,6 +18,8 @@ use crate::schema;
     category = "herald",
     status = "VirtualIPStatus",
     derive = "PartialEq",
+    validation = Rule::new(schema::NAMED_AFTER_ADDRESS)
+        .message("metadata.name: expected the address with hyphens: 192-0-2-10, or 2001-0db8-0000-0000-0000-0000-0000-000a"),
     doc = "An address that Services hold: who holds it, who announces it, and how its traffic is forwarded. Written by Herald, not by people.",
     printcolumn(name = "Address", type_ = "string", json_path = ".spec.address"),
     printcolumn(
@@ -64,19 +66,23 @@ use crate::schema;
         priority = 1
     )
 )]
-#[cfg_attr(test, kube(cel))]
+#[x_kube(
+    validation = Rule::new("(self.phase == 'Resting') == has(self.until)")
+        .message("expected a time in until in phase Resting, and none in another")
+        .field_path(".until")
+)]
 #[serde(rename_all = "camelCase")]
 pub struct VirtualIPSpec {
     /// The address.
     #[schemars(schema_with = "schema::vip_address")]
     pub address: String,
 
-    /// The pool it came from.
-    #[schemars(schema_with = "schema::object_name")]
+    /// The pool it came from; empty if no pool has it any more.
+    #[schemars(length(max = 253))]
     pub pool: String,
 
     /// The version of the plan; the controller raises it whenever the plan changes.
-    #[schemars(range(min = 0))]
+    #[schemars(schema_with = "schema::epoch")]
     pub epoch: i64,
 
     /// Where the address is in its life.
@@ -91,7 +97,7 @@ pub struct VirtualIPSpec {
 
     /// The advertisements that decided who announces it; none if `announce` is not `Listed`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(schema_with = "schema::advertisement_names")]
+    #[schemars(schema_with = "schema::object_names")]
     pub advertisements: Vec<String>,
 
     /// The Services that hold it; several if they share it.
@@ -217,7 +223,7 @@ pub struct AnnouncedSegment {
     #[schemars(schema_with = "schema::mac")]
     pub mac: String,
     /// The version of the plan it acted on.
-    #[schemars(range(min = 0))]
+    #[schemars(schema_with = "schema::epoch")]
     pub epoch: i64,
     /// Since when.
     pub since: Time,
