@@ -33,6 +33,7 @@ conntrack:conntrack
 ip:iproute2
 ethtool:ethtool
 arping:arping
+ping:iputils-ping
 tcpdump:tcpdump
 modprobe:kmod
 sysctl:procps

@@ -41,7 +41,7 @@ run kube-apiserver --etcd-servers $ETCD --advertise-address "$ADVERTISE" --bind-
 run kube-controller-manager --kubeconfig "$PKI/kcm.conf" --use-service-account-credentials --leader-elect=false \
 	--root-ca-file "$PKI/ca.crt" --service-account-private-key-file "$PKI/sa.key" \
 	--cluster-signing-cert-file "$PKI/ca.crt" --cluster-signing-key-file "$PKI/ca.key" \
-	--allocate-node-cidrs=false --service-cluster-ip-range "$SERVICE_CIDRS" \
+	--flex-volume-plugin-dir "$D/flex" --allocate-node-cidrs=false --service-cluster-ip-range "$SERVICE_CIDRS" \
 	--node-monitor-grace-period 16s --node-monitor-period 2s \
 	--kube-api-qps 200 --kube-api-burst 400 --profiling=false
 run kube-scheduler --kubeconfig "$PKI/scheduler.conf" --leader-elect=false \

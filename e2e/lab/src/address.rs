@@ -140,10 +140,10 @@ pub fn pod_cidrs(family: Family, index: u8) -> Vec<String> {
     v4.into_iter().chain(v6).collect()
 }
 
-/// A number whose hexadecimal digits are the decimal ones of `host`: fd30::11 goes with 172.30.0.11.
+/// A number whose hexadecimal digits are the decimal ones of `host`: `fd30::11` goes with 172.30.0.11.
 fn same_digits(host: u8) -> u16 {
     let host = u16::from(host);
-    (host / 100) << 8 | (host / 10 % 10) << 4 | host % 10
+    ((host / 100) << 8) | ((host / 10 % 10) << 4) | (host % 10)
 }
 
 #[cfg(test)]

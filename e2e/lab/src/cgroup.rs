@@ -334,7 +334,9 @@ pub(crate) fn signal_processes(signal: &str, pids: &[u32]) -> Result<()> {
 
 fn describe(pids: &[u32]) -> String {
     let name = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    pids.iter()
+    let lines: Vec<_> = pids
+        .iter()
         .map(|pid| format!("process {pid} {}", name(pid)))
-        .collect()
+        .collect();
+    lines.concat()
 }

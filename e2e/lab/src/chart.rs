@@ -21,15 +21,14 @@ pub const HERALD_RELEASE: &str = "herald";
 const REPOSITORY: &str = "lab.local/herald";
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 const BINARIES: [&str; 2] = ["herald-controller", "herald-speaker"];
-const READY_TIME: Duration = Duration::from_secs(120);
+const READY_TIME: Duration = Duration::from_mins(2);
 
 /// Folder of the chart.
 pub(crate) fn find_chart(options: &ChartOptions) -> Result<PathBuf> {
-    let chart = options
-        .chart
-        .clone()
+    let given = options.chart.clone();
+    let chart = given
         .or_else(|| env::var_os("HERALD_CHART").map(PathBuf::from))
-        .map_or_else(|| repository().join("helm"), |chart| chart);
+        .unwrap_or_else(|| repository().join("helm"));
     if chart.join("Chart.yaml").is_file() {
         return fs::canonicalize(&chart).map_err(Error::io("read", &chart));
     }
@@ -108,7 +107,7 @@ impl Lab {
             progress(&Step {
                 elapsed: began.elapsed(),
                 text,
-            })
+            });
         };
         let chart = find_chart(options)?;
         let changed = pack_image(&self.layout, options)?;

@@ -150,11 +150,11 @@ pub(crate) struct ChartArgs {
     /// Value for Helm, over the files; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Folder of the chart [default: $HERALD_CHART, else helm/ of the repository]
-    #[arg(long, value_name = "DIR")]
+    /// Folder of the chart [default: helm/ of the repository]
+    #[arg(long, value_name = "DIR", env = "HERALD_CHART")]
     chart: Option<PathBuf>,
-    /// Folder of the static binaries [default: $HERALD_BINARIES, else the musl target's release]
-    #[arg(long, value_name = "DIR")]
+    /// Folder of the static binaries [default: release of the musl target]
+    #[arg(long, value_name = "DIR", env = "HERALD_BINARIES")]
     binaries: Option<PathBuf>,
 }
 

@@ -25,9 +25,7 @@ impl Lab {
         let layout = Layout::new(name);
         let lock = Lock::take(&layout.lock_file(), || ())?;
         let removed = remove(&layout);
-        lock.remove();
-        // Fails while another lab is in it.
-        fs::remove_dir(ROOT).ok();
+        forget(lock);
         removed
     }
 
@@ -48,6 +46,13 @@ impl Lab {
             .filter(|name| check_name("lab", name).is_ok())
             .collect()
     }
+}
+
+/// Gives back the lock of a lab that is gone, with its file and, after the last one, all labs' folder.
+pub(crate) fn forget(lock: Lock) {
+    lock.remove();
+    // Fails while another lab is in it.
+    fs::remove_dir(ROOT).ok();
 }
 
 /// Whether its control plane runs. After a reboot of the machine the folder of a lab may be all

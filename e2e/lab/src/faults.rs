@@ -116,7 +116,7 @@ impl Lab {
     /// [`Error::NoSuchPlace`]; [`Error::NodeOff`].
     pub fn heal(&self, place: &str) -> Result<()> {
         let leg = self.leg_that_is_on(place)?;
-        node::release(&self.layout, &leg)?;
+        node::release_all(&self.layout, &leg)?;
         lan::heal(&self.layout, &leg)
     }
 
@@ -214,7 +214,11 @@ impl Lab {
         let node = self.state.node(node)?;
         // First, or it could be back before we hold it.
         node::hold(&self.layout, &node.name, program.file_name())?;
-        node::signal(&self.layout, &node.name, program.file_name(), "KILL")
+        let killed = node::signal(&self.layout, &node.name, program.file_name(), "KILL");
+        if killed.is_err() {
+            node::release(&self.layout, &node.name, program.file_name())?;
+        }
+        killed
     }
 
     /// Stops, starts, freezes or thaws the API server.

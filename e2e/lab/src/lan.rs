@@ -1,7 +1,6 @@
 //! The LAN: one bridge in a namespace of its own; nodes, control plane and clients are legs on it.
 //! `eth0` of each leg is a veth whose peer is the bridge's port, named after the leg.
 
-use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
@@ -12,6 +11,7 @@ use crate::address::{Family, GATEWAY_V4, GATEWAY_V6, LanAddress, pod_cidrs};
 use crate::error::{Error, Result};
 use crate::layout::Layout;
 use crate::process::{command, run, run_with};
+use crate::state::Node;
 
 /// Name of the namespace with the bridge.
 pub(crate) const LAN: &str = "lan";
@@ -57,7 +57,10 @@ pub(crate) fn create(layout: &Layout, family: Family) -> Result<()> {
     )?;
     ip(
         &netns,
-        "link set lo up\nlink add br0 type bridge stp_state 0 forward_delay 0 mcast_snooping 0\n",
+        &[
+            "link set lo up".to_owned(),
+            "link add br0 type bridge stp_state 0 forward_delay 0 mcast_snooping 0".to_owned(),
+        ],
     )?;
     sysctl(
         &netns,
@@ -66,14 +69,15 @@ pub(crate) fn create(layout: &Layout, family: Family) -> Result<()> {
             "net.ipv6.conf.br0.accept_dad=0",
         ],
     )?;
-    let mut batch = String::new();
+    let mut batch = Vec::new();
     if family.v4() {
-        batch += &format!("addr add {GATEWAY_V4}/16 dev br0\n");
+        batch.push(format!("addr add {GATEWAY_V4}/16 dev br0"));
     }
     if family.v6() {
-        batch += &format!("addr add {GATEWAY_V6}/64 dev br0 nodad\n");
+        batch.push(format!("addr add {GATEWAY_V6}/64 dev br0 nodad"));
     }
-    ip(&netns, &(batch + "link set br0 up\n"))
+    batch.push("link set br0 up".to_owned());
+    ip(&netns, &batch)
 }
 
 /// Makes the namespace of `place` with its leg on the LAN.
@@ -82,7 +86,7 @@ pub(crate) fn add_leg(
     place: &str,
     address: &LanAddress,
     role: Role,
-    nodes: &[(String, LanAddress, u8)],
+    nodes: &[Node],
     family: Family,
 ) -> Result<()> {
     let netns = layout.netns(place);
@@ -91,10 +95,10 @@ pub(crate) fn add_leg(
     let mac = &address.mac;
     ip(
         &lan,
-        &format!(
-            "link add {place} type veth peer name eth0 netns {netns} address {mac}\n\
-             link set {place} master br0 up\n"
-        ),
+        &[
+            format!("link add {place} type veth peer name eth0 netns {netns} address {mac}"),
+            format!("link set {place} master br0 up"),
+        ],
     )?;
     let forward = u8::from(role == Role::Node);
     sysctl(
@@ -113,20 +117,20 @@ pub(crate) fn add_leg(
             "net.ipv6.conf.eth0.accept_ra=0",
         ],
     )?;
-    let mut batch = "link set lo up\nlink set eth0 up\n".to_owned();
+    let mut batch = vec!["link set lo up".to_owned(), "link set eth0 up".to_owned()];
     if let Some(v4) = address.v4 {
-        batch += &format!("addr add {v4}/16 dev eth0\n");
+        batch.push(format!("addr add {v4}/16 dev eth0"));
     }
     if let Some(v6) = address.v6 {
-        batch += &format!("addr add {v6}/64 dev eth0 nodad\n");
+        batch.push(format!("addr add {v6}/64 dev eth0 nodad"));
     }
     if role == Role::Node {
         for gateway in gateways(family) {
-            batch += &format!("route add default via {gateway}\n");
+            batch.push(format!("route add default via {gateway}"));
         }
     }
     if role != Role::Client {
-        batch += &pod_routes(place, nodes, family);
+        batch.extend(pod_routes(place, nodes, family));
     }
     ip(&netns, &batch)
 }
@@ -140,21 +144,21 @@ fn gateways(family: Family) -> Vec<String> {
 
 /// Where the pods of the other nodes are. The control plane has them too: the API server reaches
 /// webhooks in pods.
-fn pod_routes(place: &str, nodes: &[(String, LanAddress, u8)], family: Family) -> String {
-    let mut batch = String::new();
-    for (_, address, index) in nodes.iter().filter(|(name, ..)| name != place) {
-        for (cidr, via) in pod_cidrs(family, *index).iter().zip(address.all()) {
-            // Writing to a String cannot fail.
-            writeln!(batch, "route replace {cidr} via {via}").ok();
-        }
-    }
-    batch
+fn pod_routes(place: &str, nodes: &[Node], family: Family) -> Vec<String> {
+    let others = nodes.iter().filter(|node| node.name != place);
+    let routes = others.flat_map(|node| {
+        let via = node.address.all().into_iter();
+        pod_cidrs(family, node.index).into_iter().zip(via)
+    });
+    routes
+        .map(|(cidr, via)| format!("route replace {cidr} via {via}"))
+        .collect()
 }
 
 /// Takes the leg away at once, whatever still holds its namespace.
 pub(crate) fn remove_leg(layout: &Layout, place: &str) -> Result<()> {
     if ports(layout)?.iter().any(|port| port.name == place) {
-        ip(&layout.netns(LAN), &format!("link del {place}\n"))?;
+        ip(&layout.netns(LAN), &[format!("link del {place}")])?;
     }
     remove_netns(&layout.netns(place))
 }
@@ -166,12 +170,12 @@ pub(crate) fn cut(layout: &Layout, place: &str, silent: bool) -> Result<()> {
         // go on answering ARP for the gateway.
         return set_port_state(layout, place, "disabled");
     }
-    ip(&layout.netns(LAN), &format!("link set {place} down\n"))
+    ip(&layout.netns(LAN), &[format!("link set {place} down")])
 }
 
 /// Makes a leg's cable whole.
 pub(crate) fn heal(layout: &Layout, place: &str) -> Result<()> {
-    ip(&layout.netns(LAN), &format!("link set {place} up\n"))?;
+    ip(&layout.netns(LAN), &[format!("link set {place} up")])?;
     set_port_state(layout, place, "forwarding")
 }
 
@@ -244,8 +248,13 @@ pub(crate) fn all_netns() -> Vec<String> {
         .collect()
 }
 
-fn ip(netns: &str, batch: &str) -> Result<()> {
-    run_with(&mut command("ip", ["-n", netns, "-batch", "-"]), batch).map(drop)
+/// Commands of `ip`, without the word itself, in one go.
+fn ip(netns: &str, commands: &[String]) -> Result<()> {
+    run_with(
+        &mut command("ip", ["-n", netns, "-batch", "-"]),
+        &(commands.join("\n") + "\n"),
+    )
+    .map(drop)
 }
 
 fn sysctl(netns: &str, settings: &[&str]) -> Result<()> {
@@ -257,23 +266,24 @@ fn sysctl(netns: &str, settings: &[&str]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::options::Options;
+    use crate::state::State;
 
     #[test]
     fn a_node_has_a_route_to_the_pods_of_every_other() {
-        let node = |index| {
-            (
-                format!("node{index}"),
-                LanAddress::node(Family::Dual, index),
-                index,
-            )
+        let options = Options {
+            nodes: 2,
+            ..Options::default()
         };
-        let nodes = [node(1), node(2)];
+        let nodes = State::new(&options).all_nodes();
         assert_eq!(
             pod_routes("node1", &nodes, Family::Dual),
-            "route replace 10.244.2.0/24 via 172.30.0.12\n\
-             route replace fd00:10:244:2::/64 via fd30::12\n"
+            [
+                "route replace 10.244.2.0/24 via 172.30.0.12",
+                "route replace fd00:10:244:2::/64 via fd30::12"
+            ]
         );
-        assert_eq!(pod_routes("cp", &nodes, Family::Dual).lines().count(), 4);
+        assert_eq!(pod_routes("cp", &nodes, Family::Dual).len(), 4);
     }
 
     #[test]

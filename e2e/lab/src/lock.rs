@@ -3,7 +3,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::layout::{ROOT, create_dir};
+use crate::layout::create_dir;
 
 /// Held while a lab is built, changed or removed. The kernel gives it back when its holder dies.
 #[derive(Debug)]
@@ -17,7 +17,9 @@ impl Lock {
     pub(crate) fn take(path: &Path, waiting: impl FnOnce()) -> Result<Self> {
         let mut waiting = Some(waiting);
         loop {
-            create_dir(Path::new(ROOT))?;
+            if let Some(folder) = path.parent() {
+                create_dir(folder)?;
+            }
             let file = File::create(path).map_err(Error::io("create", path))?;
             match file.try_lock() {
                 Ok(()) => {}

@@ -1,9 +1,5 @@
 //! `herald-lab`: a genuine Kubernetes cluster on one machine, for tests and for trying things out.
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a command-line tool"
-)]
+#![expect(clippy::print_stderr, reason = "a command-line tool")]
 
 mod cli;
 mod show;
@@ -172,7 +168,7 @@ fn control_plane_done(lab: &Lab, what: &str, action: Action) -> Result<()> {
         return say(&format!("{what} {action}"));
     }
     let began = Instant::now();
-    lab.wait_api_ready(Duration::from_secs(60))?;
+    lab.wait_api_ready(Duration::from_mins(1))?;
     say(&format!(
         "{what} started, API server ready after {:.1} s",
         began.elapsed().as_secs_f32()
@@ -203,12 +199,9 @@ fn up(cli: &Cli, options: &Options) -> Result<()> {
                 format!(" --name {}", lab.name())
             };
             say(&format!(
-                "the lab {:?} is up; try\n  herald-lab{name} status\n  herald-lab{name} kubectl get nodes\n  herald-lab{name} exec client -- ping -c1 {}",
+                "the lab {:?} is up; try\n  herald-lab{name} status\n  \
+                 herald-lab{name} kubectl get nodes\n  herald-lab{name} exec node1 -- ip addr",
                 lab.name(),
-                lab.nodes()
-                    .first()
-                    .map(|node| node.address.primary())
-                    .unwrap_or_default(),
             ))
         }
     }

@@ -1,6 +1,7 @@
 //! A node: containerd, kubelet and kube-proxy in namespaces and a cgroup of their own.
 
 use std::fs;
+use std::io::ErrorKind;
 
 use serde_json::json;
 
@@ -9,7 +10,7 @@ use crate::cgroup::{Cgroup, signal_processes};
 use crate::daemon;
 use crate::error::{Error, Result};
 use crate::lan::{self, Role};
-use crate::layout::{Layout, create_dir, fill, tail, write, write_program};
+use crate::layout::{CGROUP_ROOT, Layout, create_dir, fill, tail, write, write_program};
 use crate::place::node_init;
 use crate::state::{Node, State};
 
@@ -31,11 +32,7 @@ pub(crate) fn cgroup(layout: &Layout, node: &str) -> Cgroup {
 /// Boots a node whose leg, cgroup and processes are not there. Its disk may be.
 pub(crate) fn boot(layout: &Layout, state: &State, node: &Node) -> Result<()> {
     write_files(layout, state, node)?;
-    let nodes: Vec<_> = state
-        .all_nodes()
-        .into_iter()
-        .map(|node| (node.name, node.address, node.index))
-        .collect();
+    let nodes = state.all_nodes();
     lan::add_leg(
         layout,
         &node.name,
@@ -46,9 +43,7 @@ pub(crate) fn boot(layout: &Layout, state: &State, node: &Node) -> Result<()> {
     )?;
     let cgroup = cgroup(layout, &node.name);
     cgroup.create_for_kubelet()?;
-    Cgroup::new(crate::layout::CGROUP_ROOT).allow_real_time(ALL_REAL_TIME);
-    Cgroup::new(layout.cgroup()).allow_real_time(LAB_REAL_TIME);
-    cgroup.allow_real_time(LAB_REAL_TIME / (u32::from(state.nodes) + 1));
+    allow_real_time(layout, state, &node.name);
     let system = cgroup.child("system");
     system.create()?;
     let dir = layout.node_dir(&node.name);
@@ -78,6 +73,16 @@ pub(crate) fn boot(layout: &Layout, state: &State, node: &Node) -> Result<()> {
         ],
         &dir.join("log/init.log"),
     )
+}
+
+/// Gives a node its share of real-time CPU. The shares of a lab just removed stay taken for a
+/// moment, so it may take a second call.
+pub(crate) fn allow_real_time(layout: &Layout, state: &State, node: &str) {
+    Cgroup::new(CGROUP_ROOT).allow_real_time(ALL_REAL_TIME);
+    Cgroup::new(layout.cgroup()).allow_real_time(LAB_REAL_TIME);
+    // One more than there are nodes, for one that is switched off and on at once.
+    let share = LAB_REAL_TIME / (u32::from(state.nodes) + 1);
+    cgroup(layout, node).allow_real_time(share);
 }
 
 fn write_files(layout: &Layout, state: &State, node: &Node) -> Result<()> {
@@ -220,10 +225,16 @@ pub(crate) fn held(layout: &Layout, node: &str) -> Vec<String> {
     held
 }
 
-pub(crate) fn release(layout: &Layout, node: &str) -> Result<()> {
-    for program in held(layout, node) {
-        let path = layout.node_dir(node).join("hold").join(program);
-        fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+pub(crate) fn release(layout: &Layout, node: &str, program: &str) -> Result<()> {
+    let path = layout.node_dir(node).join("hold").join(program);
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io("remove", &path)(error)),
+        _ => Ok(()),
     }
-    Ok(())
+}
+
+pub(crate) fn release_all(layout: &Layout, node: &str) -> Result<()> {
+    held(layout, node)
+        .iter()
+        .try_for_each(|program| release(layout, node, program))
 }

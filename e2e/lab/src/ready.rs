@@ -192,7 +192,10 @@ impl Lab {
                 namespace,
                 "--no-headers",
                 "--field-selector",
-                &format!("involvedObject.name={},type=Warning", name(pod)),
+                &format!(
+                    "involvedObject.name={},type=Warning,reason!=MissingClusterDNS",
+                    name(pod)
+                ),
                 "-o",
                 "custom-columns=R:.reason,M:.message",
             ]);

@@ -4,8 +4,8 @@ use herald_lab::{Cable, ComponentState, NodeStatus, Status};
 
 /// The whole status as text.
 pub(crate) fn status(status: &Status) -> String {
-    let mut text = format!(
-        "lab {}: kube-proxy {}, family {:?}{}\n\n",
+    let title = format!(
+        "lab {}: kube-proxy {}, family {:?}{}\n",
         status.name,
         status.kube_proxy.as_str(),
         status.family,
@@ -30,7 +30,7 @@ pub(crate) fn status(status: &Status) -> String {
             ComponentState::Dead => Some(format!("{name} DEAD")),
         });
     let words: Vec<_> = std::iter::once(api.to_owned()).chain(unusual).collect();
-    text += &format!("control plane: {}\n\n", words.join(", "));
+    let mut parts = vec![title, format!("control plane: {}\n", words.join(", "))];
 
     let mut legs = vec![row(&["PLACE", "ADDRESSES", "MAC", "READY", "STATE"])];
     for node in &status.nodes {
@@ -58,7 +58,7 @@ pub(crate) fn status(status: &Status) -> String {
             cable(leg.cable),
         ]));
     }
-    text += &table(&legs);
+    parts.push(table(&legs));
 
     if !status.services.is_empty() {
         let mut rows = vec![row(&["LOADBALANCER", "ADDRESSES"])];
@@ -72,7 +72,7 @@ pub(crate) fn status(status: &Status) -> String {
             };
             rows.push(row(&[&name, addresses]));
         }
-        text += &format!("\n{}", table(&rows));
+        parts.push(table(&rows));
     }
     if !status.pods.is_empty() {
         let mut rows = vec![row(&[
@@ -97,9 +97,9 @@ pub(crate) fn status(status: &Status) -> String {
                 &pod.reason,
             ]));
         }
-        text += &format!("\n{}", table(&rows));
+        parts.push(table(&rows));
     }
-    text
+    parts.join("\n")
 }
 
 fn node_state(node: &NodeStatus) -> String {

@@ -3,12 +3,13 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::address::{LAN_V4, LAN_V6, LanAddress};
 use crate::chart;
 use crate::control_plane;
-use crate::down::{is_running, remove};
+use crate::down::{forget, is_running, remove};
 use crate::error::{Error, Result};
 use crate::lab::Lab;
 use crate::lan::{self, Role};
@@ -34,7 +35,7 @@ pub struct Step {
 pub type Progress<'a> = dyn FnMut(&Step) + 'a;
 
 const API_TIME: Duration = Duration::from_secs(90);
-const NODES_TIME: Duration = Duration::from_secs(120);
+const NODES_TIME: Duration = Duration::from_mins(2);
 const MULTI_CALL: [&str; 7] = [
     "etcd",
     "kube-apiserver",
@@ -70,7 +71,7 @@ impl Lab {
             progress(&Step {
                 elapsed: began.elapsed(),
                 text,
-            })
+            });
         };
         let lock = Lock::take(&layout.lock_file(), || {
             step(format!(
@@ -78,16 +79,16 @@ impl Lab {
                 options.name
             ));
         })?;
-        let lab = match build(&layout, options, &mut step) {
+        match build(&layout, options, &mut step) {
+            // Whatever the error: Ctrl-C has ended the command we were waiting for, too.
             Err(_) if options.interrupted().is_err() => {
                 step("interrupted: removing the lab".to_owned());
                 remove(&layout)?;
-                lock.remove();
-                return Err(Error::Interrupted);
+                forget(lock);
+                Err(Error::Interrupted)
             }
-            other => other?,
-        };
-        Ok(lab)
+            other => other,
+        }
     }
 
     /// The lab of these options: attached to when it is up, built when it isn't.
@@ -134,7 +135,7 @@ fn build(layout: &Layout, options: &Options, step: &mut impl FnMut(String)) -> R
     let lab = Lab {
         layout: layout.clone(),
         state,
-        interrupt: options.interrupt.clone(),
+        interrupt: Arc::clone(&options.interrupt),
     };
     prepare(&lab, &tools, options, step)?;
     start(&lab, step)?;
@@ -208,11 +209,7 @@ fn start(lab: &Lab, step: &mut impl FnMut(String)) -> Result<()> {
     let family = state.family;
     exec_cgroup(layout).create()?;
     lan::create(layout, family)?;
-    let nodes: Vec<_> = lab
-        .nodes()
-        .into_iter()
-        .map(|node| (node.name, node.address, node.index))
-        .collect();
+    let nodes = lab.nodes();
     let control_plane = LanAddress::control_plane(family);
     lan::add_leg(
         layout,
@@ -235,16 +232,19 @@ fn start(lab: &Lab, step: &mut impl FnMut(String)) -> Result<()> {
     let client = lab.address("client")?.all().join(", ");
     step(format!(
         "LAN {} up, client at {client}",
-        family.pick(LAN_V4, LAN_V6)
+        family.pick(LAN_V4, LAN_V6).replace(',', ", ")
     ));
     lab.check_interrupt()?;
     control_plane::start(layout, state)?;
     // They bring up containerd and load the images while the API server starts.
-    for node in lab.nodes() {
+    for node in &nodes {
         lab.check_interrupt()?;
-        node::boot(layout, state, &node)?;
+        node::boot(layout, state, node)?;
     }
     lab.wait_api_ready(API_TIME)?;
+    for node in &nodes {
+        node::allow_real_time(layout, state, &node.name);
+    }
     lab.kubectl_with(["create", "-f", "-"], &node::manifest(state))?
         .ok()?;
     write(&layout.path("cp/was-ready"), "")?;
