@@ -29,3 +29,6 @@ pub fn crd_files() -> Result<Vec<(String, String)>, serde_saphyr::SerializeError
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests;
