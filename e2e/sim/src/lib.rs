@@ -2,4 +2,8 @@
 //!
 //! `tests/architecture.rs` keeps the crates apart as the import table says, the pure ones free of
 //! clocks, sockets and files, and the chart in step with the workspace. It reads the tree and
-//! `cargo metadata`, never the network. The crate has no code of its own.
+//! `cargo metadata`, never the network.
+//!
+//! [`ring`] is a simulator of observer rings; `tests/ring*.rs` and the binary `ring-sim` use it.
+
+pub mod ring;
