@@ -5,6 +5,9 @@
 //! an error, or, on a Service, a sentence in [`herald_model::Request::invalid`], that names the
 //! field and the value.
 //!
+//! It also holds what controller and speaker have in common when they watch: [`Relist`] keeps a
+//! deletion from being lost when a list is broken off.
+//!
 //! Invariants: a value that comes out needs no further checks; two objects that mean the same give
 //! equal values (lists whose order means nothing come out sorted); [`virtual_ip`] undoes
 //! [`virtual_ip_spec`].
@@ -34,6 +37,7 @@ mod flags;
 mod meta;
 mod node;
 mod pool;
+mod relist;
 mod selector;
 mod service;
 mod speaker;
@@ -45,6 +49,7 @@ pub use flags::{DEFAULT_CLASS, ServiceFlags};
 pub use meta::sentence;
 pub use node::{node, segment_overrides};
 pub use pool::{InvalidPool, pool};
+pub use relist::{Change, Relist, WatchEvent};
 pub use selector::{InvalidSelector, selector};
 pub use service::{deprecated_annotations, service, service_key};
 pub use speaker::{InvalidSpeaker, speaker, speaker_segment};

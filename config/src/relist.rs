@@ -43,7 +43,11 @@ pub struct Relist<K, V> {
 
 impl<K, V> Default for Relist<K, V> {
     fn default() -> Self {
-        Self { known: BTreeSet::new(), staged: None, synced: false }
+        Self {
+            known: BTreeSet::new(),
+            staged: None,
+            synced: false,
+        }
     }
 }
 
@@ -57,8 +61,12 @@ impl<K: Ord + Clone, V> Relist<K, V> {
             }
             WatchEvent::InitDone => {
                 let staged = self.staged.take().unwrap_or_default();
-                let gone: Vec<K> =
-                    self.known.iter().filter(|key| !staged.contains_key(key)).cloned().collect();
+                let gone: Vec<K> = self
+                    .known
+                    .iter()
+                    .filter(|key| !staged.contains_key(key))
+                    .cloned()
+                    .collect();
                 for key in gone {
                     self.known.remove(&key);
                     changes.push(Change::Deleted(key));
@@ -99,25 +107,33 @@ mod tests {
         changes
     }
 
-    const LIST: [Event; 4] =
-        [Event::Init, Event::InitApply("a", 1), Event::InitApply("b", 1), Event::InitDone];
+    const LIST: [Event; 4] = [
+        Event::Init,
+        Event::InitApply("a", 1),
+        Event::InitApply("b", 1),
+        Event::InitDone,
+    ];
 
     #[test]
     fn the_first_list_is_told_when_it_is_complete() {
         assert_eq!(changes(LIST.into_iter().take(3)), []);
         assert_eq!(
             changes(LIST),
-            [Change::Applied("a", 1), Change::Applied("b", 1), Change::Synced]
+            [
+                Change::Applied("a", 1),
+                Change::Applied("b", 1),
+                Change::Synced
+            ]
         );
     }
 
     #[test]
     fn what_is_missing_from_a_later_list_is_deleted() {
         let again = [Event::Init, Event::InitApply("a", 2), Event::InitDone];
-        assert_eq!(changes(LIST.into_iter().chain(again))[3..], [
-            Change::Deleted("b"),
-            Change::Applied("a", 2)
-        ]);
+        assert_eq!(
+            changes(LIST.into_iter().chain(again))[3..],
+            [Change::Deleted("b"), Change::Applied("a", 2)]
+        );
     }
 
     #[test]
@@ -125,20 +141,28 @@ mod tests {
         let aborted = [Event::Init, Event::InitApply("a", 2)];
         assert_eq!(changes(LIST.into_iter().chain(aborted.clone()))[3..], []);
         let then = [Event::Init, Event::InitApply("a", 3), Event::InitDone];
-        assert_eq!(changes(LIST.into_iter().chain(aborted).chain(then))[3..], [
-            Change::Deleted("b"),
-            Change::Applied("a", 3)
-        ]);
+        assert_eq!(
+            changes(LIST.into_iter().chain(aborted).chain(then))[3..],
+            [Change::Deleted("b"), Change::Applied("a", 3)]
+        );
     }
 
     #[test]
     fn an_object_that_left_and_came_back_during_an_aborted_relist_is_kept() {
-        let events = [Event::Delete("b"), Event::Init, Event::Init, Event::InitApply("a", 1)];
+        let events = [
+            Event::Delete("b"),
+            Event::Init,
+            Event::Init,
+            Event::InitApply("a", 1),
+        ];
         let done = [Event::InitApply("b", 2), Event::InitDone];
-        assert_eq!(changes(LIST.into_iter().chain(events).chain(done))[3..], [
-            Change::Deleted("b"),
-            Change::Applied("a", 1),
-            Change::Applied("b", 2)
-        ]);
+        assert_eq!(
+            changes(LIST.into_iter().chain(events).chain(done))[3..],
+            [
+                Change::Deleted("b"),
+                Change::Applied("a", 1),
+                Change::Applied("b", 2)
+            ]
+        );
     }
 }
