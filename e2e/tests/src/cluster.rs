@@ -1,0 +1,198 @@
+//! The cluster that all tests of a run share.
+
+use std::env;
+use std::io::{self, Write as _};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow, ensure};
+use herald_lab::{HERALD_NAMESPACE, KubeProxy, Lab, Options};
+use serde_json::Value;
+
+use crate::api::{Api, herald};
+use crate::metrics::Metrics;
+use crate::object::{items, text};
+
+/// A lab with Herald in it, and a way to ask its API server.
+#[derive(Debug)]
+pub struct Cluster {
+    /// The lab.
+    pub lab: Lab,
+    /// Its API server.
+    pub api: Api,
+}
+
+/// The cluster of this process. The first call attaches to the lab named by `HERALD_LAB_NAME`
+/// (`test`), or brings it up, with kube-proxy in the mode of `HERALD_KUBE_PROXY` (nftables); and
+/// brings Herald in it to what is built now. It stays up: `e2e/tests/run.sh` removes it.
+///
+/// # Errors
+///
+/// Why there is none; the same for every caller.
+pub fn cluster() -> Result<&'static Cluster> {
+    static CLUSTER: OnceLock<Result<Cluster, String>> = OnceLock::new();
+    CLUSTER
+        .get_or_init(|| prepare().map_err(|error| format!("{error:#}")))
+        .as_ref()
+        .map_err(|error| anyhow!("no cluster to test on: {error}"))
+}
+
+fn prepare() -> Result<Cluster> {
+    let name = env::var("HERALD_LAB_NAME").unwrap_or_else(|_| "test".to_owned());
+    let mode = env::var("HERALD_KUBE_PROXY").unwrap_or_default();
+    let kube_proxy = match mode.as_str() {
+        "" => KubeProxy::default(),
+        mode => mode.parse()?,
+    };
+    let mut options = Options {
+        kube_proxy,
+        ..Options::named(&name)
+    };
+    // What happened is in the logs that a failed run leaves.
+    options.chart.set = vec!["logLevel=debug".to_owned()];
+    // Not through the macro: the test harness would keep it to itself.
+    let mut tell = |step: &herald_lab::Step| {
+        drop(writeln!(
+            io::stderr(),
+            "lab {name}: {:5.1} s  {}",
+            step.elapsed.as_secs_f32(),
+            step.text
+        ));
+    };
+    let lab = Lab::ensure(&options, &mut tell)?;
+    lab.deploy(&options.chart, &mut tell)?;
+    let api = Api::connect(&lab)?;
+    Ok(Cluster { lab, api })
+}
+
+impl Cluster {
+    /// Names of the nodes.
+    pub fn nodes(&self) -> Vec<String> {
+        self.lab.nodes().into_iter().map(|node| node.name).collect()
+    }
+
+    /// The pods of a component of Herald's that are not being deleted.
+    ///
+    /// # Errors
+    ///
+    /// If they can't be listed.
+    pub fn pods(&self, component: &str) -> Result<Vec<Value>> {
+        let path = format!(
+            "/api/v1/namespaces/{HERALD_NAMESPACE}/pods?labelSelector=app.kubernetes.io/component%3D{component}"
+        );
+        let mut pods = self.api.list(&path)?;
+        pods.retain(|pod| pod["metadata"]["deletionTimestamp"].is_null());
+        Ok(pods)
+    }
+
+    /// The controller that works: the holder of the lease; its pod's name.
+    ///
+    /// # Errors
+    ///
+    /// If nobody holds the lease.
+    pub fn leader(&self) -> Result<String> {
+        let lease = self.api.get(&format!(
+            "/apis/coordination.k8s.io/v1/namespaces/{HERALD_NAMESPACE}/leases/herald-controller"
+        ))?;
+        let holder = text(&lease["spec"]["holderIdentity"]);
+        ensure!(!holder.is_empty(), "nobody holds the lease");
+        Ok(holder.to_owned())
+    }
+
+    /// What the speaker of a node counts.
+    ///
+    /// # Errors
+    ///
+    /// If it does not answer.
+    pub fn speaker_metrics(&self, node: &str) -> Result<Metrics> {
+        let page = self
+            .lab
+            .exec(
+                node,
+                [
+                    "curl",
+                    "--silent",
+                    "--show-error",
+                    "--fail",
+                    "--max-time",
+                    "5",
+                    "http://127.0.0.1:7471/metrics",
+                ],
+            )?
+            .ok()
+            .with_context(|| format!("metrics of the speaker of {node}"))?;
+        Ok(Metrics::parse(&page))
+    }
+
+    /// What the working controller counts.
+    ///
+    /// # Errors
+    ///
+    /// If it does not answer.
+    pub fn controller_metrics(&self) -> Result<Metrics> {
+        let leader = self.leader()?;
+        let pods = self.pods("controller")?;
+        let pod = pods
+            .iter()
+            .find(|pod| leader.starts_with(text(&pod["metadata"]["name"])))
+            .with_context(|| format!("the leader {leader} is no pod of ours"))?;
+        let url = format!("http://{}:7470/metrics", text(&pod["status"]["podIP"]));
+        let page = self
+            .lab
+            .exec("cp", ["curl", "-sSf", "--max-time", "5", &url])?
+            .ok()?;
+        Ok(Metrics::parse(&page))
+    }
+
+    /// Who answers for an address according to its `VirtualIP`: node and MAC address.
+    ///
+    /// # Errors
+    ///
+    /// If nobody does; the object is in the message.
+    pub fn announcer(&self, address: std::net::IpAddr) -> Result<(String, String)> {
+        let name = herald_model::VirtualIp::object_name(address);
+        let vip = self.api.get(&herald("virtualips", &name))?;
+        let segments = items(&vip["status"]["segments"]);
+        ensure!(
+            segments.len() == 1,
+            "{} segments are announced; spec {}, status {}",
+            segments.len(),
+            vip["spec"],
+            vip["status"]
+        );
+        Ok((
+            text(&segments[0]["node"]).to_owned(),
+            text(&segments[0]["mac"]).to_owned(),
+        ))
+    }
+
+    /// Waits until all of Herald is Ready, and all nodes are.
+    ///
+    /// # Errors
+    ///
+    /// What isn't, and why.
+    pub fn wait_whole(&self) -> Result<()> {
+        let limit = Duration::from_mins(2);
+        self.lab.wait_api_ready(limit)?;
+        self.lab.wait_nodes_ready(limit)?;
+        self.lab.wait_workloads_ready(HERALD_NAMESPACE, limit)?;
+        Ok(())
+    }
+
+    /// The last log lines of every part of Herald, for a failure's report.
+    pub fn logs(&self) -> String {
+        let mut all = String::new();
+        for component in ["controller", "speaker"] {
+            for pod in self.pods(component).unwrap_or_default() {
+                let name = text(&pod["metadata"]["name"]);
+                let log = self
+                    .lab
+                    .kubectl(["logs", "-n", HERALD_NAMESPACE, name, "--tail", "400"])
+                    .unwrap_or_else(|error| error.to_string());
+                let node = text(&pod["spec"]["nodeName"]);
+                all.extend(["\n##### ", name, " on ", node, "\n", &log]);
+            }
+        }
+        all
+    }
+}
