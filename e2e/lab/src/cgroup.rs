@@ -16,7 +16,7 @@ const MOUNT: &str = "/sys/fs/cgroup";
 const ENTERED_V1: [&str; 5] = ["cpu", "cpuacct", "memory", "freezer", "pids"];
 /// Hierarchies in which kubelet and runc make groups of their own below a node's.
 const OTHERS_V1: [&str; 5] = ["cpuset", "devices", "blkio", "systemd", "unified"];
-const CONTROLLERS_V2: [&str; 5] = ["cpu", "cpuset", "io", "memory", "pids"];
+const CONTROLLERS_V2: [&str; 6] = ["cpu", "cpuset", "hugetlb", "io", "memory", "pids"];
 const KILL_TIME: Duration = Duration::from_secs(10);
 
 /// One cgroup: in every hierarchy of version 1, or the one of version 2.

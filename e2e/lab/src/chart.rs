@@ -24,7 +24,7 @@ const BINARIES: [&str; 2] = ["herald-controller", "herald-speaker"];
 const READY_TIME: Duration = Duration::from_mins(2);
 
 /// Folder of the chart.
-pub(crate) fn find_chart(options: &ChartOptions) -> Result<PathBuf> {
+fn find_chart(options: &ChartOptions) -> Result<PathBuf> {
     let given = options.chart.clone();
     let chart = given
         .or_else(|| env::var_os("HERALD_CHART").map(PathBuf::from))
@@ -61,21 +61,32 @@ fn binaries_folder(options: &ChartOptions) -> PathBuf {
         })
 }
 
+/// The static binaries, by name.
+fn find_binaries(options: &ChartOptions) -> Result<[(&'static str, PathBuf); 2]> {
+    let folder = binaries_folder(options);
+    let binaries = BINARIES.map(|name| (name, folder.join(name)));
+    match binaries.iter().find(|(_, path)| !path.is_file()) {
+        Some((_, path)) => Err(Error::Missing {
+            what: format!("the static binary {}", path.display()),
+            remedy: format!(
+                "`make images` builds it; or name its folder with --binaries (target \
+                 {ARCH}-unknown-linux-musl)"
+            ),
+        }),
+        None => Ok(binaries),
+    }
+}
+
+/// Whether all is there that an installation takes; gives the chart's folder.
+pub(crate) fn check(options: &ChartOptions) -> Result<PathBuf> {
+    find_binaries(options)?;
+    find_chart(options)
+}
+
 /// Packs the binaries into the lab's image folder. Tells whether that changed anything.
 pub(crate) fn pack_image(layout: &Layout, options: &ChartOptions) -> Result<bool> {
-    let folder = binaries_folder(options);
     let mut image = Image::new(&format!("{REPOSITORY}:{VERSION}"));
-    for name in BINARIES {
-        let path = folder.join(name);
-        if !path.is_file() {
-            return Err(Error::Missing {
-                what: format!("the static binary {}", path.display()),
-                remedy: format!(
-                    "`make images` builds it; or name its folder with --binaries (target \
-                     {ARCH}-unknown-linux-musl)"
-                ),
-            });
-        }
+    for (name, path) in find_binaries(options)? {
         let content = fs::read(&path).map_err(Error::io("read", &path))?;
         image = image.program(&format!("/{name}"), content);
     }
@@ -109,7 +120,7 @@ impl Lab {
                 text,
             });
         };
-        let chart = find_chart(options)?;
+        let chart = check(options)?;
         let changed = pack_image(&self.layout, options)?;
         if changed {
             self.load_image(&image_path(&self.layout))?;

@@ -1,6 +1,8 @@
 use std::fs::File;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::cgroup::Cgroup;
 use crate::error::{Error, Result};
@@ -44,7 +46,7 @@ pub(crate) fn start(
     let status = daemon
         .status()
         .map_err(Error::io("run", Path::new("setsid")))?;
-    if status.success() {
+    if status.success() && enters(cgroup) {
         return Ok(());
     }
     Err(Error::Command {
@@ -52,4 +54,16 @@ pub(crate) fn start(
         status: status.to_string(),
         output: tail(log, 10),
     })
+}
+
+/// Waits for the new process to be where it is looked for: it takes a moment to get there.
+fn enters(cgroup: &Cgroup) -> bool {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while cgroup.processes(false).is_empty() {
+        if Instant::now() > deadline {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    true
 }

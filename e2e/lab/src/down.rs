@@ -13,6 +13,7 @@ use crate::layout::{CGROUP_ROOT, Layout, ROOT};
 use crate::lock::Lock;
 use crate::options::check_name;
 use crate::process::{command, output, run};
+use crate::tools::require_root;
 
 impl Lab {
     /// Removes a lab, or what is left of one. Tells whether there was anything.
@@ -22,6 +23,7 @@ impl Lab {
     /// [`Error::LeftOver`] names what it could not remove.
     pub fn down(name: &str) -> Result<bool> {
         check_name("lab", name)?;
+        require_root()?;
         let layout = Layout::new(name);
         let lock = Lock::take(&layout.lock_file(), || ())?;
         let removed = remove(&layout);

@@ -15,7 +15,7 @@ use crate::layout::{Layout, create_dir};
 use crate::lock::Lock;
 use crate::node;
 use crate::options::{KubeProxy, check_name};
-use crate::place::{in_netns, in_node, node_init};
+use crate::place::{in_netns, in_node};
 use crate::process::{Output, output};
 use crate::state::{Node, State};
 
@@ -129,7 +129,7 @@ impl Lab {
         } else {
             let leg = self.state.leg(place)?;
             if self.state.node(&leg).is_ok() {
-                let init = node_init(&self.layout, &leg).ok_or(Error::NodeOff(leg))?;
+                let init = node::init(&self.layout, &leg)?;
                 in_node(&self.layout, init)
             } else {
                 in_netns(&self.layout, &leg)

@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::io::ErrorKind;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -161,8 +163,25 @@ pub(crate) fn forget_disk(layout: &Layout, node: &str) -> Result<()> {
     Ok(())
 }
 
+/// Process 1 of a node that is on; one that has only just begun to boot is waited for.
+pub(crate) fn init(layout: &Layout, node: &str) -> Result<u32> {
+    let deadline = Instant::now() + Duration::from_secs(2);
+    loop {
+        match node_init(layout, node) {
+            Some(pid) => return Ok(pid),
+            None if is_on(layout, node) && Instant::now() < deadline => {
+                thread::sleep(Duration::from_millis(10));
+            }
+            None => return Err(Error::NodeOff(node.to_owned())),
+        }
+    }
+}
+
 pub(crate) fn is_on(layout: &Layout, node: &str) -> bool {
-    node_init(layout, node).is_some()
+    !cgroup(layout, node)
+        .child("system")
+        .processes(false)
+        .is_empty()
 }
 
 /// Why a node does not become Ready, as far as it can tell itself.

@@ -65,7 +65,6 @@ pub(crate) struct Tools {
 impl Tools {
     /// Looks for everything the lab runs.
     pub(crate) fn find() -> Result<Self> {
-        require_root()?;
         for (name, package) in COMMANDS {
             require_command(name, package)?;
         }
@@ -88,7 +87,8 @@ fn missing(what: String, remedy: &str) -> Error {
     }
 }
 
-fn require_root() -> Result<()> {
+/// Namespaces, cgroups and mounts take it.
+pub(crate) fn require_root() -> Result<()> {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let uid = status.lines().find_map(|line| line.strip_prefix("Uid:"));
     if uid.and_then(|ids| ids.split_whitespace().nth(1)) == Some("0") {
@@ -96,7 +96,7 @@ fn require_root() -> Result<()> {
     }
     Err(missing(
         "root".to_owned(),
-        "namespaces and cgroups take it; use sudo -E",
+        "namespaces, cgroups and mounts take it; use sudo -E",
     ))
 }
 

@@ -34,8 +34,8 @@ pub struct Step {
 /// Told of each step when it is done.
 pub type Progress<'a> = dyn FnMut(&Step) + 'a;
 
-const API_TIME: Duration = Duration::from_secs(90);
-const NODES_TIME: Duration = Duration::from_mins(2);
+const API_TIME: Duration = Duration::from_mins(3);
+const NODES_TIME: Duration = Duration::from_mins(3);
 const MULTI_CALL: [&str; 7] = [
     "etcd",
     "kube-apiserver",
@@ -65,6 +65,7 @@ impl Lab {
     /// As [`Lab::up`].
     pub fn up_with(options: &Options, progress: &mut Progress<'_>) -> Result<Self> {
         options.check()?;
+        tools::require_root()?;
         let layout = Layout::new(&options.name);
         let began = Instant::now();
         let mut step = |text: String| {
@@ -86,6 +87,11 @@ impl Lab {
                 remove(&layout)?;
                 forget(lock);
                 Err(Error::Interrupted)
+            }
+            // Nothing was begun.
+            Err(error) if !layout.folder().exists() => {
+                forget(lock);
+                Err(error)
             }
             other => other,
         }
@@ -122,7 +128,7 @@ fn build(layout: &Layout, options: &Options, step: &mut impl FnMut(String)) -> R
     // Before anything is built that would be of no use without it.
     let chart = options
         .herald
-        .then(|| chart::find_chart(&options.chart))
+        .then(|| chart::check(&options.chart))
         .transpose()?;
     if State::load(layout)?.is_some_and(|state| state.complete) && is_running(layout) {
         return Err(Error::AlreadyUp(options.name.clone()));
