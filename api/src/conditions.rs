@@ -50,6 +50,17 @@ pub mod reasons {
     pub const ADDRESS_IN_USE: &str = "AddressInUse";
     /// No pool has addresses of a family the Service needs.
     pub const NO_ADDRESS_OF_FAMILY: &str = "NoAddressOfFamily";
+    /// The address that the Service asks for is one that its pool leaves out.
+    pub const ADDRESS_AVOIDED: &str = "AddressAvoided";
+    /// The address that the Service asks for is one that is never given, such as a node's network
+    /// address.
+    pub const ADDRESS_RESERVED: &str = "AddressReserved";
+    /// The Service has no cluster address yet, so that nobody knows which families it needs.
+    pub const NO_CLUSTER_ADDRESS: &str = "NoClusterAddress";
+    /// The API server does not take the claim on the address.
+    pub const CLAIM_REFUSED: &str = "ClaimRefused";
+    /// Another controller has written the Service's status.
+    pub const STATUS_OWNED: &str = "StatusOwned";
     /// A node announces it.
     pub const ANNOUNCED: &str = "Announced";
     /// No node says yet that it announces it.

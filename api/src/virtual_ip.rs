@@ -48,6 +48,12 @@ use crate::schema;
         json_path = ".status.segments[*].since"
     ),
     printcolumn(
+        name = "Namespace",
+        type_ = "string",
+        json_path = ".spec.services[*].namespace",
+        priority = 1
+    ),
+    printcolumn(
         name = "Phase",
         type_ = "string",
         json_path = ".spec.phase",
