@@ -48,7 +48,10 @@ impl Profile {
 
     /// The time between two pokes of a suspect.
     pub(crate) const fn poke_every(self) -> Duration {
-        Duration::from_nanos(self.heartbeat().as_nanos() as u64 / 5)
+        match self.heartbeat().checked_div(5) {
+            Some(time) => time,
+            None => Duration::ZERO,
+        }
     }
 }
 

@@ -10,14 +10,46 @@ fn main() {
     let mut arguments = std::env::args().skip(1);
     let mut node_hours = 10.0;
     let mut seed = 1;
+    let mut nodes = 100;
+    let mut only = String::new();
     while let (Some(name), Some(value)) = (arguments.next(), arguments.next()) {
         match name.as_str() {
             "--node-hours" => node_hours = value.parse().unwrap_or(node_hours),
+            "--only" => only = value,
+            "--nodes" => nodes = value.parse().unwrap_or(nodes),
             "--seed" => seed = value.parse().unwrap_or(seed),
             _ => println!("unknown: {name}"),
         }
     }
     println!("seed {seed}");
+    if only != "false" {
+        detect_all(seed);
+    }
+    for (name, loss) in [
+        ("iid1", Loss::Independent(0.01)),
+        ("iid5", Loss::Independent(0.05)),
+        ("bursty1", Loss::Bursty(0.01)),
+        ("bursty5", Loss::Bursty(0.05)),
+    ] {
+        let alarms = false_alarms(nodes, Profile::Fast, loss, node_hours, seed);
+        println!(
+            "loss {name}: {node_hours} node-hours, {:.1} datagrams/s and {:.0} B/s sent per node, \
+             {:.1} suspicions and {:.4} votes per node-hour",
+            alarms.sent_per_second,
+            alarms.bytes_per_second,
+            alarms.suspicions_per_hour,
+            alarms.votes_per_hour,
+        );
+        figure(
+            &format!("ring.false.{nodes}.{name}"),
+            f64::from(u32::try_from(alarms.certificates).unwrap_or(u32::MAX)),
+            "certificates",
+            0.0,
+        );
+    }
+}
+
+fn detect_all(seed: u64) {
     for (name, profile) in [
         ("fast", Profile::Fast),
         ("default", Profile::Default),
@@ -29,28 +61,6 @@ fn main() {
             }
             detect(name, profile, nodes, seed);
         }
-    }
-    for (name, loss) in [
-        ("iid1", Loss::Independent(0.01)),
-        ("iid5", Loss::Independent(0.05)),
-        ("bursty1", Loss::Bursty(0.01)),
-        ("bursty5", Loss::Bursty(0.05)),
-    ] {
-        let alarms = false_alarms(100, Profile::Fast, loss, node_hours, seed);
-        println!(
-            "loss {name}: {node_hours} node-hours, {:.1} datagrams/s and {:.0} B/s sent per node, \
-             {:.1} suspicions and {:.4} votes per node-hour",
-            alarms.sent_per_second,
-            alarms.bytes_per_second,
-            alarms.suspicions_per_hour,
-            alarms.votes_per_hour,
-        );
-        figure(
-            &format!("ring.false.{name}"),
-            f64::from(u32::try_from(alarms.certificates).unwrap_or(u32::MAX)),
-            "certificates",
-            0.0,
-        );
     }
 }
 

@@ -15,6 +15,11 @@ use crate::watch::{Ballot, PATIENCE, PROBE_EVERY, Suspicion, Watch};
 
 /// Members asked at a time to poke a suspect for us.
 const RELAYS: usize = 2;
+/// With which pokes they are asked.
+const ASK_WITH_EVERY: u32 = 2;
+/// Pokes at the usual pace. They almost always suffice; what follows until the vote comes ten
+/// times as fast, because in a burst of loss only numbers help.
+const CALM_POKES: u32 = 2;
 /// A witness that answered longer ago does not count.
 const WITNESS_FRESH: Duration = Duration::from_millis(100);
 
@@ -75,14 +80,16 @@ impl<A: Authenticator> Ring<A> {
             return watch;
         };
         if now >= suspicion.next_poke && !watch.kernel_only {
-            suspicion.next_poke = now
-                + if slow {
-                    profile.heartbeat()
-                } else {
-                    profile.poke_every()
-                };
+            let gap = if slow {
+                profile.heartbeat()
+            } else if suspicion.pokes < CALM_POKES || suspicion.ballot.is_some() {
+                profile.poke_every()
+            } else {
+                profile.poke_every() / 10
+            };
+            suspicion.next_poke = now + gap;
             self.poke(now, watch.index, out);
-            if suspicion.pokes % 2 == 0 {
+            if suspicion.pokes % ASK_WITH_EVERY == 0 {
                 self.ask_others(now, watch.index, out);
             }
             suspicion.pokes = suspicion.pokes.wrapping_add(1);
@@ -154,8 +161,8 @@ impl<A: Authenticator> Ring<A> {
         let draws = 4 * RELAYS;
         for _ in 0..draws {
             let size = u64::try_from(self.peers.len()).unwrap_or(1);
-            let drawn = usize::try_from(self.random.below(size)).unwrap_or(0);
-            let index = self.peers.at(drawn);
+            let place = usize::try_from(self.random.below(size)).unwrap_or(0);
+            let index = self.peers.at(place);
             if index == target
                 || index == self.peers.me()
                 || chosen.contains(&Some(index))
