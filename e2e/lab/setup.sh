@@ -109,7 +109,7 @@ install_helm() {
 	exec 9>"$cache/setup.lock"
 	flock 9
 	[ -x "$dir/helm" ] && return
-	say "building Helm $HELM_VERSION; about two minutes, once"
+	say "building Helm $HELM_VERSION; about 5 minutes on two cores, once"
 	tmp=$(mktemp -d "$cache/build-XXXXXX")
 	CGO_ENABLED=0 GOFLAGS= GOWORK=off GOBIN=$tmp nice go install -trimpath \
 		-ldflags "-s -w -X helm.sh/helm/v4/internal/version.version=$HELM_VERSION" \

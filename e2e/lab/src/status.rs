@@ -1,5 +1,6 @@
 //! What there is, and what of it is cut, frozen, off or not ready.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -28,7 +29,7 @@ pub struct Status {
     /// Whether the API server answers; without it there is nothing to say of pods and Services.
     pub api_ready: bool,
     /// etcd, API server, controller manager and scheduler, by name.
-    pub components: Vec<(String, ComponentState)>,
+    pub components: BTreeMap<String, ComponentState>,
     /// Nodes in order.
     pub nodes: Vec<NodeStatus>,
     /// Control plane and clients.
