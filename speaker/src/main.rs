@@ -1,3 +1,197 @@
 //! Herald's speaker: announces addresses and forwards their traffic.
+//!
+//! Watches of the API server, netlink, packet sockets and the eBPF data plane around
+//! [`herald_speaker_core::Core`], which decides. Nothing here does.
+//!
+//! What it asks of the API server, and nothing else (helm/ grants exactly this):
+//!
+//! | group | resource | verbs |
+//! |---|---|---|
+//! | `heraldlb.io` | `virtualips` | list, watch |
+//! | `heraldlb.io` | `virtualips/status` | patch |
+//! | `heraldlb.io` | `speakers` | list, watch, create, patch (an admission policy limits writes to its own) |
+//! | `heraldlb.io` | `speakers/status` | patch |
+//! | (core) | `services`, `nodes` | list, watch |
+//! | `discovery.k8s.io` | `endpointslices` | list, watch |
+//! | `events.k8s.io` | `events` | create, patch |
+//!
+//! Threads: one for layer 2 (`layer2`, real-time priority where the kernel gives it), one for eBPF
+//! system calls (`data-plane`), and the runtime's for everything else.
 
-fn main() {}
+mod admin;
+mod args;
+mod clock;
+mod convert;
+mod driver;
+mod forward;
+mod io;
+mod metrics;
+mod watch;
+mod write;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use arc_swap::ArcSwap;
+use clap::Parser as _;
+use herald_l2::Pace;
+use herald_model::{InterfacePattern, NodeName};
+use herald_speaker_core::{Config, Core, Input};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tracing::{error, info};
+use tracing_subscriber::EnvFilter;
+
+use crate::admin::Admin;
+use crate::args::{Args, LogFormat};
+use crate::clock::Clock;
+use crate::driver::Driver;
+use crate::io::groups::Groups;
+use crate::io::netlink::{self, Neighbours};
+use crate::write::Writer;
+
+/// The kernel's id of this boot.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    if let Err(error) = start_log(&args) {
+        eprint(&format!("herald-speaker: --log-level: {error}"));
+        return ExitCode::from(2);
+    }
+    match run(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error!("cannot start: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[expect(
+    clippy::print_stderr,
+    reason = "there is no log yet to say that the log cannot be set up"
+)]
+fn eprint(line: &str) {
+    eprintln!("{line}");
+}
+
+fn start_log(args: &Args) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(&args.log_level)?;
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    match args.log_format {
+        LogFormat::Text => log.with_ansi(false).init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
+    Ok(())
+}
+
+/// Everything but layer 2 and eBPF takes little work: one thread is enough for it.
+fn run(args: Args) -> anyhow::Result<()> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("the runtime cannot be made")?
+        .block_on(serve(args))
+}
+
+async fn serve(args: Args) -> anyhow::Result<()> {
+    let clock = Clock::start();
+    let version = env!("CARGO_PKG_VERSION");
+    info!(node = args.node_name, version, "the speaker starts");
+    let node = NodeName::from(args.node_name.as_str());
+    let boot_id = std::fs::read_to_string(BOOT_ID).with_context(|| format!("reading {BOOT_ID}"))?;
+    let core = Core::new(Config {
+        node: node.clone(),
+        version: version.into(),
+        boot_id: boot_id.trim().into(),
+        excluded_interfaces: args
+            .exclude_interface
+            .iter()
+            .cloned()
+            .map(InterfacePattern)
+            .collect(),
+        wall_origin: clock::wall(),
+    });
+
+    let (sender, inputs) = unbounded_channel();
+    stop_on_signal(sender.clone()).context("signals cannot be waited for")?;
+    let listener = admin::bind(args.admin_address)
+        .await
+        .with_context(|| format!("cannot serve on --admin-address {}", args.admin_address))?;
+    let client = kube::Client::try_default()
+        .await
+        .context("no way to reach the API server")?;
+    let pace = Pace {
+        burst_frames: args.announce_burst,
+        frames_per_second: args.announce_rate,
+    };
+    let layer2 = io::layer2::start(pace, clock, sender.clone())
+        .context("the layer 2 thread cannot be started")?;
+    let layer2 = Arc::new(layer2);
+    let options = io::bpf::Options {
+        pin_root: args.bpf_pins,
+        flows: args.flows,
+    };
+    let data_plane = forward::start(options, sender.clone())
+        .context("the data plane thread cannot be started")?;
+    let netlink = Neighbours::open().context("netlink cannot be used")?;
+    let neighbours = driver::write_neighbours(netlink, sender.clone());
+    let overview = Arc::new(ArcSwap::from_pointee(core.overview()));
+
+    let background = [
+        tokio::spawn(netlink::follow(sender.clone())),
+        tokio::spawn(admin::serve(
+            listener,
+            Arc::new(Admin {
+                node: args.node_name,
+                overview: Arc::clone(&overview),
+                layer2: Arc::clone(&layer2),
+                data_plane: data_plane.clone(),
+            }),
+        )),
+    ];
+    let watches = watch::start(&client, &args.services, &sender);
+    let driver = Driver {
+        core,
+        clock,
+        inputs,
+        layer2: Arc::clone(&layer2),
+        data_plane,
+        groups: Groups::default(),
+        neighbours,
+        writer: Writer::new(client, node, sender),
+        overview,
+    };
+    driver.run().await;
+
+    drop(watches);
+    for task in background {
+        task.abort();
+    }
+    layer2.stop();
+    info!("the speaker ends; the eBPF programs go on forwarding");
+    Ok(())
+}
+
+/// The first signal asks for an orderly end, the second is not waited for.
+fn stop_on_signal(inputs: UnboundedSender<Input>) -> std::io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::spawn(async move {
+        for attempt in 0.. {
+            let name = tokio::select! {
+                _ = terminate.recv() => "SIGTERM",
+                _ = interrupt.recv() => "SIGINT",
+            };
+            info!(signal = name, "asked to end");
+            if attempt > 0 || inputs.send(Input::Stopping).is_err() {
+                std::process::exit(0);
+            }
+        }
+    });
+    Ok(())
+}

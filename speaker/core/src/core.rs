@@ -264,8 +264,9 @@ impl Core {
                 self.timers.insert((now + RETRY, Timer::Port(interface)));
             }
             Input::DataPlaneKnown(report) => {
+                let ran = self.data_plane_runs();
                 self.data_plane.report = Some(report);
-                self.data_plane.changed = true;
+                self.data_plane.changed |= ran != self.data_plane_runs();
                 self.dirty.all_vips = true;
             }
             Input::DataPlaneApplied {

@@ -79,7 +79,7 @@ pub enum Input {
         /// Why.
         reason: Arc<str>,
     },
-    /// How the data plane can be run here, known once after the start.
+    /// How the data plane can be run here.
     DataPlaneKnown(DataPlaneReport),
     /// A wish was handed to the data plane.
     DataPlaneApplied {
@@ -158,6 +158,8 @@ pub enum Effect {
         generation: u64,
         /// The whole wish.
         desired: Arc<Desired>,
+        /// The names of its interfaces.
+        names: BTreeMap<IfIndex, InterfaceName>,
     },
     /// Write our `Speaker` object; the answer is [`Input::SpeakerWritten`].
     WriteSpeaker {

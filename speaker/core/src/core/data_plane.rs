@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use herald_dataplane::{DesiredNode, DesiredVip, Holder};
-use herald_model::{IfIndex, Instant, Node, NodeName, VipSegment, VirtualIp};
+use herald_model::{IfIndex, Instant, InterfaceName, Node, NodeName, VipSegment, VirtualIp};
 
 use super::{Core, RETRY, Timer};
 use crate::forwarding::{Facts, Plan, plan};
@@ -152,8 +152,12 @@ impl Core {
             return;
         }
         let nodes = self.desired_nodes();
-        let interfaces: BTreeSet<IfIndex> =
-            self.uplinks.values().map(|uplink| uplink.index).collect();
+        let names: BTreeMap<IfIndex, InterfaceName> = self
+            .uplinks
+            .values()
+            .map(|uplink| (uplink.index, uplink.name.clone()))
+            .collect();
+        let interfaces: BTreeSet<IfIndex> = names.keys().copied().collect();
         let state = &mut self.data_plane;
         if state.desired.nodes != nodes || state.desired.interfaces != interfaces {
             state.desired.nodes = nodes;
@@ -170,6 +174,7 @@ impl Core {
         out.push(Effect::ApplyDataPlane {
             generation: state.generation,
             desired: Arc::new(state.desired.clone()),
+            names,
         });
     }
 

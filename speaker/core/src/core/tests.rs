@@ -1,0 +1,895 @@
+use herald_dataplane::{DesiredVip, Forwarding, Holder};
+use herald_model::{
+    Announce, Candidate, Endpoint, Epoch, Family, ForwardingMode, IpFamilyPolicy, Labels, Phase,
+    Protocol, Request, Scope, ServicePort, ServiceRef, SessionAffinity, SpeakerSegment,
+    TrafficPolicy, VipSegment, VirtualIp,
+};
+
+use super::*;
+use crate::input::{DataPlaneMode, EventReason, Link};
+use crate::status::{AnnouncedSegment, Condition, ConditionKind, ForwardingState, VipStatus};
+
+const ETH0: IfIndex = IfIndex(2);
+const MAC1: MacAddress = MacAddress([2, 0, 0, 0, 0, 1]);
+const MAC2: MacAddress = MacAddress([2, 0, 0, 0, 0, 2]);
+const STRANGER: MacAddress = MacAddress([2, 0, 0, 0, 0, 0xee]);
+const SEGMENT: &str = "192.0.2.0/24";
+/// Wall clock at the origin.
+const EPOCH: i64 = 1_000_000;
+
+fn vip4() -> IpAddr {
+    "192.0.2.10".parse().unwrap()
+}
+
+fn vip6() -> IpAddr {
+    "2001:db8::10".parse().unwrap()
+}
+
+fn at(millis: u64) -> Instant {
+    Instant::from_nanos(millis * 1_000_000)
+}
+
+fn node(name: &str, last: u8) -> Input {
+    Input::NodeApplied {
+        node: Node {
+            name: name.into(),
+            labels: Labels::new(),
+            addresses: vec![IpAddr::from([192, 0, 2, last])],
+            ready: true,
+            network_unavailable: false,
+            excluded: false,
+            out_of_service: false,
+        },
+        segments: BTreeMap::new(),
+    }
+}
+
+fn speaker(name: &str, mac: MacAddress, last: u8, boot_id: &str, incarnation: u64) -> Input {
+    Input::SpeakerApplied(ObservedSpeaker {
+        node: name.into(),
+        resource_version: "1".into(),
+        report: SpeakerReport {
+            boot_id: boot_id.into(),
+            segments: vec![SpeakerSegment {
+                name: SEGMENT.into(),
+                interface: "eth0".into(),
+                mac,
+                prefixes: vec![format!("192.0.2.{last}/24").parse().unwrap()],
+                carrier: true,
+                incarnation: Incarnation(incarnation),
+            }],
+            ..SpeakerReport::default()
+        },
+    })
+}
+
+fn service(name: &str, addresses: &[IpAddr]) -> Service {
+    Service {
+        key: ServiceKey::new("ns", name),
+        uid: format!("uid-{name}").into(),
+        created: 0,
+        labels: Labels::new(),
+        families: vec![Family::V4],
+        ip_family_policy: IpFamilyPolicy::SingleStack,
+        request: Request::default(),
+        sharing_key: None,
+        scope: Scope::External,
+        ports: vec![ServicePort {
+            protocol: Protocol::Tcp,
+            port: 80,
+            node_port: Some(30_080),
+        }],
+        traffic_policy: TrafficPolicy::Cluster,
+        health_check_node_port: None,
+        affinity: SessionAffinity::None,
+        source_ranges: Vec::new(),
+        publish_not_ready: false,
+        selector: Labels::new(),
+        forwarding: ForwardingMode::Auto,
+        ingress: addresses.to_vec(),
+        allocated_from: None,
+        deleting: false,
+    }
+}
+
+fn applied(service: Service) -> Input {
+    Input::ServiceApplied(Box::new(service))
+}
+
+fn endpoints(name: &str) -> Input {
+    let endpoint = |address: &str| Endpoint {
+        address: address.parse().unwrap(),
+        node: Some("node2".into()),
+        ready: true,
+        serving: true,
+        terminating: false,
+    };
+    Input::EndpointsApplied(ServiceEndpoints {
+        service: ServiceKey::new("ns", name),
+        endpoints: vec![endpoint("10.244.0.1"), endpoint("fd00::1")],
+    })
+}
+
+fn reference(name: &str) -> ServiceRef {
+    ServiceRef {
+        key: ServiceKey::new("ns", name),
+        uid: format!("uid-{name}").into(),
+    }
+}
+
+fn observed(address: IpAddr, epoch: u64, holder: &str, version: &str) -> ObservedVip {
+    ObservedVip {
+        vip: VirtualIp {
+            address,
+            pool: "pool".into(),
+            epoch: Epoch(epoch),
+            phase: Phase::Active,
+            announce: Announce::All,
+            advertisements: Vec::new(),
+            services: vec![reference("web")],
+            segments: vec![VipSegment {
+                name: SEGMENT.into(),
+                candidates: vec![Candidate {
+                    node: holder.into(),
+                    incarnation: Incarnation(1),
+                }],
+            }],
+        },
+        resource_version: version.into(),
+        status: VipStatus::default(),
+    }
+}
+
+fn vip(address: IpAddr, epoch: u64, holder: &str) -> Input {
+    Input::VipApplied(observed(address, epoch, holder, "7"))
+}
+
+fn data_plane(mode: DataPlaneMode) -> Input {
+    Input::DataPlaneKnown(DataPlaneReport { mode, reason: None })
+}
+
+fn link(carrier: bool) -> Input {
+    Input::LinkApplied(Link {
+        index: ETH0,
+        name: "eth0".into(),
+        mac: Some(MAC1),
+        carrier,
+        up: true,
+    })
+}
+
+fn address(text: &str) -> Input {
+    Input::AddressAdded {
+        interface: ETH0,
+        address: text.parse().unwrap(),
+    }
+}
+
+fn held(address: IpAddr) -> Effect {
+    Effect::Layer2(herald_l2::Input::Held {
+        interface: ETH0,
+        address,
+    })
+}
+
+fn released(address: IpAddr) -> Effect {
+    Effect::Layer2(herald_l2::Input::Released {
+        interface: ETH0,
+        address,
+    })
+}
+
+fn set_neighbour(address: IpAddr) -> Effect {
+    Effect::SetNeighbour {
+        interface: ETH0,
+        address,
+        mac: MAC1,
+    }
+}
+
+fn remove_neighbour(address: IpAddr) -> Effect {
+    Effect::RemoveNeighbour {
+        interface: ETH0,
+        address,
+    }
+}
+
+fn entry(node: &str, mac: MacAddress, epoch: u64, since: i64) -> AnnouncedSegment {
+    AnnouncedSegment {
+        name: SEGMENT.into(),
+        node: node.into(),
+        interface: "eth0".into(),
+        mac,
+        epoch: Epoch(epoch),
+        since,
+        reason: "Planned".into(),
+    }
+}
+
+fn condition(
+    kind: ConditionKind,
+    holds: bool,
+    reason: &str,
+    message: &str,
+    since: i64,
+) -> Condition {
+    Condition {
+        kind,
+        holds,
+        reason: reason.into(),
+        message: message.to_owned(),
+        since,
+    }
+}
+
+fn status(epoch: u64, since: i64) -> VipStatus {
+    VipStatus {
+        segments: vec![entry("node1", MAC1, epoch, since)],
+        forwarding: Some(ForwardingState::NodePort),
+        forwarding_reason: None,
+        targets: Some(2),
+        conditions: vec![
+            condition(
+                ConditionKind::Announced,
+                true,
+                "Announced",
+                "announced by node1 on eth0",
+                since,
+            ),
+            condition(
+                ConditionKind::Conflict,
+                false,
+                "NoConflict",
+                "nobody else answers for the address",
+                since,
+            ),
+            condition(
+                ConditionKind::Forwarding,
+                true,
+                "Forwarding",
+                "spread over the NodePorts of 2 nodes",
+                since,
+            ),
+        ],
+    }
+}
+
+fn write(version: &str, status: VipStatus) -> Effect {
+    Effect::WriteVipStatus {
+        address: vip4(),
+        resource_version: version.into(),
+        status,
+    }
+}
+
+fn event(reason: EventReason, note: &str) -> Effect {
+    Effect::EmitEvent {
+        service: reference("web"),
+        reason,
+        note: note.to_owned(),
+    }
+}
+
+/// A speaker on node1 of two nodes, both in one segment.
+struct Story {
+    core: Core,
+    now: u64,
+    /// The last wish for the data plane.
+    desired: Option<(u64, Arc<Desired>)>,
+}
+
+impl Story {
+    fn new() -> Self {
+        let config = Config {
+            boot_id: "boot".into(),
+            wall_origin: EPOCH,
+            ..Config::new("node1".into())
+        };
+        Self {
+            core: Core::new(config),
+            now: 0,
+            desired: None,
+        }
+    }
+
+    /// Everything is known, sockets are open, and there is no address yet.
+    fn ready(mode: DataPlaneMode) -> Self {
+        let mut story = Self::new();
+        story.tell([
+            link(true),
+            address("192.0.2.11/24"),
+            address("fe80::1/64"),
+            node("node1", 11),
+            node("node2", 12),
+            speaker("node2", MAC2, 12, "other", 1),
+            data_plane(mode),
+        ]);
+        story.tell(Cache::ALL.map(Input::Synced));
+        story.tell([Input::PortOpened(ETH0)]);
+        story.applied();
+        story
+    }
+
+    /// The inputs, and what follows. Wishes for the data plane and our own object are not among
+    /// the effects: tests that concern them look at them.
+    fn tell(&mut self, inputs: impl IntoIterator<Item = Input>) -> Vec<Effect> {
+        for input in inputs {
+            self.core.handle(at(self.now), input);
+        }
+        self.decide()
+    }
+
+    fn decide(&mut self) -> Vec<Effect> {
+        let mut out = Vec::new();
+        self.core.on_deadline(at(self.now), &mut out);
+        let mut rest = Vec::new();
+        for effect in out {
+            match effect {
+                Effect::ApplyDataPlane {
+                    generation,
+                    desired,
+                    ..
+                } => self.desired = Some((generation, desired)),
+                Effect::WriteSpeaker { .. } => {}
+                other => rest.push(other),
+            }
+        }
+        rest
+    }
+
+    /// The data plane does what it was asked to.
+    fn applied(&mut self) -> Vec<Effect> {
+        let generation = self.desired.as_ref().map_or(0, |(generation, _)| *generation);
+        self.tell([Input::DataPlaneApplied {
+            generation,
+            outcome: Ok(()),
+        }])
+    }
+
+    fn desired_vip(&self, address: IpAddr) -> Option<&DesiredVip> {
+        self.desired.as_ref()?.1.vips.get(&address)
+    }
+
+    /// `web` has its address, and node1 is planned to hold it.
+    fn announcing(mode: DataPlaneMode) -> Self {
+        let mut story = Self::ready(mode);
+        story.now = 1_000;
+        story.tell([
+            endpoints("web"),
+            applied(service("web", &[vip4()])),
+            vip(vip4(), 1, "node1"),
+        ]);
+        story.applied();
+        story.tell([Input::VipStatusWritten {
+            address: vip4(),
+            outcome: WriteOutcome::Done,
+        }]);
+        story.see_status("8", status(1, EPOCH + 1));
+        story
+    }
+
+    /// The watch delivers what was written.
+    fn see_status(&mut self, version: &str, status: VipStatus) -> Vec<Effect> {
+        let mut seen = observed(vip4(), 1, "node1", version);
+        seen.status = status;
+        self.tell([Input::VipApplied(seen)])
+    }
+}
+
+#[test]
+fn address_is_announced_once_the_data_plane_knows_it() {
+    let mut story = Story::ready(DataPlaneMode::Tcx);
+    story.now = 1_000;
+    assert_eq!(
+        story.tell([
+            endpoints("web"),
+            applied(service("web", &[vip4()])),
+            vip(vip4(), 1, "node1"),
+        ]),
+        [set_neighbour(vip4())],
+    );
+    let desired = story.desired_vip(vip4()).unwrap();
+    assert_eq!(desired.holders, BTreeMap::from([(ETH0, Holder::Me)]));
+    assert!(matches!(
+        desired.services[0].forwarding,
+        Forwarding::NodePort {
+            node_port: 30_080,
+            ..
+        }
+    ));
+    assert_eq!(
+        story.applied(),
+        [
+            held(vip4()),
+            event(
+                EventReason::Announced,
+                "node1 announces 192.0.2.10 on eth0 (02:00:00:00:00:01)"
+            ),
+            write("7", status(1, EPOCH + 1)),
+        ]
+    );
+}
+
+#[test]
+fn without_a_data_plane_kube_proxy_serves_what_is_announced_at_once() {
+    let mut story = Story::ready(DataPlaneMode::None);
+    let effects = story.tell([
+        endpoints("web"),
+        applied(service("web", &[vip4()])),
+        vip(vip4(), 1, "node1"),
+    ]);
+    assert_eq!(effects[0], held(vip4()));
+    let Effect::WriteVipStatus { status, .. } = &effects[2] else {
+        panic!("{effects:?}");
+    };
+    assert_eq!(status.forwarding, Some(ForwardingState::Off));
+    assert!(status.forwarding_reason.as_ref().unwrap().contains("not available"));
+}
+
+#[test]
+fn nothing_is_decided_before_every_cache_is_complete() {
+    for missing in Cache::ALL {
+        let mut story = Story::new();
+        let mut out = story.tell([
+            link(true),
+            address("192.0.2.11/24"),
+            data_plane(DataPlaneMode::None),
+            node("node1", 11),
+            applied(service("web", &[vip4()])),
+            vip(vip4(), 1, "node1"),
+        ]);
+        let caches = Cache::ALL.into_iter().filter(|cache| *cache != missing);
+        out.extend(story.tell(caches.map(Input::Synced)));
+        out.extend(story.tell([Input::PortOpened(ETH0)]));
+        let port = Effect::Layer2(herald_l2::Input::PortSet(herald_l2::Port {
+            index: ETH0,
+            mac: MAC1,
+            source: None,
+        }));
+        assert_eq!(out, [port], "without {missing:?}");
+    }
+}
+
+#[test]
+fn claim_without_the_service_it_names_is_not_announced() {
+    let another_life = Service {
+        uid: "another".into(),
+        ..service("web", &[vip4()])
+    };
+    for wrong in [another_life, service("web", &[]), service("other", &[vip4()])] {
+        let mut story = Story::ready(DataPlaneMode::Tcx);
+        assert_eq!(story.tell([applied(wrong), vip(vip4(), 1, "node1")]), []);
+        assert_eq!(story.desired_vip(vip4()), None);
+    }
+}
+
+#[test]
+fn phases_other_than_active_are_not_announced() {
+    for phase in [Phase::Probing, Phase::Resting { until: 5 }] {
+        let mut story = Story::ready(DataPlaneMode::Tcx);
+        let mut claimed = observed(vip4(), 1, "node1", "7");
+        claimed.vip.phase = phase;
+        let inputs = [applied(service("web", &[vip4()])), Input::VipApplied(claimed)];
+        assert_eq!(story.tell(inputs), []);
+    }
+}
+
+#[test]
+fn plan_for_an_earlier_life_of_the_node_is_not_followed() {
+    let mut story = Story::new();
+    story.tell([
+        link(true),
+        address("192.0.2.11/24"),
+        node("node1", 11),
+        speaker("node1", MAC1, 11, "an earlier boot", 1),
+        data_plane(DataPlaneMode::None),
+    ]);
+    story.tell(Cache::ALL.map(Input::Synced));
+    story.tell([Input::PortOpened(ETH0)]);
+    let inputs = [applied(service("web", &[vip4()])), vip(vip4(), 1, "node1")];
+    assert_eq!(story.tell(inputs), []);
+    assert_eq!(story.core.incarnations[SEGMENT], Incarnation(2));
+
+    let mut replanned = observed(vip4(), 2, "node1", "8");
+    replanned.vip.segments[0].candidates[0].incarnation = Incarnation(2);
+    let effects = story.tell([Input::VipApplied(replanned)]);
+    assert_eq!(effects[0], held(vip4()));
+}
+
+#[test]
+fn deleted_service_leaves_no_residue() {
+    let mut story = Story::announcing(DataPlaneMode::Tcx);
+    story.now = 9_000;
+    let effects = story.tell([Input::ServiceDeleted(ServiceKey::new("ns", "web"))]);
+    assert_eq!(effects[..2], [released(vip4()), remove_neighbour(vip4())]);
+    let Effect::WriteVipStatus { status, .. } = &effects[2] else {
+        panic!("{effects:?}");
+    };
+    assert_eq!(status.segments, []);
+    assert_eq!(status.forwarding, None);
+    assert!(!status.conditions[0].holds);
+    assert_eq!(effects.len(), 3);
+    assert_eq!(story.desired_vip(vip4()), None);
+    story.applied();
+    assert_eq!(story.tell([Input::VipDeleted(vip4())]), []);
+    assert!(story.core.overview().announced.is_empty());
+    assert!(story.core.vips.is_empty() && story.core.claims.is_empty());
+}
+
+#[test]
+fn address_given_back_is_withdrawn_before_its_claim_is_deleted() {
+    let mut story = Story::announcing(DataPlaneMode::Tcx);
+    let effects = story.tell([applied(service("web", &[]))]);
+    assert_eq!(effects[..2], [released(vip4()), remove_neighbour(vip4())]);
+}
+
+#[test]
+fn moved_plan_silences_the_old_holder_who_relays_to_the_new_one() {
+    let mut story = Story::announcing(DataPlaneMode::Tcx);
+    let mut moved = observed(vip4(), 2, "node2", "9");
+    moved.status = status(1, EPOCH + 1);
+    assert_eq!(
+        story.tell([Input::VipApplied(moved)]),
+        [released(vip4()), remove_neighbour(vip4())],
+        "the successor writes the status"
+    );
+    let peer = Holder::Peer {
+        address: "192.0.2.12".parse().unwrap(),
+    };
+    assert_eq!(
+        story.desired_vip(vip4()).unwrap().holders,
+        BTreeMap::from([(ETH0, peer)])
+    );
+}
+
+#[test]
+fn taking_over_from_another_node_is_told_as_a_move() {
+    let mut story = Story::ready(DataPlaneMode::Tcx);
+    let mut taken = observed(vip4(), 2, "node1", "9");
+    taken.status.segments = vec![entry("node2", MAC2, 1, EPOCH)];
+    story.tell([applied(service("web", &[vip4()])), Input::VipApplied(taken)]);
+    let effects = story.applied();
+    assert_eq!(effects[0], held(vip4()));
+    assert_eq!(
+        effects[1],
+        event(
+            EventReason::Moved,
+            "node1 announces 192.0.2.10 on eth0 (02:00:00:00:00:01), node2 did before"
+        )
+    );
+    let Effect::WriteVipStatus { status, .. } = &effects[2] else {
+        panic!("{effects:?}");
+    };
+    assert_eq!(status.segments, [entry("node1", MAC1, 2, EPOCH)]);
+}
+
+#[test]
+fn restarted_speaker_goes_on_without_a_word() {
+    let mut story = Story::ready(DataPlaneMode::Tcx);
+    story.now = 60_000;
+    let mut before = observed(vip4(), 1, "node1", "9");
+    before.status = status(1, EPOCH - 500);
+    story.tell([
+        endpoints("web"),
+        applied(service("web", &[vip4()])),
+        Input::VipApplied(before),
+    ]);
+    assert_eq!(story.applied(), [held(vip4())]);
+}
+
+#[test]
+fn status_is_left_alone_while_sockets_are_opened() {
+    let mut story = Story::new();
+    let mut before = observed(vip4(), 1, "node1", "9");
+    before.status = status(1, EPOCH - 500);
+    story.tell([
+        link(true),
+        address("192.0.2.11/24"),
+        node("node1", 11),
+        node("node2", 12),
+        data_plane(DataPlaneMode::Tcx),
+        endpoints("web"),
+        applied(service("web", &[vip4()])),
+        Input::VipApplied(before),
+    ]);
+    assert_eq!(story.tell(Cache::ALL.map(Input::Synced)), []);
+}
+
+#[test]
+fn higher_epoch_in_the_status_is_never_overwritten() {
+    let mut story = Story::ready(DataPlaneMode::None);
+    let mut newer = observed(vip4(), 1, "node1", "9");
+    newer.status.segments = vec![entry("node2", MAC2, 2, EPOCH)];
+    let effects = story.tell([applied(service("web", &[vip4()])), Input::VipApplied(newer)]);
+    assert!(
+        effects
+            .iter()
+            .all(|effect| !matches!(effect, Effect::WriteVipStatus { .. })),
+        "{effects:?}"
+    );
+}
+
+#[test]
+fn status_edited_by_hand_is_restored() {
+    let mut story = Story::announcing(DataPlaneMode::Tcx);
+    let mut edited = status(1, EPOCH + 1);
+    edited.segments[0].node = "nobody".into();
+    assert_eq!(
+        story.see_status("10", edited),
+        [write("10", status(1, EPOCH + 1))]
+    );
+}
+
+#[test]
+fn failed_write_is_tried_again_and_a_lost_race_with_the_new_version() {
+    let mut story = Story::announcing(DataPlaneMode::Tcx);
+    story.see_status("10", VipStatus::default());
+    let failed = |outcome| Input::VipStatusWritten {
+        address: vip4(),
+        outcome,
+    };
+    assert_eq!(story.tell([failed(WriteOutcome::Failed)]), []);
+    story.now += 499;
+    assert_eq!(story.decide(), []);
+    story.now += 1;
+    let again = story.decide();
+    assert!(matches!(&again[..], [Effect::WriteVipStatus { resource_version, .. }] if &**resource_version == "10"));
+    story.tell([failed(WriteOutcome::Outdated)]);
+    story.see_status("11", VipStatus::default());
+    story.now += 1_000;
+    let again = story.decide();
+    assert!(matches!(&again[..], [Effect::WriteVipStatus { resource_version, .. }] if &**resource_version == "11"));
+}
+
+#[test]
+fn lost_carrier_withdraws_and_returned_carrier_announces_anew() {
+    let mut story = Story::announcing(DataPlaneMode::Tcx);
+    let effects = story.tell([link(false)]);
+    assert_eq!(effects[..2], [released(vip4()), remove_neighbour(vip4())]);
+    story.applied();
+    let effects = story.tell([link(true)]);
+    assert_eq!(effects[0], set_neighbour(vip4()));
+    assert_eq!(story.applied()[0], held(vip4()));
+}
+
+#[test]
+fn removed_interface_takes_everything_with_it() {
+    let mut story = Story::announcing(DataPlaneMode::Tcx);
+    let effects = story.tell([Input::LinkRemoved(ETH0)]);
+    assert_eq!(
+        effects[..3],
+        [
+            released(vip4()),
+            remove_neighbour(vip4()),
+            Effect::Layer2(herald_l2::Input::PortRemoved(ETH0)),
+        ]
+    );
+}
+
+#[test]
+fn one_group_serves_all_addresses_that_end_alike() {
+    let mut story = Story::ready(DataPlaneMode::Tcx);
+    let twin: IpAddr = "2001:db8::1:0:10".parse().unwrap();
+    let mut web = service("web", &[vip6(), twin]);
+    web.forwarding = ForwardingMode::Off;
+    story.tell([
+        endpoints("web"),
+        applied(web.clone()),
+        vip(vip6(), 1, "node1"),
+        vip(twin, 1, "node1"),
+    ]);
+    let group = "ff02::1:ff00:10".parse().unwrap();
+    let effects = story.applied();
+    let about_groups = |effects: &[Effect]| -> Vec<Effect> {
+        effects
+            .iter()
+            .filter(|effect| {
+                matches!(effect, Effect::JoinGroup { .. } | Effect::LeaveGroup { .. })
+            })
+            .cloned()
+            .collect()
+    };
+    let join = Effect::JoinGroup {
+        interface: ETH0,
+        group,
+    };
+    assert_eq!(about_groups(&effects), [join]);
+    web.ingress = vec![twin];
+    assert_eq!(about_groups(&story.tell([applied(web.clone())])), []);
+    web.ingress.clear();
+    let leave = Effect::LeaveGroup {
+        interface: ETH0,
+        group,
+    };
+    assert_eq!(about_groups(&story.tell([applied(web)])), [leave]);
+}
+
+#[test]
+fn strangers_claim_is_a_conflict_and_a_peers_is_not() {
+    let mut story = Story::announcing(DataPlaneMode::Tcx);
+    let claim = |mac| Input::ForeignClaim {
+        interface: ETH0,
+        address: vip4(),
+        mac,
+    };
+    assert_eq!(story.tell([claim(MAC2)]), []);
+    let effects = story.tell([claim(STRANGER)]);
+    let [Effect::EmitEvent { reason, .. }, Effect::WriteVipStatus { status, .. }] = &effects[..]
+    else {
+        panic!("{effects:?}");
+    };
+    assert_eq!(*reason, EventReason::AddressConflict);
+    assert!(status.conditions[1].holds);
+    let written = Input::VipStatusWritten {
+        address: vip4(),
+        outcome: WriteOutcome::Done,
+    };
+    let conflicted = status.clone();
+    story.tell([written]);
+    assert_eq!(story.see_status("12", conflicted), []);
+    assert_eq!(story.tell([claim(STRANGER)]), [], "one Event for one conflict");
+    story.now += 60_001;
+    let effects = story.decide();
+    assert!(
+        matches!(&effects[..], [Effect::WriteVipStatus { status, .. }] if !status.conditions[1].holds),
+        "{effects:?}"
+    );
+}
+
+#[test]
+fn failing_data_plane_does_not_keep_an_address_silent() {
+    let mut story = Story::ready(DataPlaneMode::Tcx);
+    story.tell([
+        endpoints("web"),
+        applied(service("web", &[vip4()])),
+        vip(vip4(), 1, "node1"),
+    ]);
+    let generation = story.desired.as_ref().unwrap().0;
+    let effects = story.tell([Input::DataPlaneApplied {
+        generation,
+        outcome: Err("map is full".into()),
+    }]);
+    assert_eq!(effects[0], held(vip4()));
+    let Effect::WriteVipStatus { status, .. } = &effects[2] else {
+        panic!("{effects:?}");
+    };
+    let forwarding = &status.conditions[2];
+    assert_eq!((forwarding.holds, &*forwarding.reason), (false, "DataPlaneFailed"));
+    story.now += 2_000;
+    story.decide();
+    assert_eq!(story.desired.as_ref().unwrap().0, generation + 1, "tried again");
+}
+
+#[test]
+fn changes_during_an_apply_are_handed_over_together_after_it() {
+    let mut story = Story::ready(DataPlaneMode::Tcx);
+    story.tell([applied(service("web", &[vip4()])), vip(vip4(), 1, "node1")]);
+    let first = story.desired.clone().unwrap();
+    story.tell([endpoints("web")]);
+    story.tell([node("node3", 13)]);
+    assert_eq!(story.desired, Some(first.clone()), "one at a time");
+    assert_eq!(story.applied()[0], held(vip4()));
+    let second = story.desired.clone().unwrap();
+    assert_eq!(second.0, first.0 + 1);
+    assert_eq!(second.1.nodes.len(), 3);
+}
+
+#[test]
+fn entries_of_an_earlier_life_are_removed_unless_they_are_wanted() {
+    let mut story = Story::new();
+    let found = |address: &str, mac| Input::NeighbourFound {
+        interface: ETH0,
+        address: address.parse().unwrap(),
+        mac,
+    };
+    story.tell([
+        link(true),
+        address("192.0.2.11/24"),
+        node("node1", 11),
+        found("192.0.2.10", MAC1),
+        found("192.0.2.99", MAC1),
+        found("192.0.2.1", MAC2),
+        data_plane(DataPlaneMode::Tcx),
+        endpoints("web"),
+        applied(service("web", &[vip4()])),
+        vip(vip4(), 1, "node1"),
+    ]);
+    story.tell([Input::PortOpened(ETH0)]);
+    assert_eq!(
+        story.tell(Cache::ALL.map(Input::Synced)),
+        [
+            set_neighbour(vip4()),
+            remove_neighbour("192.0.2.99".parse().unwrap()),
+        ]
+    );
+}
+
+#[test]
+fn stopping_speaker_answers_until_others_have_taken_over() {
+    let mut story = Story::announcing(DataPlaneMode::Tcx);
+    assert_eq!(story.tell([Input::Stopping]), []);
+    assert!(!story.core.overview().waiting_for.is_empty(), "not ready");
+    let mut moved = observed(vip4(), 2, "node2", "9");
+    moved.status = status(1, EPOCH + 1);
+    assert_eq!(
+        story.tell([Input::VipApplied(moved)]),
+        [released(vip4()), remove_neighbour(vip4()), Effect::Exit]
+    );
+}
+
+#[test]
+fn stopping_speaker_does_not_wait_for_ever_and_leaves_forwarding_as_it_is() {
+    let mut story = Story::announcing(DataPlaneMode::Tcx);
+    let before = story.desired.clone();
+    assert_eq!(story.tell([Input::Stopping]), []);
+    story.now += 5_000;
+    assert_eq!(story.decide(), [released(vip4()), Effect::Exit]);
+    assert_eq!(story.desired, before);
+}
+
+#[test]
+fn own_object_is_written_once_everything_it_says_is_known() {
+    let mut story = Story::new();
+    let mut out = Vec::new();
+    for input in [
+        link(true),
+        address("192.0.2.11/24"),
+        node("node1", 11),
+        data_plane(DataPlaneMode::Tcx),
+        Input::Synced(Cache::Speakers),
+        Input::Synced(Cache::Nodes),
+        Input::Synced(Cache::Links),
+    ] {
+        story.core.handle(at(0), input);
+        story.core.on_deadline(at(0), &mut out);
+    }
+    let is_write = |effect: &Effect| matches!(effect, Effect::WriteSpeaker { .. });
+    assert!(!out.iter().any(is_write), "sockets are not open yet");
+    story.core.handle(at(0), Input::PortOpened(ETH0));
+    story.core.on_deadline(at(0), &mut out);
+    let Some(Effect::WriteSpeaker { create, report }) = out.into_iter().find(is_write) else {
+        panic!("not written");
+    };
+    assert!(create);
+    assert_eq!(report.segments.len(), 1);
+    assert_eq!(report.segments[0].incarnation, Incarnation(1));
+    assert_eq!(&*report.boot_id, "boot");
+    assert!(report.conditions[0].holds);
+}
+
+#[test]
+fn after_another_boot_the_life_on_a_segment_is_another() {
+    for (boot_id, expected) in [("boot", 4), ("another", 5)] {
+        let mut story = Story::new();
+        story.tell([
+            link(true),
+            address("192.0.2.11/24"),
+            node("node1", 11),
+            speaker("node1", MAC1, 11, boot_id, 4),
+        ]);
+        story.tell(Cache::ALL.map(Input::Synced));
+        assert_eq!(story.core.incarnations[SEGMENT], Incarnation(expected));
+    }
+}
+
+#[test]
+fn sockets_that_cannot_be_opened_are_tried_again() {
+    let mut story = Story::new();
+    story.tell([link(true), address("192.0.2.11/24")]);
+    story.tell(Cache::ALL.map(Input::Synced));
+    story.tell([Input::PortFailed {
+        interface: ETH0,
+        reason: "operation not permitted".into(),
+    }]);
+    assert!(story.core.overview().waiting_for.iter().any(|what| what.contains("not permitted")));
+    story.now += 2_000;
+    let port = herald_l2::Port {
+        index: ETH0,
+        mac: MAC1,
+        source: None,
+    };
+    assert_eq!(
+        story.decide(),
+        [Effect::Layer2(herald_l2::Input::PortSet(port))]
+    );
+}

@@ -1,0 +1,128 @@
+//! `/livez`, `/readyz` and `/metrics`.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use herald_speaker_core::Overview;
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::CONTENT_TYPE;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpListener;
+use tracing::{debug, warn};
+
+use crate::forward;
+use crate::io::layer2;
+use crate::metrics::Page;
+
+/// A client that does not finish its request by then is cut off.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What the pages are made of.
+pub(crate) struct Admin {
+    pub(crate) node: String,
+    pub(crate) overview: Arc<ArcSwap<Overview>>,
+    pub(crate) layer2: Arc<layer2::Handle>,
+    pub(crate) data_plane: forward::Handle,
+}
+
+/// Binds the address, so that a port that is taken ends the program at once.
+pub(crate) async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    TcpListener::bind(address).await
+}
+
+/// Serves for ever.
+pub(crate) async fn serve(listener: TcpListener, admin: Arc<Admin>) {
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _client)) => stream,
+            Err(error) => {
+                warn!(%error, "cannot accept a connection to the admin port");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let admin = Arc::clone(&admin);
+        tokio::spawn(async move {
+            let service = service_fn(move |request| {
+                let admin = Arc::clone(&admin);
+                async move { Ok::<_, Infallible>(admin.answer(&request).await) }
+            });
+            let served = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEADER_TIMEOUT)
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
+            if let Err(error) = served {
+                debug!(%error, "a connection to the admin port broke");
+            }
+        });
+    }
+}
+
+impl Admin {
+    async fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+        if request.method() != Method::GET && request.method() != Method::HEAD {
+            return text(StatusCode::METHOD_NOT_ALLOWED, "only GET is allowed\n".into());
+        }
+        match request.uri().path() {
+            "/livez" => text(StatusCode::OK, "ok\n".into()),
+            "/readyz" => self.ready(),
+            "/metrics" => self.metrics().await,
+            _other => text(
+                StatusCode::NOT_FOUND,
+                "there are /livez, /readyz and /metrics\n".into(),
+            ),
+        }
+    }
+
+    fn ready(&self) -> Response<Full<Bytes>> {
+        let overview = self.overview.load();
+        if overview.waiting_for.is_empty() {
+            return text(StatusCode::OK, "ok\n".into());
+        }
+        let mut page = String::from("waiting for:\n");
+        for item in &overview.waiting_for {
+            page.push_str("- ");
+            page.push_str(item);
+            page.push('\n');
+        }
+        text(StatusCode::SERVICE_UNAVAILABLE, page)
+    }
+
+    async fn metrics(&self) -> Response<Full<Bytes>> {
+        let overview = self.overview.load_full();
+        let (layer2, counted) = tokio::join!(self.layer2.counts(), self.data_plane.counted());
+        let page = Page {
+            node: &self.node,
+            overview: &overview,
+            layer2: &layer2,
+            data_plane: counted.as_ref(),
+        };
+        match page.render() {
+            Ok(page) => {
+                let mut response = text(StatusCode::OK, page);
+                response.headers_mut().insert(
+                    CONTENT_TYPE,
+                    hyper::header::HeaderValue::from_static(
+                        "application/openmetrics-text; version=1.0.0; charset=utf-8",
+                    ),
+                );
+                response
+            }
+            Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+        }
+    }
+}
+
+fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    response
+}

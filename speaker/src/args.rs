@@ -1,0 +1,153 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Parser, ValueEnum};
+use herald_config::ServiceFlags;
+
+use crate::io::bpf;
+
+/// Announces the addresses of LoadBalancer Services on this node's networks and forwards their
+/// traffic.
+///
+/// Runs on every node, in the host's network, as part of Herald's DaemonSet. It reads VirtualIP
+/// objects, which Herald's controller writes, answers ARP and neighbour solicitations for those
+/// this node holds, and forwards packets for all of them by an eBPF program. It needs the
+/// capabilities NET_ADMIN, NET_RAW, BPF and PERFMON, SYS_NICE for prompt answers under load, and
+/// /sys/fs/bpf of the host. Each flag can be given as an environment variable too.
+///
+/// To see what it does: `kubectl get vip`, `kubectl get speakers`, and /metrics, /readyz and /livez
+/// on its admin address.
+///
+/// SIGTERM: it is no longer ready, goes on answering until other nodes have taken its addresses
+/// over, five seconds at most, and ends. The eBPF programs stay and go on forwarding.
+///
+/// Exit code: 0 after SIGTERM or SIGINT, 1 if it cannot start, 2 for a wrong command line.
+#[derive(Debug, Parser)]
+#[command(name = "herald-speaker", version, verbatim_doc_comment)]
+pub(crate) struct Args {
+    /// The name of the Kubernetes Node this runs on (in a Pod: spec.nodeName).
+    #[arg(long, env = "NODE_NAME", value_name = "NAME")]
+    pub(crate) node_name: String,
+
+    /// Announce nothing on interfaces with this name; `*` stands for any characters, `?` for one.
+    /// May be repeated. Giving it replaces the default list, which names the interfaces that
+    /// container runtimes and CNI plugins make.
+    #[arg(
+        long,
+        env = "HERALD_EXCLUDE_INTERFACE",
+        value_name = "GLOB",
+        value_delimiter = ',',
+        default_values = [
+            "lo", "docker*", "cbr*", "dummy*", "virbr*", "lxcbr*", "veth*", "cali*", "tunl*",
+            "flannel*", "kube-ipvs*", "cni*", "nodelocaldns", "lxc*", "vxlan*",
+        ]
+    )]
+    pub(crate) exclude_interface: Vec<String>,
+
+    /// Where to serve /livez, /readyz and /metrics.
+    #[arg(
+        long,
+        env = "HERALD_ADMIN_ADDRESS",
+        value_name = "IP:PORT",
+        default_value = "[::]:7471"
+    )]
+    pub(crate) admin_address: SocketAddr,
+
+    /// How many frames a second announce addresses on one interface, once a first burst of 2,000
+    /// is spent. Switches with dynamic ARP inspection shut a port down that exceeds their limit,
+    /// often 15 a second: lower it there.
+    #[arg(
+        long,
+        env = "HERALD_ANNOUNCE_RATE",
+        value_name = "FRAMES",
+        default_value_t = 100,
+        value_parser = clap::value_parser!(u32).range(1..=100_000)
+    )]
+    pub(crate) announce_rate: u32,
+
+    /// How many frames may announce addresses at once, before the rate counts.
+    #[arg(
+        long,
+        env = "HERALD_ANNOUNCE_BURST",
+        value_name = "FRAMES",
+        default_value_t = 2_000,
+        value_parser = clap::value_parser!(u32).range(2..=100_000)
+    )]
+    pub(crate) announce_burst: u32,
+
+    /// A folder in a mounted BPF file system, where programs and maps outlast this process.
+    #[arg(
+        long,
+        env = "HERALD_BPF_PINS",
+        value_name = "FOLDER",
+        default_value = bpf::DEFAULT_PIN_ROOT
+    )]
+    pub(crate) bpf_pins: PathBuf,
+
+    /// How many flows the forwarding to NodePorts remembers; each takes about 300 bytes of kernel
+    /// memory. Takes effect when the maps are made anew.
+    #[arg(
+        long,
+        env = "HERALD_FLOWS",
+        value_name = "NUMBER",
+        default_value_t = bpf::DEFAULT_FLOWS,
+        value_parser = clap::value_parser!(u32).range(1_024..=16_777_216)
+    )]
+    pub(crate) flows: u32,
+
+    /// The form of log lines.
+    #[arg(long, env = "HERALD_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
+    pub(crate) log_format: LogFormat,
+
+    /// What is logged: error, warn, info, debug or trace, also for single parts, such as
+    /// `info,herald_speaker::io::layer2=trace`.
+    #[arg(long, env = "HERALD_LOG", value_name = "FILTER", default_value = "info")]
+    pub(crate) log_level: String,
+
+    /// Which Services and Nodes are ours.
+    #[command(flatten)]
+    pub(crate) services: ServiceFlags,
+}
+
+/// The form of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn node_name_is_all_that_must_be_given() {
+        let args = Args::try_parse_from(["herald-speaker", "--node-name", "node1"]).unwrap();
+        assert_eq!(args.exclude_interface.len(), 15);
+        assert_eq!(args.services, ServiceFlags::default());
+        assert_eq!(args.admin_address.port(), 7471);
+    }
+
+    #[test]
+    fn given_exclusions_replace_the_default_ones() {
+        let args = Args::try_parse_from([
+            "herald-speaker",
+            "--node-name=node1",
+            "--exclude-interface=wg*",
+            "--exclude-interface=lo",
+        ])
+        .unwrap();
+        assert_eq!(args.exclude_interface, ["wg*", "lo"]);
+    }
+}

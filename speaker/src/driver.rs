@@ -1,0 +1,201 @@
+//! The loop around the core.
+
+use std::error::Error;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use herald_model::{IfIndex, MacAddress};
+use herald_speaker_core::{Core, Effect, Input, Overview};
+use std::net::IpAddr;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tracing::{debug, info, warn};
+
+use crate::clock::Clock;
+use crate::forward;
+use crate::io::groups::Groups;
+use crate::io::layer2;
+use crate::io::netlink::Neighbours;
+use crate::write::Writer;
+
+/// Inputs taken in before a decision, so that a flood of them delays it no further.
+const BATCH: usize = 4_096;
+
+/// The core and everything that carries its effects out.
+pub(crate) struct Driver {
+    pub(crate) core: Core,
+    pub(crate) clock: Clock,
+    pub(crate) inputs: UnboundedReceiver<Input>,
+    pub(crate) layer2: Arc<layer2::Handle>,
+    pub(crate) data_plane: forward::Handle,
+    pub(crate) groups: Groups,
+    pub(crate) neighbours: UnboundedSender<NeighbourChange>,
+    pub(crate) writer: Writer,
+    pub(crate) overview: Arc<ArcSwap<Overview>>,
+}
+
+impl Driver {
+    /// Runs until the core says that it is over.
+    pub(crate) async fn run(mut self) {
+        let mut out = Vec::new();
+        loop {
+            let deadline = self.core.next_deadline();
+            let wait = async {
+                match deadline {
+                    Some(deadline) => tokio::time::sleep(self.clock.until(deadline)).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                input = self.inputs.recv() => match input {
+                    Some(input) => self.take(input),
+                    None => return,
+                },
+                () = wait => {}
+            }
+            for _ in 1..BATCH {
+                match self.inputs.try_recv() {
+                    Ok(input) => self.take(input),
+                    Err(_empty) => break,
+                }
+            }
+            let now = self.clock.now();
+            self.core.on_deadline(now, &mut out);
+            let mut is_over = false;
+            for effect in out.drain(..) {
+                is_over |= effect == Effect::Exit;
+                carry_out(
+                    effect,
+                    &self.layer2,
+                    &self.data_plane,
+                    &mut self.groups,
+                    &self.neighbours,
+                    &self.writer,
+                );
+            }
+            let overview = self.core.overview();
+            if **self.overview.load() != overview {
+                if overview.waiting_for != self.overview.load().waiting_for {
+                    log_readiness(&overview);
+                }
+                self.overview.store(Arc::new(overview));
+            }
+            if is_over {
+                return;
+            }
+        }
+    }
+
+    fn take(&mut self, input: Input) {
+        self.core.handle(self.clock.now(), input);
+    }
+}
+
+fn log_readiness(overview: &Overview) {
+    if overview.waiting_for.is_empty() {
+        info!("ready");
+    } else {
+        info!(waiting_for = overview.waiting_for.join(", "), "not ready");
+    }
+}
+
+fn carry_out(
+    effect: Effect,
+    layer2: &layer2::Handle,
+    data_plane: &forward::Handle,
+    groups: &mut Groups,
+    neighbours: &UnboundedSender<NeighbourChange>,
+    writer: &Writer,
+) {
+    match effect {
+        Effect::Layer2(input) => {
+            match input {
+                herald_l2::Input::Held { interface, address } => {
+                    info!(vip = %address, iface = %interface, "announcing");
+                }
+                herald_l2::Input::Released { interface, address } => {
+                    info!(vip = %address, iface = %interface, "no longer announcing");
+                }
+                _about_ports => debug!(?input, "layer 2"),
+            }
+            layer2.tell(input);
+        }
+        Effect::JoinGroup { interface, group } => {
+            if let Err(error) = groups.join(interface, group) {
+                warn!(%interface, %group, %error, "cannot join a group: solicitations may not arrive");
+            }
+        }
+        Effect::LeaveGroup { interface, group } => {
+            if let Err(error) = groups.leave(interface, group) {
+                warn!(%interface, %group, %error, "cannot leave a group");
+            }
+        }
+        Effect::SetNeighbour {
+            interface,
+            address,
+            mac,
+        } => change_neighbour(neighbours, (interface, address, Some(mac))),
+        Effect::RemoveNeighbour { interface, address } => {
+            change_neighbour(neighbours, (interface, address, None));
+        }
+        Effect::ApplyDataPlane {
+            generation,
+            desired,
+            names,
+        } => data_plane.apply(generation, desired, names),
+        Effect::WriteSpeaker { create, report } => writer.speaker(create, report),
+        Effect::WriteVipStatus {
+            address,
+            resource_version,
+            status,
+        } => writer.vip_status(address, resource_version, status),
+        Effect::EmitEvent {
+            service,
+            reason,
+            note,
+        } => {
+            info!(service = %service.key, ?reason, "{note}");
+            writer.event(&service, reason, note);
+        }
+        Effect::Exit => {}
+    }
+}
+
+/// A neighbour entry to have (with its MAC address) or not to have.
+pub(crate) type NeighbourChange = (IfIndex, IpAddr, Option<MacAddress>);
+
+fn change_neighbour(neighbours: &UnboundedSender<NeighbourChange>, change: NeighbourChange) {
+    if neighbours.send(change).is_err() {
+        warn!("the task that writes neighbour entries is gone");
+    }
+}
+
+/// Starts the task that writes neighbour entries, in the order it is told.
+pub(crate) fn write_neighbours(
+    netlink: Neighbours,
+    inputs: UnboundedSender<Input>,
+) -> UnboundedSender<NeighbourChange> {
+    let (sender, mut changes) = unbounded_channel::<NeighbourChange>();
+    tokio::spawn(async move {
+        while let Some((interface, address, mac)) = changes.recv().await {
+            let changed = match mac {
+                Some(mac) => netlink.set(interface, address, mac).await,
+                None => netlink.remove(interface, address).await,
+            };
+            let Err(error) = changed else {
+                debug!(%interface, %address, ?mac, "changed a neighbour entry");
+                continue;
+            };
+            warn!(
+                %interface, %address, ?mac,
+                error = &error as &dyn Error,
+                "cannot change a neighbour entry"
+            );
+            let failed = Input::NeighbourFailed { interface, address };
+            if mac.is_some() && inputs.send(failed).is_err() {
+                return;
+            }
+        }
+    });
+    sender
+}

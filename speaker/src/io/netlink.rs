@@ -1,0 +1,311 @@
+//! The kernel's interfaces, addresses and neighbours, by netlink.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use futures::{StreamExt as _, TryStreamExt as _};
+use herald_model::{IfIndex, InterfaceName, MacAddress};
+use herald_speaker_core::{Cache, Input, Link};
+use ipnet::IpNet;
+use rtnetlink::packet_core::NetlinkPayload;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage};
+use rtnetlink::packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
+};
+use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
+use rtnetlink::{Handle, MulticastGroup, new_connection, new_multicast_connection};
+use tokio::sync::mpsc::UnboundedSender;
+use tracing::{debug, warn};
+
+/// Between two attempts to follow the kernel.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Why the kernel could not be asked.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NetlinkError {
+    /// No socket.
+    #[error("cannot open a netlink socket")]
+    Open(#[source] std::io::Error),
+    /// A request was refused.
+    #[error("the kernel refused a netlink request")]
+    Request(#[from] rtnetlink::Error),
+    /// Events were lost, or the socket was closed.
+    #[error("netlink events were lost")]
+    Lost,
+}
+
+/// Follows interfaces and addresses for ever. Lost events lead to a new look at everything.
+pub(crate) async fn follow(inputs: UnboundedSender<Input>) {
+    let mut known = Known::default();
+    loop {
+        let error = match follow_once(&mut known, &inputs).await {
+            Ok(()) => return,
+            Err(error) => error,
+        };
+        warn!(error = &error as &dyn std::error::Error, "looking at all interfaces anew");
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+/// What the core was told of.
+#[derive(Debug, Default)]
+struct Known {
+    links: BTreeSet<IfIndex>,
+    addresses: BTreeSet<(IfIndex, IpNet)>,
+    synced: bool,
+}
+
+/// Returns when nobody listens any more.
+async fn follow_once(
+    known: &mut Known,
+    inputs: &UnboundedSender<Input>,
+) -> Result<(), NetlinkError> {
+    // The subscription comes first: what changes while the lists are read is seen twice.
+    let groups = [
+        MulticastGroup::Link,
+        MulticastGroup::Ipv4Ifaddr,
+        MulticastGroup::Ipv6Ifaddr,
+    ];
+    let (connection, handle, mut events) =
+        new_multicast_connection(&groups).map_err(NetlinkError::Open)?;
+    let _connection = AbortOnDrop(tokio::spawn(connection));
+    list(known, &handle, inputs).await?;
+    while let Some((message, _)) = events.next().await {
+        let message = match message.payload {
+            NetlinkPayload::InnerMessage(message) => message,
+            NetlinkPayload::Overrun(_) => return Err(NetlinkError::Lost),
+            _other => continue,
+        };
+        let Some(input) = input(message) else {
+            continue;
+        };
+        known.note(&input);
+        if inputs.send(input).is_err() {
+            return Ok(());
+        }
+    }
+    Err(NetlinkError::Lost)
+}
+
+/// Tells everything there is, and what is gone since the last time.
+async fn list(
+    known: &mut Known,
+    handle: &Handle,
+    inputs: &UnboundedSender<Input>,
+) -> Result<(), NetlinkError> {
+    let mut now = Known::default();
+    let mut found = Vec::new();
+    let mut links = handle.link().get().execute();
+    while let Some(link) = links.try_next().await? {
+        found.extend(input(RouteNetlinkMessage::NewLink(link)));
+    }
+    let mut addresses = handle.address().get().execute();
+    while let Some(address) = addresses.try_next().await? {
+        found.extend(input(RouteNetlinkMessage::NewAddress(address)));
+    }
+    if !known.synced {
+        let mut neighbours = handle.neighbours().get().execute();
+        while let Some(neighbour) = neighbours.try_next().await? {
+            found.extend(neighbour_found(&neighbour));
+        }
+    }
+    for input in &found {
+        now.note(input);
+    }
+    for index in known.links.difference(&now.links) {
+        found.push(Input::LinkRemoved(*index));
+    }
+    for (interface, address) in known.addresses.difference(&now.addresses) {
+        found.push(Input::AddressRemoved {
+            interface: *interface,
+            address: *address,
+        });
+    }
+    if !known.synced {
+        found.push(Input::Synced(Cache::Links));
+    }
+    now.synced = true;
+    *known = now;
+    for input in found {
+        if inputs.send(input).is_err() {
+            debug!("nobody listens to netlink any more");
+        }
+    }
+    Ok(())
+}
+
+impl Known {
+    fn note(&mut self, input: &Input) {
+        match input {
+            Input::LinkApplied(link) => {
+                self.links.insert(link.index);
+            }
+            Input::LinkRemoved(index) => {
+                self.links.remove(index);
+                self.addresses.retain(|(interface, _)| interface != index);
+            }
+            Input::AddressAdded { interface, address } => {
+                self.addresses.insert((*interface, *address));
+            }
+            Input::AddressRemoved { interface, address } => {
+                self.addresses.remove(&(*interface, *address));
+            }
+            _not_from_here => {}
+        }
+    }
+}
+
+fn input(message: RouteNetlinkMessage) -> Option<Input> {
+    match message {
+        RouteNetlinkMessage::NewLink(link) => link_applied(&link).map(Input::LinkApplied),
+        RouteNetlinkMessage::DelLink(link) => {
+            Some(Input::LinkRemoved(IfIndex(link.header.index)))
+        }
+        RouteNetlinkMessage::NewAddress(message) => {
+            address(&message).map(|(interface, address)| Input::AddressAdded {
+                interface,
+                address,
+            })
+        }
+        RouteNetlinkMessage::DelAddress(message) => {
+            address(&message).map(|(interface, address)| Input::AddressRemoved {
+                interface,
+                address,
+            })
+        }
+        _other => None,
+    }
+}
+
+fn link_applied(message: &LinkMessage) -> Option<Link> {
+    // Messages of the bridge family speak of ports, not of interfaces.
+    if message.header.interface_family == AddressFamily::Bridge {
+        return None;
+    }
+    let name = message.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::IfName(name) => Some(InterfaceName::from(name.as_str())),
+        _other => None,
+    })?;
+    let mac = message.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::Address(bytes) => mac(bytes),
+        _other => None,
+    });
+    let flags = message.header.flags;
+    let up = flags.contains(LinkFlags::Up);
+    Some(Link {
+        index: IfIndex(message.header.index),
+        name,
+        mac: mac.filter(|_| message.header.link_layer_type == LinkLayerType::Ether),
+        carrier: up && flags.contains(LinkFlags::LowerUp),
+        up,
+    })
+}
+
+/// The address and its prefix length. `Local` is the own one where the interface has a peer.
+fn address(message: &AddressMessage) -> Option<(IfIndex, IpNet)> {
+    let mut found = None;
+    for attribute in &message.attributes {
+        match attribute {
+            AddressAttribute::Local(address) => {
+                found = Some(*address);
+                break;
+            }
+            AddressAttribute::Address(address) => found = Some(*address),
+            _other => {}
+        }
+    }
+    let prefix = IpNet::new(found?, message.header.prefix_len).ok()?;
+    Some((IfIndex(message.header.index), prefix))
+}
+
+fn neighbour_found(message: &NeighbourMessage) -> Option<Input> {
+    if message.header.state != NeighbourState::Permanent {
+        return None;
+    }
+    let (mut destination, mut link_layer) = (None, None);
+    for attribute in &message.attributes {
+        match attribute {
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => {
+                destination = Some(IpAddr::V4(*address));
+            }
+            NeighbourAttribute::Destination(NeighbourAddress::Inet6(address)) => {
+                destination = Some(IpAddr::V6(*address));
+            }
+            NeighbourAttribute::LinkLayerAddress(bytes) => link_layer = mac(bytes),
+            _other => {}
+        }
+    }
+    Some(Input::NeighbourFound {
+        interface: IfIndex(message.header.ifindex),
+        address: destination?,
+        mac: link_layer?,
+    })
+}
+
+fn mac(bytes: &[u8]) -> Option<MacAddress> {
+    bytes.try_into().ok().map(MacAddress)
+}
+
+/// Writes neighbour entries.
+#[derive(Clone, Debug)]
+pub(crate) struct Neighbours(Handle);
+
+impl Neighbours {
+    /// Opens a netlink socket of its own.
+    pub(crate) fn open() -> Result<Self, NetlinkError> {
+        let (connection, handle, _events) = new_connection().map_err(NetlinkError::Open)?;
+        drop(tokio::spawn(connection));
+        Ok(Self(handle))
+    }
+
+    /// Has a permanent entry.
+    pub(crate) async fn set(
+        &self,
+        interface: IfIndex,
+        address: IpAddr,
+        mac: MacAddress,
+    ) -> Result<(), NetlinkError> {
+        let neighbours = self.0.neighbours();
+        let request = neighbours
+            .add(interface.0, address)
+            .state(NeighbourState::Permanent)
+            .link_layer_address(&mac.0)
+            .replace();
+        Ok(request.execute().await?)
+    }
+
+    /// Has no entry. One that is not there is no error.
+    pub(crate) async fn remove(
+        &self,
+        interface: IfIndex,
+        address: IpAddr,
+    ) -> Result<(), NetlinkError> {
+        let neighbours = self.0.neighbours();
+        let message = {
+            let mut request = neighbours.add(interface.0, address);
+            request.message_mut().clone()
+        };
+        match neighbours.del(message).execute().await {
+            Err(rtnetlink::Error::NetlinkError(error))
+                if matches!(
+                    error.raw_code().saturating_abs(),
+                    libc::ENOENT | libc::ENODEV | libc::ENXIO
+                ) =>
+            {
+                Ok(())
+            }
+            result => Ok(result?),
+        }
+    }
+}
+
+/// Ends a task with its owner.
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}

@@ -1,0 +1,262 @@
+//! Watches of the API server, as inputs of the core.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::fmt::Debug;
+
+use futures::StreamExt as _;
+use herald_api as api;
+use herald_config::{Change, Relist, ServiceFlags, WatchEvent};
+use herald_model::{NodeName, ServiceKey, VirtualIp};
+use herald_speaker_core::{Cache, Input};
+use k8s_openapi::api::core::v1::{Node, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::runtime::WatchStreamExt as _;
+use kube::runtime::watcher::{self, Event};
+use kube::{Api, Client, Resource};
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::task::JoinSet;
+use tracing::{Instrument as _, debug, info, info_span, warn};
+
+use crate::convert;
+
+/// The API server ends a watch after this; a half-open connection is noticed soon after.
+const WATCH_SECONDS: u32 = 60;
+
+/// Starts all watches. They go on, whatever happens to the API server, until the set is dropped.
+pub(crate) fn start(
+    client: &Client,
+    flags: &ServiceFlags,
+    inputs: &UnboundedSender<Input>,
+) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    let send = |inputs: &UnboundedSender<Input>| {
+        let inputs = inputs.clone();
+        move |input| {
+            if inputs.send(input).is_err() {
+                debug!("nobody listens to watches any more");
+            }
+        }
+    };
+
+    let mut tell = send(inputs);
+    tasks.spawn(follow(
+        "virtualips",
+        Api::<api::VirtualIP>::all(client.clone()),
+        config(),
+        |object| object.metadata.name.clone().unwrap_or_default(),
+        move |change| vip_changed(change, &mut tell),
+    ));
+
+    let (mut tell, flags_of_services) = (send(inputs), flags.clone());
+    tasks.spawn(follow(
+        "services",
+        Api::<Service>::all(client.clone()),
+        // A Service that stops to be a LoadBalancer comes as a deletion.
+        config().fields("spec.type=LoadBalancer"),
+        herald_config::service_key,
+        move |change| service_changed(change, &flags_of_services, &mut tell),
+    ));
+
+    let mut tell = send(inputs);
+    let mut slices = Slices::default();
+    tasks.spawn(follow(
+        "endpointslices",
+        Api::<EndpointSlice>::all(client.clone()),
+        config().labels("kubernetes.io/service-name,!service.kubernetes.io/headless"),
+        |object| {
+            (
+                object.metadata.namespace.clone().unwrap_or_default(),
+                object.metadata.name.clone().unwrap_or_default(),
+            )
+        },
+        move |change| slices.changed(change, &mut tell),
+    ));
+
+    let (mut tell, ignore_exclude) = (send(inputs), flags.ignore_exclude_label);
+    tasks.spawn(follow(
+        "nodes",
+        Api::<Node>::all(client.clone()),
+        config(),
+        |object| NodeName::from(object.metadata.name.clone().unwrap_or_default()),
+        move |change| {
+            tell(match change {
+                Change::Applied(_, object) => Input::NodeApplied {
+                    node: herald_config::node(&object, ignore_exclude),
+                    segments: herald_config::segment_overrides(&object),
+                },
+                Change::Deleted(name) => Input::NodeDeleted(name),
+                Change::Synced => Input::Synced(Cache::Nodes),
+            });
+        },
+    ));
+
+    let mut tell = send(inputs);
+    tasks.spawn(follow(
+        "speakers",
+        Api::<api::Speaker>::all(client.clone()),
+        config(),
+        |object| NodeName::from(object.metadata.name.clone().unwrap_or_default()),
+        move |change| {
+            tell(match change {
+                Change::Applied(_, object) => {
+                    Input::SpeakerApplied(convert::observed_speaker(&object))
+                }
+                Change::Deleted(name) => Input::SpeakerDeleted(name),
+                Change::Synced => Input::Synced(Cache::Speakers),
+            });
+        },
+    ));
+    tasks
+}
+
+fn config() -> watcher::Config {
+    watcher::Config::default().timeout(WATCH_SECONDS)
+}
+
+/// Follows one kind of object for ever.
+async fn follow<K, Key>(
+    kind: &'static str,
+    objects: Api<K>,
+    config: watcher::Config,
+    key: impl Fn(&K) -> Key + Send,
+    mut changed: impl FnMut(Change<Key, K>) + Send,
+) where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+    Key: Ord + Clone + Send,
+{
+    let span = info_span!("watch", kind);
+    let work = async move {
+        let mut relist = Relist::default();
+        let mut changes = Vec::new();
+        let mut is_failing = false;
+        let mut events = watcher::watcher(objects, config).default_backoff().boxed();
+        while let Some(event) = events.next().await {
+            let event = match event {
+                Ok(event) => event,
+                Err(error) => {
+                    // One line when it begins; the retries are of no interest to anybody.
+                    if std::mem::replace(&mut is_failing, true) {
+                        debug!(error = &error as &dyn Error, "still not watching");
+                    } else {
+                        warn!(error = &error as &dyn Error, "the watch broke, trying again");
+                    }
+                    continue;
+                }
+            };
+            let is_healthy = !matches!(event, Event::Init);
+            if is_healthy && std::mem::take(&mut is_failing) {
+                info!("watching again");
+            }
+            let event = match event {
+                Event::Init => WatchEvent::Init,
+                Event::InitApply(object) => WatchEvent::InitApply(key(&object), object),
+                Event::InitDone => WatchEvent::InitDone,
+                Event::Apply(object) => WatchEvent::Apply(key(&object), object),
+                Event::Delete(object) => WatchEvent::Delete(key(&object)),
+            };
+            relist.handle(event, &mut changes);
+            changes.drain(..).for_each(&mut changed);
+        }
+    };
+    work.instrument(span).await;
+}
+
+fn vip_changed(change: Change<String, api::VirtualIP>, tell: &mut impl FnMut(Input)) {
+    match change {
+        Change::Applied(name, object) => match convert::observed_vip(&object) {
+            Ok(observed) => tell(Input::VipApplied(observed)),
+            // The last form that was understood stays in force.
+            Err(error) => warn!(
+                vip = name,
+                reason = error.kind(),
+                error = &error as &dyn Error,
+                "a VirtualIP cannot be understood"
+            ),
+        },
+        Change::Deleted(name) => {
+            if let Some(address) = VirtualIp::address_of_object(&name) {
+                tell(Input::VipDeleted(address));
+            }
+        }
+        Change::Synced => tell(Input::Synced(Cache::Vips)),
+    }
+}
+
+fn service_changed(
+    change: Change<ServiceKey, Service>,
+    flags: &ServiceFlags,
+    tell: &mut impl FnMut(Input),
+) {
+    tell(match change {
+        Change::Applied(key, object) => match herald_config::service(&object, flags) {
+            Some(service) => Input::ServiceApplied(Box::new(service)),
+            None => Input::ServiceDeleted(key),
+        },
+        Change::Deleted(key) => Input::ServiceDeleted(key),
+        Change::Synced => Input::Synced(Cache::Services),
+    });
+}
+
+/// The slices of each Service: a Service's endpoints are what all of them hold.
+#[derive(Default)]
+struct Slices {
+    services: BTreeMap<SliceKey, ServiceKey>,
+    slices: BTreeMap<ServiceKey, BTreeMap<SliceKey, EndpointSlice>>,
+}
+
+/// Namespace and name.
+type SliceKey = (String, String);
+
+impl Slices {
+    fn changed(
+        &mut self,
+        change: Change<SliceKey, EndpointSlice>,
+        tell: &mut impl FnMut(Input),
+    ) {
+        match change {
+            Change::Applied(key, mut object) => {
+                let service = herald_config::service_of_slice(&object);
+                if self.services.get(&key) != service.as_ref() {
+                    self.remove(&key, tell);
+                }
+                if let Some(service) = service {
+                    object.metadata = ObjectMeta::default();
+                    self.services.insert(key.clone(), service.clone());
+                    self.slices
+                        .entry(service.clone())
+                        .or_default()
+                        .insert(key, object);
+                    self.tell_of(&service, tell);
+                }
+            }
+            Change::Deleted(key) => self.remove(&key, tell),
+            Change::Synced => tell(Input::Synced(Cache::Endpoints)),
+        }
+    }
+
+    fn remove(&mut self, key: &SliceKey, tell: &mut impl FnMut(Input)) {
+        let Some(service) = self.services.remove(key) else {
+            return;
+        };
+        if let Some(slices) = self.slices.get_mut(&service) {
+            slices.remove(key);
+            if slices.is_empty() {
+                self.slices.remove(&service);
+            }
+        }
+        self.tell_of(&service, tell);
+    }
+
+    fn tell_of(&self, service: &ServiceKey, tell: &mut impl FnMut(Input)) {
+        tell(match self.slices.get(service) {
+            Some(slices) => Input::EndpointsApplied(herald_config::endpoints(
+                service.clone(),
+                slices.values(),
+            )),
+            None => Input::EndpointsDeleted(service.clone()),
+        });
+    }
+}

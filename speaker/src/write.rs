@@ -1,0 +1,172 @@
+//! Writes to the API server.
+
+use std::error::Error;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use herald_api::{self as api, events, managers};
+use herald_model::{NodeName, ServiceRef, VirtualIp};
+use herald_speaker_core::{EventReason, Input, SpeakerReport, VipStatus, WriteOutcome};
+use k8s_openapi::api::core::v1::{ObjectReference, Service};
+use kube::api::{Patch, PatchParams};
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::{Api, Client, Resource as _};
+use serde_json::json;
+use tokio::sync::Semaphore;
+use tokio::sync::mpsc::UnboundedSender;
+use tracing::{debug, warn};
+
+use crate::convert;
+
+/// Writes under way at a time: a takeover of a thousand addresses is not to flood the API server.
+const AT_ONCE: usize = 8;
+
+/// Writes statuses and Events; each in a task of its own, which reports what came of it.
+#[derive(Clone)]
+pub(crate) struct Writer {
+    client: Client,
+    node: NodeName,
+    recorder: Recorder,
+    permits: Arc<Semaphore>,
+    inputs: UnboundedSender<Input>,
+}
+
+impl Writer {
+    pub(crate) fn new(client: Client, node: NodeName, inputs: UnboundedSender<Input>) -> Self {
+        let reporter = Reporter {
+            controller: managers::SPEAKER.to_owned(),
+            instance: Some(node.to_string()),
+        };
+        Self {
+            recorder: Recorder::new(client.clone(), reporter),
+            client,
+            node,
+            permits: Arc::new(Semaphore::new(AT_ONCE)),
+            inputs,
+        }
+    }
+
+    /// Writes the status of a `VirtualIP`, provided it is still at this version.
+    pub(crate) fn vip_status(
+        &self,
+        address: IpAddr,
+        resource_version: Arc<str>,
+        status: VipStatus,
+    ) {
+        let writer = self.clone();
+        tokio::spawn(async move {
+            let _permit = writer.permits.acquire().await;
+            let name = VirtualIp::object_name(address);
+            let patch = json!({
+                "apiVersion": api::VirtualIP::api_version(&()),
+                "kind": api::VirtualIP::kind(&()),
+                "metadata": {"name": name, "resourceVersion": &*resource_version},
+                "status": convert::vip_status_object(&status),
+            });
+            let objects: Api<api::VirtualIP> = Api::all(writer.client.clone());
+            let written = objects
+                .patch_status(&name, &applied_by_us(), &Patch::Apply(patch))
+                .await;
+            let outcome = outcome("VirtualIP", &name, written.map(drop));
+            writer.report(Input::VipStatusWritten { address, outcome });
+        });
+    }
+
+    /// Writes our own `Speaker` object.
+    pub(crate) fn speaker(&self, create: bool, report: SpeakerReport) {
+        let writer = self.clone();
+        tokio::spawn(async move {
+            let name = writer.node.to_string();
+            let written = writer.write_speaker(create, &report).await;
+            let outcome = outcome("Speaker", &name, written);
+            writer.report(Input::SpeakerWritten(outcome));
+        });
+    }
+
+    async fn write_speaker(&self, create: bool, report: &SpeakerReport) -> kube::Result<()> {
+        let objects: Api<api::Speaker> = Api::all(self.client.clone());
+        let identity = json!({
+            "apiVersion": api::Speaker::api_version(&()),
+            "kind": api::Speaker::kind(&()),
+            "metadata": {"name": self.node.as_str()},
+        });
+        if create {
+            let mut object = identity.clone();
+            if let Some(fields) = object.as_object_mut() {
+                // Whether to retire is for people to say: the field is not ours.
+                fields.insert("spec".to_owned(), json!({}));
+            }
+            objects
+                .patch(self.node.as_str(), &applied_by_us(), &Patch::Apply(object))
+                .await?;
+        }
+        let mut object = identity;
+        if let Some(fields) = object.as_object_mut() {
+            let status = convert::speaker_status(report);
+            fields.insert("status".to_owned(), json!(status));
+        }
+        objects
+            .patch_status(self.node.as_str(), &applied_by_us(), &Patch::Apply(object))
+            .await?;
+        Ok(())
+    }
+
+    /// Tells people on a Service. An Event that is lost is lost: it is a courtesy.
+    pub(crate) fn event(&self, service: &ServiceRef, reason: EventReason, note: String) {
+        let (reason, type_) = match reason {
+            EventReason::Announced => (events::ANNOUNCED, EventType::Normal),
+            EventReason::Moved => (events::MOVED, EventType::Normal),
+            EventReason::AddressConflict => (events::ADDRESS_CONFLICT, EventType::Warning),
+        };
+        let event = Event {
+            type_,
+            reason: reason.to_owned(),
+            note: Some(note),
+            action: "Announce".to_owned(),
+            secondary: None,
+        };
+        let regarding = ObjectReference {
+            api_version: Some(Service::api_version(&()).into_owned()),
+            kind: Some(Service::kind(&()).into_owned()),
+            namespace: Some(service.key.namespace.to_string()),
+            name: Some(service.key.name.to_string()),
+            uid: Some(service.uid.to_string()),
+            ..ObjectReference::default()
+        };
+        let writer = self.clone();
+        tokio::spawn(async move {
+            let _permit = writer.permits.acquire().await;
+            if let Err(error) = writer.recorder.publish(&event, &regarding).await {
+                debug!(error = &error as &dyn Error, "an Event was lost");
+            }
+        });
+    }
+
+    fn report(&self, input: Input) {
+        if self.inputs.send(input).is_err() {
+            debug!("nobody listens to writes any more");
+        }
+    }
+}
+
+/// Forced: nobody else is to write a status, and what was edited by hand is restored.
+fn applied_by_us() -> PatchParams {
+    PatchParams::apply(managers::SPEAKER).force()
+}
+
+fn outcome(kind: &'static str, name: &str, written: kube::Result<()>) -> WriteOutcome {
+    match written {
+        Ok(()) => {
+            debug!(kind, name, "written");
+            WriteOutcome::Done
+        }
+        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {
+            debug!(kind, name, code = status.code, "it has changed meanwhile");
+            WriteOutcome::Outdated
+        }
+        Err(error) => {
+            warn!(kind, name, error = &error as &dyn Error, "cannot write, trying again");
+            WriteOutcome::Failed
+        }
+    }
+}
