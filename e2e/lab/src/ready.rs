@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::control_plane::PLACE as CONTROL_PLANE;
 use crate::error::{Error, Result};
 use crate::lab::Lab;
-use crate::layout::last_lines;
+use crate::layout::{last_lines, tail};
+use crate::state::Node;
 
 /// Asks `probe` until it gives something; then, or when `timeout` is over, it is done. `detail` says
 /// what is known about the cause.
@@ -144,6 +146,47 @@ impl Lab {
                 Err(error) => error.to_string(),
             }
         })
+    }
+
+    /// Waits until kube-proxy on every node says it is healthy: a node can be Ready before its rules
+    /// are there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotReady`] names the nodes where it isn't, with its last log lines.
+    pub fn wait_kube_proxy(&self, timeout: Duration) -> Result<()> {
+        let unhealthy = || -> Vec<Node> {
+            let nodes = self.nodes().into_iter();
+            nodes
+                .filter(|node| !self.kube_proxy_is_healthy(node))
+                .collect()
+        };
+        let probe = || {
+            self.check_interrupt()?;
+            Ok(unhealthy().is_empty().then_some(()))
+        };
+        wait("kube-proxy", timeout, probe, || {
+            let words = unhealthy().into_iter().map(|node| {
+                let log = self.layout.node_dir(&node.name).join("log/kube-proxy.log");
+                format!("{}: {}:\n{}\n", node.name, log.display(), tail(&log, 5))
+            });
+            words.collect::<Vec<_>>().concat()
+        })
+    }
+
+    fn kube_proxy_is_healthy(&self, node: &Node) -> bool {
+        let address = node.address.primary();
+        let host = if address.contains(':') {
+            format!("[{address}]")
+        } else {
+            address
+        };
+        let url = format!("http://{host}:10256/healthz");
+        self.exec(
+            CONTROL_PLANE,
+            ["curl", "-gsf", "--noproxy", "*", "--max-time", "2", &url],
+        )
+        .is_ok_and(|answer| answer.success())
     }
 
     /// Waits until every Deployment and `DaemonSet` of a namespace is up to date and available.

@@ -259,6 +259,7 @@ fn start(lab: &Lab, step: &mut impl FnMut(String)) -> Result<()> {
         control_plane.all().join(", ")
     ));
     lab.wait_nodes_ready(NODES_TIME)?;
+    lab.wait_kube_proxy(NODES_TIME)?;
     let nodes: Vec<_> = lab
         .nodes()
         .iter()
