@@ -194,17 +194,15 @@ fn a_node_that_returns_in_a_life_that_is_over_begins_a_new_one() {
 fn a_node_that_forgot_its_lives_learns_from_the_others() {
     let mut world = world(5, 5);
     let mut members = world.members(5);
-    // It lives on in life 8; then it loses its disk, and the API is away.
-    for member in &mut members {
-        member.incarnation = Incarnation(8);
-    }
+    members[2].incarnation = Incarnation(8);
     world.kill_speaker(2);
-    world.start(2, Incarnation(8), &members[2..3]);
+    world.start(2, Incarnation(8), &members);
     for node in 0..5 {
         world.tell(node, Input::MembersChanged(&members));
     }
     world.run(millis(1_000));
     world.records.clear();
+    // It loses its disk, and the API is away.
     let old = world.members(5);
     world.start(2, Incarnation(1), &old);
     world.run(millis(1_000));
@@ -221,9 +219,6 @@ fn the_larger_side_of_a_partition_declares_the_smaller_dead_and_never_the_revers
         let large: Vec<usize> = (0..100 - small).collect();
         assert_knows_exactly(&world, 100, &large);
         assert!(deaths(&world).iter().all(|(who, _)| large.contains(who)));
-        for node in 100 - small..100 {
-            assert!(!world.ring_of(node).has_quorum(), "node {node} of {small}");
-        }
         heal(&mut world);
         world.run(millis(4_000));
         let all: Vec<usize> = (0..100).collect();

@@ -121,10 +121,7 @@ impl<A: Authenticator> Ring<A> {
                 self.unmute(now, was_mute);
             }
             Input::KernelAnswered { address } => self.kernel_answered(now, address),
-            Input::WitnessAnswered => {
-                self.witness.answered = Some(now);
-                self.certify_all(now, out);
-            }
+            Input::WitnessAnswered => self.witness_answered(now, out),
             Input::CarrierChanged(carrier) => {
                 let was_mute = self.is_mute();
                 self.carrier = carrier;
@@ -219,7 +216,7 @@ impl<A: Authenticator> Ring<A> {
             self.votes.clear();
             for watch in &mut self.watches {
                 watch.shift(Duration::ZERO);
-                watch.heard = watch.heard.max(now);
+                watch.quiet_from = watch.quiet_from.max(now);
             }
         }
     }

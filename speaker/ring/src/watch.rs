@@ -22,8 +22,10 @@ pub(crate) struct Watch {
     pub(crate) id: NodeId,
     /// Its speaker is certified dead, and only its kernel is observed.
     pub(crate) kernel_only: bool,
-    /// Its last sign of life; later than now while it may still be starting.
+    /// Its last sign of life.
     pub(crate) heard: Instant,
+    /// From when its silence counts: mostly `heard`. Later than now while it may be starting.
+    pub(crate) quiet_from: Instant,
     /// When its kernel last answered.
     pub(crate) kernel: Option<Instant>,
     pub(crate) next_probe: Instant,
@@ -47,14 +49,15 @@ pub(crate) struct Ballot {
 }
 
 impl Watch {
-    pub(crate) fn new(index: Index, id: NodeId, kernel_only: bool, heard: Instant) -> Self {
+    pub(crate) fn new(index: Index, id: NodeId, kernel_only: bool, quiet_from: Instant) -> Self {
         Self {
             index,
             id,
             kernel_only,
-            heard,
+            heard: quiet_from,
+            quiet_from,
             kernel: None,
-            next_probe: heard,
+            next_probe: quiet_from,
             suspicion: None,
         }
     }
@@ -72,18 +75,21 @@ impl Watch {
     /// When its next heartbeat was due: who is heard after this is on our side of whatever
     /// came between us and it.
     pub(crate) fn silent_since(&self, profile: Profile) -> Instant {
-        self.heard + profile.heartbeat()
+        self.quiet_from + profile.heartbeat()
     }
 
     /// When there is something to do about it.
     pub(crate) fn deadline(&self, profile: Profile) -> Instant {
         match self.suspicion {
-            None if self.kernel_only => self.next_probe.min(self.heard + profile.suspect_after()),
-            None => self.heard + profile.suspect_after(),
+            None if self.kernel_only => self
+                .next_probe
+                .min(self.quiet_from + profile.suspect_after()),
+            None => self.quiet_from + profile.suspect_after(),
             Some(suspicion) => {
-                let vote = suspicion
-                    .ballot
-                    .map_or_else(|| self.heard + profile.vote_after(), |ballot| ballot.next);
+                let vote = suspicion.ballot.map_or_else(
+                    || self.quiet_from + profile.vote_after(),
+                    |ballot| ballot.next,
+                );
                 let poke = if self.kernel_only {
                     vote
                 } else {
@@ -94,9 +100,24 @@ impl Watch {
         }
     }
 
+    /// Notes a sign of life. Returns the suspicion that ends with it.
+    pub(crate) fn hear(&mut self, now: Instant) -> Option<Suspicion> {
+        self.heard = now;
+        self.quiet_from = now;
+        self.suspicion.take()
+    }
+
+    /// Begins the suspicion anew: what kept us from hearing may be over.
+    pub(crate) fn doubt(&mut self, now: Instant, profile: Profile) {
+        if self.ballot().is_some() {
+            self.suspicion = None;
+            self.quiet_from = self.quiet_from.max(now - profile.suspect_after());
+        }
+    }
+
     /// Forgives our own lateness: it had no chance to be heard.
     pub(crate) fn shift(&mut self, late: Duration) {
-        self.heard = self.heard + late;
+        self.quiet_from = self.quiet_from + late;
         self.next_probe = self.next_probe + late;
         self.kernel = self.kernel.map(|answered| answered + late);
         // What the stall began with is asked anew.

@@ -1,7 +1,6 @@
 //! Silence, suspicion, votes, certificates.
 
 use std::net::IpAddr;
-use std::time::Duration;
 
 use herald_model::{Incarnation, Instant};
 
@@ -20,8 +19,6 @@ const ASK_WITH_EVERY: u32 = 2;
 /// Pokes at the usual pace. They almost always suffice; what follows until the vote comes ten
 /// times as fast, because in a burst of loss only numbers help.
 const CALM_POKES: u32 = 2;
-/// A witness that answered longer ago does not count.
-const WITNESS_FRESH: Duration = Duration::from_millis(100);
 
 impl<A: Authenticator> Ring<A> {
     pub(super) fn tick_watches(&mut self, now: Instant, out: &mut Vec<Effect>) {
@@ -48,7 +45,7 @@ impl<A: Authenticator> Ring<A> {
 
     fn tick_watch(&mut self, now: Instant, mut watch: Watch, out: &mut Vec<Effect>) -> Watch {
         let profile = self.profile;
-        let silent = now.saturating_since(watch.heard);
+        let silent = now.saturating_since(watch.quiet_from);
         if watch.suspicion.is_none() && silent >= profile.suspect_after() {
             self.counters.suspicions += 1;
             // An old answer that comes only now proves nothing.
@@ -192,8 +189,7 @@ impl<A: Authenticator> Ring<A> {
         let Some(watch) = self.watches.get_mut(place) else {
             return;
         };
-        watch.heard = now;
-        let ended = watch.suspicion.take();
+        let ended = watch.hear(now);
         let watch = *watch;
         if ended.is_some_and(|suspicion| suspicion.ballot.is_some()) {
             self.tell_observers(now, &watch, false, out);
@@ -208,8 +204,7 @@ impl<A: Authenticator> Ring<A> {
             if watch.index == index {
                 watch.kernel = Some(now);
                 if watch.kernel_only {
-                    watch.heard = now;
-                    watch.suspicion = None;
+                    watch.hear(now);
                 }
             }
         }
@@ -267,9 +262,7 @@ impl<A: Authenticator> Ring<A> {
         let since = watch.silent_since(self.profile);
         let votes = self.count_votes(now, &watch, victim, since);
         let agreed = votes.voters.as_slice().len() >= votes.majority;
-        let witnessed = self.witness.answered.is_some_and(|answered| {
-            answered > since && now.saturating_since(answered) <= WITNESS_FRESH
-        });
+        let witnessed = self.is_witnessed(now);
         let most = self.most_heard_since(since);
         let half = witnessed && self.half_heard_since(since);
         let by_witness = !(agreed && (most || half));

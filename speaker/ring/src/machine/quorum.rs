@@ -14,7 +14,7 @@ use crate::peers::Index;
 const ASK_EVERY: Duration = Duration::from_millis(20);
 /// Pokes that may be lost before we say that somebody can't be reached.
 const TRIES: u32 = 3;
-/// In views up to this size, the witness is asked with the first vote.
+/// In views up to this size, the witness is asked from the suspicion on, else once too few are heard.
 const SMALL: u32 = 4;
 
 /// Who of the last view has been heard since a certain time.
@@ -28,6 +28,8 @@ pub(super) struct Poll {
     count: u32,
     pub(super) next: Option<Instant>,
     tries: u32,
+    /// Since when too few have been heard.
+    lacking: Option<Instant>,
     pub(super) said: Option<Said>,
 }
 
@@ -43,7 +45,8 @@ pub(super) struct Said {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Witness {
     pub(super) next: Option<Instant>,
-    pub(super) answered: Option<Instant>,
+    /// Since when it has been answering, and when it last did.
+    answered: Option<(Instant, Instant)>,
 }
 
 impl Poll {
@@ -56,6 +59,7 @@ impl Poll {
             count: 0,
             next: None,
             tries: 0,
+            lacking: None,
             said: None,
         }
     }
@@ -128,7 +132,57 @@ impl<A: Authenticator> Ring<A> {
             }
         }
         self.poll.next = Some(now);
+        if self.most_heard_since(since) {
+            self.poll.lacking = None;
+        } else {
+            self.poll.lacking.get_or_insert(now);
+        }
         self.tick_poll(now, out);
+    }
+
+    /// If most of the last view is heard again after a while, the votes from that while count no
+    /// more: those they are against may speak in the very next moment.
+    pub(super) fn regain(&mut self, now: Instant) {
+        if self.poll.lacking.is_none() || !self.most_heard_since(self.poll.since) {
+            return;
+        }
+        let lacked = self.poll.lacking.take();
+        if lacked.is_some_and(|since| now.saturating_since(since) > self.settling()) {
+            self.doubt_all(now);
+        }
+    }
+
+    /// The witness answered. If it had not before, the same holds.
+    pub(super) fn witness_answered(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        let fresh = self.profile.heartbeat() * 3;
+        let streak = self
+            .witness
+            .answered
+            .filter(|(_, last)| now.saturating_since(*last) <= fresh);
+        if streak.is_none() {
+            self.doubt_all(now);
+        }
+        self.witness.answered = Some((streak.map_or(now, |(first, _)| first), now));
+        self.certify_all(now, out);
+    }
+
+    /// Whether the witness answers, and has for long enough that a suspect would have as well.
+    pub(super) fn is_witnessed(&self, now: Instant) -> bool {
+        self.witness.answered.is_some_and(|(first, last)| {
+            now.saturating_since(last) <= self.profile.heartbeat() * 3
+                && now.saturating_since(first) >= self.settling()
+        })
+    }
+
+    /// The time in which a few pokes are answered.
+    fn settling(&self) -> Duration {
+        self.profile.poke_every() * 3
+    }
+
+    fn doubt_all(&mut self, now: Instant) {
+        for watch in &mut self.watches {
+            watch.doubt(now, self.profile);
+        }
     }
 
     pub(super) fn tick_poll(&mut self, now: Instant, out: &mut Vec<Effect>) {
@@ -164,9 +218,15 @@ impl<A: Authenticator> Ring<A> {
 
     /// Asks the witness while a vote stands that the others heard do not suffice for.
     pub(super) fn tick_witness(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        let small = self.peers.base() <= SMALL;
         let wanted = self.watches.iter().any(|watch| {
-            watch.ballot().is_some() && !self.most_heard_since(watch.silent_since(self.profile))
-        }) && (self.peers.base() <= SMALL || self.poll.tries > 1);
+            let stage = if small {
+                watch.suspicion.is_some()
+            } else {
+                watch.ballot().is_some() && self.poll.tries > 1
+            };
+            stage && !self.most_heard_since(watch.silent_since(self.profile))
+        });
         if !wanted {
             self.witness.next = None;
         } else if self.witness.next.is_none_or(|next| now >= next) {

@@ -62,7 +62,12 @@ impl<A: Authenticator> Ring<A> {
         let peer = self.peers.get_mut(sender);
         if incarnation < peer.incarnation || incarnation < peer.listed {
             self.counters.outdated += 1;
-            self.tell_later_life(now, sender, out);
+            if let Body::Poke(poke) = body {
+                // So that it can believe what we tell it.
+                self.answer(now, sender, poke, out);
+            } else {
+                self.tell_later_life(now, sender, out);
+            }
             return false;
         }
         if incarnation == peer.incarnation && peer.proved {
@@ -102,6 +107,7 @@ impl<A: Authenticator> Ring<A> {
             return;
         }
         self.heard(now, sender, out);
+        self.regain(now);
         let id = self.peers.get(sender).id;
         match body {
             Body::Heartbeat(heartbeat) => self.heartbeat_received(now, sender, heartbeat, out),
@@ -167,7 +173,7 @@ impl<A: Authenticator> Ring<A> {
             nonce: poke.nonce,
             origin: poke.origin,
             view: self.peers.view(),
-            incarnation: peer.incarnation,
+            incarnation: peer.incarnation.max(peer.listed),
             standing: peer.standing,
         };
         self.send(now, sender, Kind::Answer, &item, out);

@@ -3,6 +3,7 @@
 
 use herald_model::{Incarnation, Instant};
 
+use super::quorum::Witness;
 use super::{Ring, STALL};
 use crate::auth::Authenticator;
 use crate::codec::Standing;
@@ -47,7 +48,7 @@ impl<A: Authenticator> Ring<A> {
         }
         self.flood.shift(late);
         self.poll.shift(now, late);
-        self.witness.answered = None;
+        self.witness = Witness::default();
         if late >= self.profile.suspect_after() {
             out.push(Effect::Silenced { late });
             self.silence = Some(Silence {

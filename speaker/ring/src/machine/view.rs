@@ -288,8 +288,7 @@ impl<A: Authenticator> Ring<A> {
         // Only who is up and who is not makes a difference for who observes whom.
         self.rearrange |= standing != statement.standing;
         if let Some(watch) = self.watches.iter_mut().find(|watch| watch.index == index) {
-            watch.heard = now;
-            watch.suspicion = None;
+            watch.hear(now);
         }
         match Scope::of(statement.standing) {
             None => {
