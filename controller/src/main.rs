@@ -1,3 +1,63 @@
 //! Herald's controller: watches, decides, writes.
+//!
+//! All decisions are in `herald-controller-core`; here are the watches that feed it, the writes it
+//! asks for, the Lease, the admin port and the command line.
+//!
+//! What it does at the API server, which is what its roles must allow and no more:
+//!
+//! | kind | verbs | why |
+//! |---|---|---|
+//! | services, nodes, namespaces | list, watch | |
+//! | endpointslices.discovery.k8s.io | list, watch | nodes with endpoints, for `Local` with `off` |
+//! | ippools, l2advertisements, speakers, virtualips (heraldlb.io) | list, watch | |
+//! | virtualips | create, update, delete | the claims |
+//! | services/status | patch | address, conditions, and the annotation allocated-from with them |
+//! | ippools/status, l2advertisements/status | patch | counters, `Ready` |
+//! | events.events.k8s.io | create | in every namespace |
+//! | pods (own namespace) | list, watch | which speakers are ready |
+//! | leases.coordination.k8s.io (own namespace) | create; get, patch of herald-controller | |
 
-fn main() {}
+mod admin;
+mod args;
+mod kinds;
+mod lease;
+mod metrics;
+mod run;
+mod watch;
+mod write;
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use tracing_subscriber::EnvFilter;
+
+use args::{Args, LogFormat};
+
+/// Exit codes: 0 after a signal, 1 after a failure, 2 for a wrong command line.
+fn main() -> ExitCode {
+    let args = Args::parse();
+    match start(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error = format!("{error:#}"), "cannot go on");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(args: Args) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(&args.log_level).context("--log-level is not a filter")?;
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    match args.log_format {
+        LogFormat::Text => log.with_ansi(false).init(),
+        LogFormat::Json => log.json().init(),
+    }
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?
+        .block_on(run::run(args))
+}

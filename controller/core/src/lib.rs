@@ -1,1 +1,69 @@
-//! Index, allocator, placement and outbox of the controller; pure.
+//! The controller's decisions: which Service gets which address, and who is to announce it.
+//!
+//! [`Controller`] is fed with what the API server holds ([`Input`]) and says what is to be written
+//! ([`Effect`]). It knows no clock, socket, task or Kubernetes client. It decides only while it
+//! leads; on standby it keeps its picture of the API server warm and writes nothing.
+//!
+//! It never releases an address before the Service's status has stopped showing it, never shows an
+//! address before its claim (the `VirtualIP`) is certain, and never takes an address from a
+//! Service that may keep it: a restart changes nothing.
+//!
+//! Invariants, which `tests/sim.rs` checks against a small API server under failures, restarts and
+//! late writes of a deposed leader:
+//!
+//! - no two Services that may not share an address are ever in one claim on terms they disagree on;
+//! - a status shows an address only while the claim on it names that life of the Service;
+//! - whatever failed, when the failures end everything converges, and no further write is made.
+//!
+//! Decisions where the design is silent:
+//!
+//! - A new claim is `Active` at once. Phase `Probing` needs a speaker that probes; until there is
+//!   one nobody would end the phase, so [`Pool::conflict_probe`](herald_model::Pool) is not looked
+//!   at.
+//! - Among pools of one priority, those limited to some Services come before those open to all.
+//! - An address that turns out to be a node's own, or a subnet's first or last, is not taken back
+//!   from a Service that has it.
+//! - A `RequireDualStack` Service one of whose addresses was lost keeps the other, with the reason
+//!   in its condition, until both can be had.
+//!
+//! ```
+//! use herald_controller_core::{Controller, Input, Settings, testkit::{pool, svc}};
+//! use herald_model::Instant;
+//!
+//! let mut controller = Controller::new(Settings::default());
+//! let mut effects = Vec::new();
+//! let now = Instant::ORIGIN;
+//! for input in [
+//!     pool("public").range("192.0.2.0/24").applied(),
+//!     svc("ns/web").port(80).applied(),
+//!     Input::Synced,
+//!     Input::LeadershipGained,
+//! ] {
+//!     controller.handle(now, input, &mut effects);
+//! }
+//! assert!(format!("{effects:?}").contains("CreateVip"));
+//! ```
+
+#![deny(clippy::iter_over_hash_type, clippy::indexing_slicing)]
+
+mod allocator;
+mod controller;
+mod io;
+mod leader;
+mod observed;
+mod outbox;
+mod placement;
+mod snapshot;
+#[cfg(any(test, feature = "testkit"))]
+pub mod testkit;
+mod world;
+
+pub use allocator::{Allocator, Ask, Choice, Counts, Overlap, PerFamily, Refusal, Terms};
+pub use controller::{Controller, Settings};
+pub use io::{Effect, Event, Input, Regarding, ServiceStatus, Write, WriteId, WriteResult};
+pub use observed::{
+    Condition, Holding, Identity, ObservedAdvertisement, ObservedPool, ObservedService,
+    ObservedVip, PoolStatus, Slice, SpeakerPod, TextCounts, UserObject, Version,
+};
+pub use outbox::{Outbox, Urgency};
+pub use snapshot::{PoolSnapshot, Snapshot};

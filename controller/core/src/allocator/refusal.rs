@@ -1,0 +1,238 @@
+//! Why a Service cannot have an address, in a sentence from which one can act.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use herald_model::{Family, NamespaceName, PoolName, Scope, ServiceKey};
+
+/// Why a Service cannot have the addresses it should have.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Its families are not known yet.
+    #[error("the Service has no cluster address yet, so its address families are not known")]
+    NoClusterAddress,
+    /// Its request cannot be understood.
+    #[error("{message}")]
+    Invalid {
+        /// What is wrong with it.
+        message: Arc<str>,
+    },
+    /// It asks for addresses of other families than it has cluster addresses of.
+    #[error(
+        "the requested addresses {} are not one of each of the Service's families ({})",
+        List(addresses),
+        List(families)
+    )]
+    FamilyMismatch {
+        /// What it asks for.
+        addresses: Vec<IpAddr>,
+        /// What it has cluster addresses of.
+        families: Vec<Family>,
+    },
+    /// A requested address belongs to no pool.
+    #[error("address {address} is in no pool: add it to an IPPool or request another one")]
+    OutsidePools {
+        /// The address.
+        address: IpAddr,
+    },
+    /// The requested addresses are of two pools.
+    #[error(
+        "address {} is in pool {} but {} is in pool {}: both must be of one pool",
+        first.0, first.1, second.0, second.1
+    )]
+    TwoPools {
+        /// An address and its pool.
+        first: (IpAddr, PoolName),
+        /// Another address and its pool.
+        second: (IpAddr, PoolName),
+    },
+    /// A requested address is not in the requested pool.
+    #[error("address {address} is in pool {pool}, not in the requested pool {requested}")]
+    PoolMismatch {
+        /// The address.
+        address: IpAddr,
+        /// The pool it is in.
+        pool: PoolName,
+        /// The pool that was asked for.
+        requested: PoolName,
+    },
+    /// The requested pool does not exist.
+    #[error("pool {pool} does not exist")]
+    UnknownPool {
+        /// Its name.
+        pool: PoolName,
+    },
+    /// There is no pool at all.
+    #[error("there is no IPPool: create one")]
+    NoPool,
+    /// The pool does not allow the Service.
+    #[error(
+        "pool {pool} does not allow this Service: see its spec.allowed (namespace {namespace})"
+    )]
+    NotAllowed {
+        /// The pool.
+        pool: PoolName,
+        /// The Service's namespace.
+        namespace: NamespaceName,
+    },
+    /// The pool serves another scope.
+    #[error("pool {pool} is {} but the Service asks for an {} address", Scoped(*pool_scope), Scoped(*asked))]
+    WrongScope {
+        /// The pool.
+        pool: PoolName,
+        /// Its scope.
+        pool_scope: Scope,
+        /// What the Service asks for.
+        asked: Scope,
+    },
+    /// The requested address ends in .0 or .255 and its pool avoids those.
+    #[error("address {address} ends in .0 or .255 and pool {pool} has avoidBuggyIPs")]
+    Avoided {
+        /// The address.
+        address: IpAddr,
+        /// Its pool.
+        pool: PoolName,
+    },
+    /// The requested address is a node's, or a network's first or last.
+    #[error(
+        "address {address} is a node's own, or the network or broadcast address of a node's subnet"
+    )]
+    Reserved {
+        /// The address.
+        address: IpAddr,
+    },
+    /// Somebody else has the requested address.
+    #[error("{}", Taken { address: *address, holder: holder.as_ref() })]
+    Taken {
+        /// The address.
+        address: IpAddr,
+        /// Who has it; `None`: nobody, but it rests or is being given back.
+        holder: Option<ServiceKey>,
+    },
+    /// Every address of the family is given.
+    #[error("pool {pool} is full: {assigned} of {total} {family} addresses assigned")]
+    Exhausted {
+        /// The pool.
+        pool: PoolName,
+        /// The family.
+        family: Family,
+        /// How many are given.
+        assigned: u128,
+        /// How many there are.
+        total: u128,
+    },
+    /// The pool has nothing of the family.
+    #[error("pool {pool} has no {family} addresses")]
+    NoFamily {
+        /// The pool.
+        pool: PoolName,
+        /// The family.
+        family: Family,
+    },
+    /// The pool serves only Services that ask for it.
+    #[error("pool {pool} has autoAssign off: name it in annotation heraldlb.io/pool")]
+    OnlyOnRequest {
+        /// The pool.
+        pool: PoolName,
+    },
+    /// No pool will do, each for its own reason.
+    #[error("{}", Reasons(reasons))]
+    NoneFits {
+        /// One reason for each pool, in the order they were tried.
+        reasons: Vec<Refusal>,
+    },
+}
+
+impl Refusal {
+    /// The reason of the condition: one word of a closed set.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::NoClusterAddress => "NoClusterAddress",
+            Self::Invalid { .. }
+            | Self::FamilyMismatch { .. }
+            | Self::TwoPools { .. }
+            | Self::PoolMismatch { .. } => "InvalidRequest",
+            Self::OutsidePools { .. } => "OutsidePools",
+            Self::UnknownPool { .. } => "UnknownPool",
+            Self::NoPool => "NoPool",
+            Self::NotAllowed { .. } | Self::WrongScope { .. } | Self::OnlyOnRequest { .. } => {
+                "NotAllowed"
+            }
+            Self::Avoided { .. } => "AddressAvoided",
+            Self::Reserved { .. } => "AddressReserved",
+            Self::Taken { .. } => "AddressInUse",
+            Self::Exhausted { .. } => "PoolExhausted",
+            Self::NoFamily { .. } => "NoAddressOfFamily",
+            Self::NoneFits { reasons } => {
+                let kinds = || reasons.iter().map(Self::kind);
+                ["PoolExhausted", "NoAddressOfFamily"]
+                    .into_iter()
+                    .find(|kind| kinds().any(|other| other == *kind))
+                    .unwrap_or("NotAllowed")
+            }
+        }
+    }
+}
+
+struct List<'a, T>(&'a [T]);
+
+impl<T: fmt::Display> fmt::Display for List<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (position, item) in self.0.iter().enumerate() {
+            let separator = if position == 0 { "" } else { ", " };
+            write!(f, "{separator}{item}")?;
+        }
+        Ok(())
+    }
+}
+
+struct Scoped(Scope);
+
+impl fmt::Display for Scoped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            Scope::External => "external",
+            Scope::Internal => "internal",
+        })
+    }
+}
+
+struct Taken<'a> {
+    address: IpAddr,
+    holder: Option<&'a ServiceKey>,
+}
+
+impl fmt::Display for Taken<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { address, holder } = self;
+        match holder {
+            Some(holder) => write!(
+                f,
+                "address {address} is held by Service {holder}, with which this Service cannot share it"
+            ),
+            None => write!(
+                f,
+                "address {address} is resting or being given back: it will be tried again"
+            ),
+        }
+    }
+}
+
+/// The first reasons in full, the rest as a number: a condition's message is for people.
+struct Reasons<'a>(&'a [Refusal]);
+
+const REASONS_IN_FULL: usize = 4;
+
+impl fmt::Display for Reasons<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (position, reason) in self.0.iter().take(REASONS_IN_FULL).enumerate() {
+            let separator = if position == 0 { "" } else { "; " };
+            write!(f, "{separator}{reason}")?;
+        }
+        match self.0.len().saturating_sub(REASONS_IN_FULL) {
+            0 => Ok(()),
+            more => write!(f, "; and {more} pools more"),
+        }
+    }
+}

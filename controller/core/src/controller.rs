@@ -1,0 +1,342 @@
+//! The machine: keeps what it is told, and decides while it leads.
+
+use herald_model::{Instant, NodeName};
+
+use crate::io::{Effect, Input, WriteId, WriteResult};
+use crate::leader::Leader;
+use crate::observed::{ObservedAdvertisement, ObservedPool, ObservedVip, UserObject};
+use crate::snapshot::{PoolSnapshot, Snapshot};
+use crate::world::{Invalid, World};
+
+/// What the controller is started with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// How many writes may be under way.
+    pub writes_at_once: usize,
+    /// Seeds the spread of retries.
+    pub seed: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            writes_at_once: 32,
+            seed: 0,
+        }
+    }
+}
+
+/// See the crate's documentation.
+#[derive(Debug)]
+pub struct Controller {
+    settings: Settings,
+    world: World,
+    synced: bool,
+    elected: bool,
+    leader: Option<Box<Leader>>,
+    next_write: WriteId,
+    /// Seconds since 1970 at the origin of the monotonic clock.
+    origin: i64,
+}
+
+impl Controller {
+    /// A controller that has been told nothing.
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            world: World::default(),
+            synced: false,
+            elected: false,
+            leader: None,
+            next_write: WriteId(0),
+            origin: 0,
+        }
+    }
+
+    /// Takes an input and appends what is to be done.
+    pub fn handle(&mut self, now: Instant, input: Input, out: &mut Vec<Effect>) {
+        self.note(now, input);
+        self.settle(now, out);
+    }
+
+    /// When [`Self::on_deadline`] has something to do; `None`: not before the next input.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.leader
+            .as_ref()
+            .and_then(|leader| leader.next_deadline())
+    }
+
+    /// Does what is due; called early it does nothing.
+    pub fn on_deadline(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        self.settle(now, out);
+    }
+
+    /// Takes an input without deciding anything yet; [`Self::on_deadline`] decides. With many
+    /// inputs at hand, as after a start, it is better to decide once.
+    pub fn note(&mut self, now: Instant, input: Input) {
+        match input {
+            Input::WallClockSet { origin } => {
+                self.origin = origin;
+                if let Some(leader) = &mut self.leader {
+                    leader.set_origin(origin);
+                }
+            }
+            Input::Synced => self.synced = true,
+            Input::LeadershipGained => self.elected = true,
+            Input::LeadershipLost => {
+                self.elected = false;
+                if let Some(leader) = self.leader.take() {
+                    self.next_write = leader.next_write();
+                }
+            }
+            Input::WriteDone { id, result } => self.note_result(now, id, result),
+            input => self.note_object(now, input),
+        }
+        if self.synced && self.elected && self.leader.is_none() {
+            let leader = Leader::new(
+                now,
+                self.settings,
+                self.next_write,
+                self.origin,
+                &self.world,
+            );
+            self.leader = Some(Box::new(leader));
+        }
+    }
+
+    fn settle(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        if let Some(leader) = &mut self.leader {
+            leader.settle(now, &mut self.world, out);
+        }
+    }
+
+    fn note_result(&mut self, now: Instant, id: WriteId, result: WriteResult) {
+        if let Some(leader) = &mut self.leader {
+            leader.note_result(now, &mut self.world, id, result);
+        } else if let WriteResult::VipWritten(vip) = result {
+            // A write of a term that is over: what it made is there all the same.
+            self.world.apply_vip(*vip);
+        }
+    }
+
+    fn note_object(&mut self, now: Instant, input: Input) {
+        match input {
+            Input::ServiceApplied(service) => {
+                let key = service.key.clone();
+                let before = self.world.services.get(&key).cloned();
+                if self.world.apply_service(*service)
+                    && let Some(leader) = &mut self.leader
+                {
+                    leader.service_changed(&self.world, &key, before.as_ref());
+                }
+            }
+            Input::ServiceDeleted { key, uid } => {
+                let known = self.world.services.get(&key);
+                if known.is_some_and(|service| service.identity.uid == uid) {
+                    self.world.services.remove(&key);
+                    if let Some(leader) = &mut self.leader {
+                        leader.service_changed(&self.world, &key, None);
+                    }
+                }
+            }
+            Input::PoolApplied(pool) => self.note_pool(*pool),
+            Input::PoolDeleted(name) => {
+                self.world.pools.remove(&name);
+                self.world.invalid.remove(&UserObject::Pool(name.clone()));
+                if let Some(leader) = &mut self.leader {
+                    leader.pool_deleted(&self.world, &name);
+                }
+            }
+            Input::AdvertisementApplied(object) => self.note_advertisement(*object),
+            Input::AdvertisementDeleted(name) => {
+                let was_there = self.world.advertisements.remove(&name).is_some();
+                self.world.invalid.remove(&UserObject::Advertisement(name));
+                if let Some(leader) = &mut self.leader
+                    && was_there
+                {
+                    leader.advertisements_changed();
+                }
+            }
+            Input::ObjectInvalid {
+                object,
+                uid,
+                message,
+                ready,
+            } => {
+                let invalid = Invalid {
+                    uid,
+                    message,
+                    ready,
+                };
+                self.world.invalid.insert(object.clone(), invalid);
+                if let Some(leader) = &mut self.leader {
+                    leader.object_changed(&object);
+                }
+            }
+            Input::VipApplied(vip) => self.note_vip(now, *vip),
+            Input::VipInvalid { address } => {
+                self.world.unreadable_vips.insert(address);
+                if let Some(leader) = &mut self.leader {
+                    leader.vip_changed(now, &self.world, address);
+                }
+            }
+            Input::VipDeleted { address, uid } => {
+                if self.world.delete_vip(address, &uid)
+                    && let Some(leader) = &mut self.leader
+                {
+                    leader.vip_changed(now, &self.world, address);
+                }
+            }
+            other => self.note_place(other),
+        }
+    }
+
+    fn note_pool(&mut self, pool: ObservedPool) {
+        let name = pool.pool.name.clone();
+        let before = self.world.pools.insert(name.clone(), pool);
+        let was_invalid = self
+            .world
+            .invalid
+            .remove(&UserObject::Pool(name.clone()))
+            .is_some();
+        if let Some(leader) = &mut self.leader {
+            leader.pool_applied(&self.world, &name, before.as_ref(), was_invalid);
+        }
+    }
+
+    fn note_advertisement(&mut self, object: ObservedAdvertisement) {
+        let name = object.advertisement.name.clone();
+        let advertisement = object.advertisement.clone();
+        let before = self.world.advertisements.insert(name.clone(), object);
+        let object = UserObject::Advertisement(name);
+        self.world.invalid.remove(&object);
+        if let Some(leader) = &mut self.leader {
+            if before.is_none_or(|before| before.advertisement != advertisement) {
+                leader.advertisements_changed();
+            }
+            leader.object_changed(&object);
+        }
+    }
+
+    fn note_vip(&mut self, now: Instant, vip: ObservedVip) {
+        let address = vip.vip.address;
+        let before = self
+            .world
+            .vips
+            .get(&address)
+            .map(|vip| vip.identity.clone());
+        let changed = before.as_ref() != Some(&vip.identity);
+        if changed
+            && self.world.apply_vip(vip)
+            && let Some(leader) = &mut self.leader
+        {
+            leader.vip_changed(now, &self.world, address);
+        }
+    }
+
+    /// Nodes, speakers, namespaces, endpoints: what decides where, not what.
+    fn note_place(&mut self, input: Input) {
+        let segments = self.world.terrain.names();
+        let mut nodes: Vec<NodeName> = Vec::new();
+        match input {
+            Input::NodeApplied(node) => {
+                let name = node.name.clone();
+                if self.world.set_node(&name, Some(*node)) {
+                    nodes.push(name.clone());
+                }
+                self.note_reserved(&name);
+            }
+            Input::NodeDeleted(name) => {
+                if self.world.set_node(&name, None) {
+                    nodes.push(name.clone());
+                }
+                self.note_reserved(&name);
+            }
+            Input::SpeakerApplied(speaker) => {
+                let name = speaker.node.clone();
+                if self.world.set_speaker(&name, Some(*speaker)) {
+                    nodes.push(name.clone());
+                }
+                self.note_reserved(&name);
+            }
+            Input::SpeakerDeleted(name) => {
+                if self.world.set_speaker(&name, None) {
+                    nodes.push(name.clone());
+                }
+                self.note_reserved(&name);
+            }
+            Input::SpeakerPodApplied(pod) => {
+                let name = std::sync::Arc::clone(&pod.name);
+                nodes = self.world.set_pod(&name, Some(pod));
+            }
+            Input::SpeakerPodDeleted(name) => nodes = self.world.set_pod(&name, None),
+            Input::NamespaceApplied(name, labels) => {
+                if self.world.set_namespace(name.clone(), Some(labels))
+                    && let Some(leader) = &mut self.leader
+                {
+                    leader.namespace_changed(&self.world, &name);
+                }
+            }
+            Input::NamespaceDeleted(name) => {
+                self.world.set_namespace(name, None);
+            }
+            Input::SliceApplied(slice) => {
+                let service = slice.service.clone();
+                if self.world.apply_slice(slice)
+                    && let Some(leader) = &mut self.leader
+                {
+                    leader.endpoints_changed(&self.world, &service);
+                }
+            }
+            Input::SliceDeleted { service, name } => {
+                if self.world.delete_slice(&service, &name)
+                    && let Some(leader) = &mut self.leader
+                {
+                    leader.endpoints_changed(&self.world, &service);
+                }
+            }
+            // Every other input is taken before.
+            _ => {}
+        }
+        if let Some(leader) = &mut self.leader
+            && !nodes.is_empty()
+        {
+            let everywhere = segments != self.world.terrain.names();
+            for node in &nodes {
+                leader.node_changed(node, everywhere);
+            }
+        }
+    }
+
+    fn note_reserved(&mut self, node: &NodeName) {
+        if let Some(leader) = &mut self.leader {
+            leader.reserve_for(&self.world, node);
+        }
+    }
+
+    /// The state in numbers.
+    pub fn snapshot(&self) -> Snapshot {
+        let served = |service: &&crate::ObservedService| service.served().is_some();
+        let mut snapshot = Snapshot {
+            synced: self.synced,
+            leading: self.leader.is_some(),
+            services: self.world.services.values().filter(served).count(),
+            claims: self.world.vips.len(),
+            ..Snapshot::default()
+        };
+        if let Some(leader) = &self.leader {
+            snapshot.pending = leader.pending();
+            snapshot.outbox = leader.outbox_depth();
+            snapshot.pools = self
+                .world
+                .pools
+                .keys()
+                .map(|name| PoolSnapshot {
+                    name: name.clone(),
+                    counts: leader.counts(name),
+                })
+                .collect();
+        }
+        snapshot
+    }
+}

@@ -1,0 +1,358 @@
+//! What the leading replica has decided, and what follows from a change.
+//!
+//! Three layers, each derived from the one before and each redone only where something changed:
+//! *assignments* (which addresses a Service should have), *claims* (which `VirtualIP` objects
+//! should exist, with which plan), *statuses* (what Services and pools should show). The
+//! [`Outbox`] brings the API server to it.
+
+mod adopt;
+mod claims;
+mod objects;
+mod results;
+mod services;
+mod status;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use herald_model::{
+    AdvertisementName, Announce, Epoch, Instant, NamespaceName, NodeName, PoolName, ServiceKey,
+    ServiceRef, VipSegment, VirtualIp,
+};
+
+use crate::allocator::{Allocator, Counts, PerFamily, Refusal, Terms};
+use crate::controller::Settings;
+use crate::io::{Effect, Event, Write, WriteId};
+use crate::observed::{ObservedService, UserObject, Version};
+use crate::outbox::{Outbox, Urgency};
+use crate::world::World;
+
+/// What is written, each under its own key.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Key {
+    Claim(IpAddr),
+    Status(ServiceKey),
+    Object(UserObject),
+    Event(u64),
+}
+
+/// What was decided for a Service.
+#[derive(Clone, Debug)]
+struct Assignment {
+    me: ServiceRef,
+    created: i64,
+    /// The addresses it should have, in the order of its families.
+    target: Vec<IpAddr>,
+    /// Addresses it is still a holder of, as its status may still show them.
+    leaving: BTreeSet<IpAddr>,
+    /// Why it has not what it should have.
+    problem: Option<Refusal>,
+    /// Why it has one family only, under `PreferDualStack`.
+    missing: Option<Refusal>,
+    /// Fields of the Service that somebody else owns.
+    owned: Option<Owned>,
+    /// A status write at this version may or may not have taken place.
+    uncertain: Option<Version>,
+}
+
+/// Fields of a Service that somebody else owns.
+#[derive(Clone, Debug, Default)]
+struct Owned {
+    ingress: bool,
+    allocated_from: bool,
+    message: String,
+}
+
+/// What was decided for an address.
+#[derive(Clone, Debug, Default)]
+struct Claim {
+    plan: Plan,
+    /// What the `VirtualIP` should be; `None`: it should not exist.
+    wanted: Option<VirtualIp>,
+    /// It rests until then, seconds since 1970.
+    rests_until: Option<i64>,
+    /// Left alone until then, as it names a Service that may only not have been told of yet.
+    untouched_until: Option<Instant>,
+    /// What the API server said when it refused the last write.
+    error: Option<Arc<str>>,
+}
+
+/// Who is to announce an address.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Plan {
+    epoch: Epoch,
+    announce: Announce,
+    advertisements: Vec<AdvertisementName>,
+    segments: Vec<VipSegment>,
+    /// Whether some node may and can.
+    eligible: bool,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(crate) struct Leader {
+    allocator: Allocator,
+    assignments: BTreeMap<ServiceKey, Assignment>,
+    /// Services that have not what they should have, in the order of creation.
+    unsatisfied: BTreeSet<(i64, ServiceKey)>,
+    claims: BTreeMap<IpAddr, Claim>,
+    dirty_services: BTreeSet<(i64, ServiceKey)>,
+    dirty_claims: BTreeSet<IpAddr>,
+    dirty_statuses: BTreeSet<ServiceKey>,
+    /// Claims to look at again at a time.
+    timers: BTreeSet<(Instant, IpAddr)>,
+    /// How many segments each node is the first candidate for.
+    load: BTreeMap<NodeName, usize>,
+    /// The claims each node is a candidate for.
+    planned_on: BTreeMap<NodeName, BTreeSet<IpAddr>>,
+    /// Claims with fewer candidates than there could be.
+    short: BTreeSet<IpAddr>,
+    reserved: BTreeMap<NodeName, BTreeSet<IpAddr>>,
+    dirty_objects: BTreeSet<UserObject>,
+    /// When the status of an object was last written.
+    written_at: BTreeMap<UserObject, Instant>,
+    events: BTreeMap<u64, Event>,
+    next_event: u64,
+    outbox: Outbox<Key>,
+    /// What is being written.
+    writing: BTreeMap<WriteId, Write>,
+    origin: i64,
+}
+
+impl Leader {
+    /// Begins a term: reads back what is claimed and decides the rest.
+    pub(crate) fn new(
+        now: Instant,
+        settings: Settings,
+        first: WriteId,
+        origin: i64,
+        world: &World,
+    ) -> Self {
+        let mut leader = Self {
+            allocator: Allocator::default(),
+            assignments: BTreeMap::new(),
+            unsatisfied: BTreeSet::new(),
+            claims: BTreeMap::new(),
+            dirty_services: BTreeSet::new(),
+            dirty_claims: BTreeSet::new(),
+            dirty_statuses: BTreeSet::new(),
+            timers: BTreeSet::new(),
+            load: BTreeMap::new(),
+            planned_on: BTreeMap::new(),
+            short: BTreeSet::new(),
+            reserved: BTreeMap::new(),
+            dirty_objects: BTreeSet::new(),
+            written_at: BTreeMap::new(),
+            events: BTreeMap::new(),
+            next_event: 0,
+            outbox: Outbox::new(settings.writes_at_once, settings.seed ^ first.0, first),
+            writing: BTreeMap::new(),
+            origin,
+        };
+        leader.adopt_all(now, world);
+        leader
+    }
+
+    pub(crate) const fn set_origin(&mut self, origin: i64) {
+        self.origin = origin;
+    }
+
+    /// Seconds since 1970.
+    fn unix(&self, now: Instant) -> i64 {
+        let seconds = now.saturating_since(Instant::ORIGIN).as_secs();
+        self.origin.saturating_add_unsigned(seconds)
+    }
+
+    pub(crate) const fn next_write(&self) -> WriteId {
+        self.outbox.next_id()
+    }
+
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        let timer = self.timers.first().map(|(at, _)| *at);
+        timer.into_iter().chain(self.outbox.next_deadline()).min()
+    }
+
+    /// Redoes what is dirty, layer by layer, then begins writes.
+    pub(crate) fn settle(&mut self, now: Instant, world: &mut World, out: &mut Vec<Effect>) {
+        while let Some((at, address)) = self.timers.first().copied()
+            && at <= now
+        {
+            self.timers.pop_first();
+            self.dirty_claims.insert(address);
+        }
+        loop {
+            if let Some((_, key)) = self.dirty_services.pop_first() {
+                self.evaluate(world, &key);
+            } else if let Some(address) = self.dirty_claims.pop_first() {
+                self.refresh_claim(now, world, address);
+            } else if let Some(key) = self.dirty_statuses.pop_first() {
+                self.refresh_status(now, world, &key);
+            } else {
+                break;
+            }
+        }
+        while let Some(object) = self.dirty_objects.pop_first() {
+            self.want_object(now, object);
+        }
+        while let Some((id, key)) = self.outbox.begin(now) {
+            match self.content(now, world, &key) {
+                Some(write) => {
+                    self.writing.insert(id, write.clone());
+                    let write = Box::new(write);
+                    out.push(Effect::Write { id, write });
+                }
+                None => {
+                    self.outbox.done(id);
+                }
+            }
+        }
+    }
+
+    /// What is to be written now; `None` if nothing is.
+    fn content(&self, now: Instant, world: &World, key: &Key) -> Option<Write> {
+        match key {
+            Key::Claim(address) => self.claim_write(world, *address),
+            Key::Status(key) => self.status_write(now, world, key),
+            Key::Object(object) => self.object_write(now, world, object),
+            Key::Event(number) => self.events.get(number).cloned().map(Write::RecordEvent),
+        }
+    }
+
+    pub(crate) fn service_changed(
+        &mut self,
+        world: &World,
+        key: &ServiceKey,
+        before: Option<&ObservedService>,
+    ) {
+        let observed = world.services.get(key);
+        let shown =
+            |service: &ObservedService| (service.ingress.clone(), service.allocated_from.clone());
+        if let Some(assignment) = self.assignments.get_mut(key)
+            && observed.map(shown) != before.map(shown)
+        {
+            // Somebody changed it: what was somebody else's may be ours now.
+            assignment.owned = None;
+        }
+        self.outbox.hurry(&Key::Status(key.clone()));
+        self.mark_service(world, key);
+    }
+
+    fn mark_service(&mut self, world: &World, key: &ServiceKey) {
+        let service = world.services.get(key).and_then(ObservedService::served);
+        let created = service.map_or(i64::MIN, |service| service.created);
+        self.dirty_services.insert((created, key.clone()));
+    }
+
+    fn retry_unsatisfied(&mut self) {
+        self.dirty_services.extend(self.unsatisfied.iter().cloned());
+    }
+
+    pub(crate) fn namespace_changed(&mut self, world: &World, namespace: &NamespaceName) {
+        let from = ServiceKey::new(namespace.clone(), "");
+        let keys: Vec<ServiceKey> = world
+            .services
+            .range(from..)
+            .take_while(|(key, _)| key.namespace == *namespace)
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in keys {
+            self.mark_service(world, &key);
+        }
+    }
+
+    pub(crate) fn endpoints_changed(&mut self, world: &World, service: &ServiceKey) {
+        let served = world
+            .services
+            .get(service)
+            .and_then(ObservedService::served);
+        if served.is_some_and(claims::needs_local_endpoint)
+            && let Some(assignment) = self.assignments.get(service)
+        {
+            self.dirty_claims.extend(&assignment.target);
+        }
+    }
+
+    /// A node offers something else than before; `everywhere`: a segment came or went.
+    pub(crate) fn node_changed(&mut self, node: &NodeName, everywhere: bool) {
+        if everywhere {
+            self.dirty_claims.extend(self.claims.keys());
+            return;
+        }
+        if let Some(addresses) = self.planned_on.get(node) {
+            self.dirty_claims.extend(addresses);
+        }
+        self.dirty_claims.extend(&self.short);
+    }
+
+    pub(crate) fn advertisements_changed(&mut self) {
+        self.dirty_claims.extend(self.claims.keys());
+    }
+
+    /// Takes anew which addresses are never given because of a node.
+    pub(crate) fn reserve_for(&mut self, world: &World, node: &NodeName) {
+        let reserved = world.reserved_by(node);
+        let before = self.reserved.remove(node).unwrap_or_default();
+        if before == reserved {
+            if !reserved.is_empty() {
+                self.reserved.insert(node.clone(), reserved);
+            }
+            return;
+        }
+        for address in reserved.difference(&before) {
+            self.allocator.reserve(*address);
+            self.mark_pool_of(*address);
+        }
+        for address in before.difference(&reserved) {
+            self.allocator.unreserve(*address);
+            self.mark_pool_of(*address);
+        }
+        self.retry_unsatisfied();
+        if !reserved.is_empty() {
+            self.reserved.insert(node.clone(), reserved);
+        }
+    }
+
+    fn hold(&mut self, address: IpAddr, holder: ServiceRef, terms: Terms) {
+        self.allocator.hold(address, holder, terms);
+        self.dirty_claims.insert(address);
+        self.mark_pool_of(address);
+    }
+
+    fn drop_holder(&mut self, address: IpAddr, holder: &ServiceRef) {
+        self.allocator.drop_holder(address, holder);
+        self.dirty_claims.insert(address);
+        self.mark_pool_of(address);
+    }
+
+    fn mark_pool_of(&mut self, address: IpAddr) {
+        if let Some(pool) = self.allocator.pool_of(address) {
+            self.dirty_objects
+                .insert(UserObject::Pool(pool.name.clone()));
+        }
+    }
+
+    fn record(&mut self, event: Event) {
+        let number = self.next_event;
+        self.next_event += 1;
+        self.events.insert(number, event);
+        self.outbox.want(Key::Event(number), Urgency::Eventually);
+    }
+
+    pub(crate) fn pending(&self) -> usize {
+        let pending = |(_, key): &&(i64, ServiceKey)| {
+            self.assignments
+                .get(key)
+                .is_some_and(|assignment| assignment.problem.is_some())
+        };
+        self.unsatisfied.iter().filter(pending).count()
+    }
+
+    pub(crate) fn outbox_depth(&self) -> usize {
+        self.outbox.depth()
+    }
+
+    pub(crate) fn counts(&self, pool: &PoolName) -> PerFamily<Option<Counts>> {
+        self.allocator.counts(pool)
+    }
+}

@@ -1,0 +1,381 @@
+//! Which claims should exist, and with which plan.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use herald_model::{
+    Advertisement, AdvertisementPolicy, Announce, Epoch, ForwardingMode, Instant, Phase, PoolName,
+    Protocol, Service, ServiceRef, SessionAffinity, TrafficPolicy, VirtualIp,
+};
+
+use super::{Claim, Key, Leader, Plan};
+use crate::io::Write;
+use crate::observed::ObservedPool;
+use crate::outbox::Urgency;
+use crate::placement::{self, Present, Rules};
+use crate::world::World;
+
+impl Claim {
+    /// How long a claim is left alone that names a Service nobody told of: the watch of Services
+    /// may only be slower than that of claims.
+    pub(super) const PATIENCE: Duration = Duration::from_secs(3);
+}
+
+impl Leader {
+    /// A watch told that a claim has changed, or is gone.
+    pub(crate) fn vip_changed(&mut self, now: Instant, world: &World, address: IpAddr) {
+        self.outbox.hurry(&Key::Claim(address));
+        self.look_at(now, world, address);
+    }
+
+    /// More is known of a claim than before.
+    pub(super) fn look_at(&mut self, now: Instant, world: &World, address: IpAddr) {
+        self.dirty_claims.insert(address);
+        let Some(observed) = world.vips.get(&address) else {
+            if world.unreadable_vips.contains(&address) {
+                self.claim_seen(now, world, address);
+            }
+            return;
+        };
+        self.claim_seen(now, world, address);
+        self.take_over(address, observed.vip.epoch);
+        for service in &observed.vip.services {
+            self.dirty_statuses.insert(service.key.clone());
+        }
+        self.respect_holders(world, address);
+    }
+
+    /// A plan with a higher epoch than ours is there, from another term: epochs go on from it.
+    fn take_over(&mut self, address: IpAddr, epoch: Epoch) {
+        if let Some(claim) = self.claims.get_mut(&address) {
+            claim.plan.epoch = claim.plan.epoch.max(epoch);
+        }
+    }
+
+    /// If the claim names a Service that uses the address, and we wanted it for others: the older
+    /// claim wins, and the others look for another address.
+    fn respect_holders(&mut self, world: &World, address: IpAddr) {
+        let Some(observed) = world.vips.get(&address) else {
+            return;
+        };
+        let in_use = |service: &&ServiceRef| {
+            world.shows(service, address) && !self.allocator.is_holder(address, service)
+        };
+        let strangers: Vec<ServiceRef> = observed
+            .vip
+            .services
+            .iter()
+            .filter(in_use)
+            .cloned()
+            .collect();
+        if strangers.is_empty() {
+            return;
+        }
+        for holder in self.allocator.holders(address) {
+            if world.is_claimed(address, &holder) {
+                continue;
+            }
+            if let Some(assignment) = self.assignments.get_mut(&holder.key) {
+                assignment.target.retain(|other| *other != address);
+            }
+            self.drop_holder(address, &holder);
+            self.mark_service(world, &holder.key);
+        }
+        for stranger in strangers {
+            self.adopt_claims(world, &stranger.key);
+            self.mark_service(world, &stranger.key);
+        }
+    }
+
+    /// Derives what a claim should be.
+    pub(super) fn refresh_claim(&mut self, now: Instant, world: &World, address: IpAddr) {
+        if world.unreadable_vips.contains(&address) {
+            return;
+        }
+        let observed = world.vips.get(&address);
+        let holders = self.allocator.holders(address);
+        let claim = self.claims.entry(address).or_default();
+        if holders.is_empty() && claim.untouched_until.is_some_and(|until| now < until) {
+            return;
+        }
+        claim.untouched_until = None;
+        if holders.is_empty() {
+            self.rest_or_end(now, world, address);
+        } else {
+            claim.rests_until = None;
+            let plan = self.plan(world, address, &holders);
+            self.set_plan(address, plan.clone());
+            let pool = self.allocator.pool_of(address);
+            let name = pool
+                .map(|pool| pool.name.clone())
+                .or_else(|| observed.map(|observed| observed.vip.pool.clone()))
+                .unwrap_or_else(|| PoolName::from(""));
+            if let Some(claim) = self.claims.get_mut(&address) {
+                claim.wanted = Some(VirtualIp {
+                    address,
+                    pool: name,
+                    epoch: plan.epoch,
+                    phase: Phase::Active,
+                    announce: plan.announce,
+                    advertisements: plan.advertisements,
+                    services: holders,
+                    segments: plan.segments,
+                });
+            }
+        }
+        let wanted = self
+            .claims
+            .get(&address)
+            .and_then(|claim| claim.wanted.as_ref());
+        match (wanted, observed.map(|observed| &observed.vip)) {
+            (None, None) => self.end_claim(address),
+            (Some(wanted), Some(present)) if wanted == present => {}
+            _ => self.outbox.want(Key::Claim(address), Urgency::Now),
+        }
+    }
+
+    /// Nobody holds the address: it rests if it is to, else its claim ends.
+    fn rest_or_end(&mut self, now: Instant, world: &World, address: IpAddr) {
+        let unix = self.unix(now);
+        let observed = world.vips.get(&address).map(|observed| &observed.vip);
+        let pool = self.allocator.pool_of(address);
+        let delay = pool.map_or(0, |pool| {
+            i64::try_from(pool.reuse_delay.as_secs()).unwrap_or(i64::MAX)
+        });
+        let Some(claim) = self.claims.get_mut(&address) else {
+            return;
+        };
+        // What rested when this term began goes on resting.
+        if let Some(VirtualIp {
+            phase: Phase::Resting { until },
+            ..
+        }) = observed
+            && claim.rests_until.is_none()
+        {
+            claim.rests_until = Some(*until);
+        }
+        let was_used =
+            observed.is_some_and(|vip| vip.phase == Phase::Active && !vip.services.is_empty());
+        if claim.rests_until.is_none() && delay > 0 && was_used {
+            claim.rests_until = Some(unix.saturating_add(delay));
+        }
+        let until = claim.rests_until.filter(|until| unix < *until);
+        claim.wanted = until.map(|until| VirtualIp {
+            address,
+            pool: observed.map_or_else(|| PoolName::from(""), |vip| vip.pool.clone()),
+            epoch: claim.plan.epoch,
+            phase: Phase::Resting { until },
+            announce: Announce::None,
+            advertisements: Vec::new(),
+            services: Vec::new(),
+            segments: Vec::new(),
+        });
+        if let Some(until) = until {
+            let seconds = u64::try_from(until.saturating_sub(unix)).unwrap_or(1);
+            self.timers
+                .insert((now + Duration::from_secs(seconds), address));
+        }
+        let plan = Plan {
+            epoch: claim.plan.epoch,
+            ..Plan::default()
+        };
+        self.set_plan(address, plan);
+    }
+
+    /// There is no claim and there should be none: the address is free, unless a write that may
+    /// make one is under way.
+    fn end_claim(&mut self, address: IpAddr) {
+        if self.claim_under_way(address) {
+            return;
+        }
+        self.set_plan(address, Plan::default());
+        self.claims.remove(&address);
+        self.short.remove(&address);
+        self.allocator.free(address);
+        self.mark_pool_of(address);
+        self.retry_unsatisfied();
+    }
+
+    /// The plan for an address that is in use. One that is only being left keeps its plan.
+    fn plan(&mut self, world: &World, address: IpAddr, holders: &[ServiceRef]) -> Plan {
+        let present = self
+            .claims
+            .get(&address)
+            .map(|claim| claim.plan.clone())
+            .unwrap_or_default();
+        let users: Vec<&Service> = holders
+            .iter()
+            .filter(|holder| {
+                let assignment = self.assignments.get(&holder.key);
+                assignment.is_some_and(|assignment| assignment.target.contains(&address))
+            })
+            .filter_map(|holder| world.services.get(&holder.key)?.served())
+            .collect();
+        let pool = self
+            .allocator
+            .pool_of(address)
+            .and_then(|pool| world.pools.get(&pool.name));
+        let (Some(pool), false) = (pool, users.is_empty()) else {
+            return present;
+        };
+        let rules: Vec<Rules<'_>> = users
+            .iter()
+            .map(|service| rules(world, pool, service))
+            .collect();
+        let planned = placement::plan(
+            address,
+            &rules,
+            &world.terrain,
+            Present {
+                epoch: present.epoch,
+                segments: &present.segments,
+                holdings: world.vips.get(&address).map_or(&[], |vip| &vip.holdings),
+            },
+            &self.load,
+        );
+        if planned.short {
+            self.short.insert(address);
+        } else {
+            self.short.remove(&address);
+        }
+        let mut advertisements: Vec<_> = rules
+            .iter()
+            .filter(|rules| rules.announce == Announce::Listed)
+            .flat_map(|rules| &rules.advertisements)
+            .map(|advertisement| advertisement.name.clone())
+            .collect();
+        advertisements.sort_unstable();
+        advertisements.dedup();
+        let announce = if rules.iter().any(|rules| rules.announce == Announce::None) {
+            advertisements.clear();
+            Announce::None
+        } else if advertisements.is_empty() {
+            Announce::All
+        } else {
+            Announce::Listed
+        };
+        let moved = planned.segments != present.segments || present.epoch == Epoch::default();
+        Plan {
+            epoch: Epoch(present.epoch.0 + u64::from(moved)),
+            announce,
+            advertisements,
+            segments: planned.segments,
+            eligible: planned.eligible,
+        }
+    }
+
+    /// Takes a plan and keeps the books on who is planned for what.
+    pub(super) fn set_plan(&mut self, address: IpAddr, plan: Plan) {
+        let Some(claim) = self.claims.get_mut(&address) else {
+            return;
+        };
+        if claim.plan.eligible != plan.eligible || claim.plan.announce != plan.announce {
+            let holders = self.allocator.holders(address);
+            self.dirty_statuses
+                .extend(holders.into_iter().map(|holder| holder.key));
+        }
+        if claim.plan.segments == plan.segments {
+            claim.plan = plan;
+            return;
+        }
+        let before = std::mem::replace(&mut claim.plan, plan.clone());
+        for segment in &before.segments {
+            for (position, candidate) in segment.candidates.iter().enumerate() {
+                if position == 0
+                    && let Some(load) = self.load.get_mut(&candidate.node)
+                {
+                    *load = load.saturating_sub(1);
+                }
+                if let Some(addresses) = self.planned_on.get_mut(&candidate.node) {
+                    addresses.remove(&address);
+                }
+            }
+        }
+        for segment in &plan.segments {
+            for (position, candidate) in segment.candidates.iter().enumerate() {
+                if position == 0 {
+                    *self.load.entry(candidate.node.clone()).or_default() += 1;
+                }
+                self.planned_on
+                    .entry(candidate.node.clone())
+                    .or_default()
+                    .insert(address);
+            }
+        }
+    }
+
+    /// The write that makes the claim what it should be.
+    pub(super) fn claim_write(&self, world: &World, address: IpAddr) -> Option<Write> {
+        let wanted = self.claims.get(&address)?.wanted.as_ref();
+        match (wanted, world.vips.get(&address)) {
+            (None, None) => None,
+            (Some(wanted), None) => Some(Write::CreateVip(wanted.clone())),
+            (Some(wanted), Some(present)) => (*wanted != present.vip).then(|| Write::ReplaceVip {
+                identity: present.identity.clone(),
+                vip: wanted.clone(),
+            }),
+            (None, Some(present)) => Some(Write::DeleteVip {
+                address,
+                identity: present.identity.clone(),
+            }),
+        }
+    }
+
+    fn claim_under_way(&self, address: IpAddr) -> bool {
+        self.writing.values().any(|write| match write {
+            Write::CreateVip(vip) | Write::ReplaceVip { vip, .. } => vip.address == address,
+            Write::DeleteVip { address: other, .. } => *other == address,
+            _ => false,
+        })
+    }
+}
+
+/// What a Service in a pool says of who may announce it.
+fn rules<'a>(world: &'a World, pool: &ObservedPool, service: &Service) -> Rules<'a> {
+    let selects_pool = |advertisement: &Advertisement| {
+        let all = advertisement.pools.is_empty() && advertisement.pool_selectors.is_empty();
+        all || advertisement.pools.contains(&pool.pool.name)
+            || advertisement
+                .pool_selectors
+                .iter()
+                .any(|s| s.matches(&pool.labels))
+    };
+    let selects_service = |advertisement: &&Advertisement| {
+        let selectors = &advertisement.service_selectors;
+        selectors.is_empty() || selectors.iter().any(|s| s.matches(&service.labels))
+    };
+    let on_pool: Vec<&Advertisement> = world
+        .advertisements
+        .values()
+        .map(|observed| &observed.advertisement)
+        .filter(|advertisement| selects_pool(advertisement))
+        .collect();
+    let nobody_selects = on_pool.is_empty();
+    let advertisements: Vec<&Advertisement> = on_pool.into_iter().filter(selects_service).collect();
+    let announce = if nobody_selects && pool.pool.advertisement == AdvertisementPolicy::Default {
+        Announce::All
+    } else if advertisements.is_empty() {
+        Announce::None
+    } else {
+        Announce::Listed
+    };
+    let only = needs_local_endpoint(service)
+        .then(|| world.endpoint_nodes(&service.key, service.publish_not_ready));
+    Rules {
+        announce,
+        advertisements,
+        only,
+    }
+}
+
+/// Whether only a node with an endpoint can serve the Service: kube-proxy takes its traffic on the
+/// announcing node, and drops it there under `Local` without one.
+pub(super) fn needs_local_endpoint(service: &Service) -> bool {
+    let left_to_kube_proxy = service.forwarding == ForwardingMode::Off
+        || service.affinity != SessionAffinity::None
+        || service
+            .ports
+            .iter()
+            .any(|port| port.node_port.is_none() || port.protocol == Protocol::Sctp);
+    service.traffic_policy == TrafficPolicy::Local && left_to_kube_proxy
+}

@@ -1,0 +1,225 @@
+//! Pools and advertisements: what follows from their changes, and what their statuses say.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use herald_model::{Instant, PoolName};
+
+use super::{Key, Leader};
+use crate::allocator::Counts;
+use crate::io::{Event, Regarding, Write};
+use crate::observed::{Condition, ObservedPool, PoolStatus, TextCounts, UserObject};
+use crate::outbox::Urgency;
+use crate::world::World;
+
+/// The status of one pool or advertisement is written at most this often.
+const STATUS_EVERY: Duration = Duration::from_secs(1);
+
+impl Leader {
+    pub(crate) fn pool_applied(
+        &mut self,
+        world: &World,
+        name: &PoolName,
+        before: Option<&ObservedPool>,
+        was_invalid: bool,
+    ) {
+        let object = UserObject::Pool(name.clone());
+        let Some(observed) = world.pools.get(name) else {
+            return;
+        };
+        let same_pool = before.is_some_and(|before| before.pool == observed.pool);
+        let same_labels = before.is_some_and(|before| before.labels == observed.labels);
+        if !same_pool {
+            let affected = self.allocator.set_pool(observed.pool.clone());
+            self.pools_changed(world, affected);
+        } else if !same_labels {
+            self.advertisements_changed();
+        }
+        if !same_pool || was_invalid || before.is_none_or(|b| b.status != observed.status) {
+            self.object_changed(&object);
+        }
+    }
+
+    pub(crate) fn pool_deleted(&mut self, world: &World, name: &PoolName) {
+        let affected = self.allocator.remove_pool(name);
+        self.written_at.remove(&UserObject::Pool(name.clone()));
+        self.pools_changed(world, affected);
+    }
+
+    /// Pools changed: these addresses may be of another pool or of none, and all pools may have
+    /// other overlaps.
+    fn pools_changed(&mut self, world: &World, affected: BTreeSet<IpAddr>) {
+        for &address in &affected {
+            for holder in self.allocator.holders(address) {
+                self.mark_service(world, &holder.key);
+            }
+        }
+        self.dirty_claims.extend(affected);
+        self.retry_unsatisfied();
+        let pools = world.pools.keys().cloned().map(UserObject::Pool);
+        self.dirty_objects.extend(pools);
+    }
+
+    /// Its status may have to be written.
+    pub(crate) fn object_changed(&mut self, object: &UserObject) {
+        self.dirty_objects.insert(object.clone());
+    }
+
+    /// Queues the status of an object, not too soon after the last time.
+    pub(super) fn want_object(&mut self, now: Instant, object: UserObject) {
+        let at = self
+            .written_at
+            .get(&object)
+            .map_or(now, |last| now.max(*last + STATUS_EVERY));
+        self.outbox
+            .want_at(Key::Object(object), Urgency::Eventually, at);
+    }
+
+    /// The write that makes the status of a pool or advertisement what it should be.
+    pub(super) fn object_write(
+        &self,
+        now: Instant,
+        world: &World,
+        object: &UserObject,
+    ) -> Option<Write> {
+        match object {
+            UserObject::Pool(name) => {
+                let known = world.pools.get(name).map(|pool| &pool.status);
+                let invalid = world.invalid.get(object);
+                let observed_ready = match (invalid, known) {
+                    (Some(invalid), _) => invalid.ready.as_ref(),
+                    (None, Some(status)) => status.ready.as_ref(),
+                    (None, None) => return None,
+                };
+                let counts = self.allocator.counts(name);
+                let ready =
+                    self.pool_ready(now, name, invalid.map(|i| &*i.message), observed_ready);
+                let status = PoolStatus {
+                    v4: counts.v4.map(text),
+                    v6: counts.v6.map(text),
+                    ready: Some(ready),
+                };
+                let same = observed_ready == status.ready.as_ref()
+                    && known.is_none_or(|known| (&known.v4, &known.v6) == (&status.v4, &status.v6));
+                (!same).then(|| Write::ApplyPoolStatus {
+                    pool: name.clone(),
+                    status,
+                })
+            }
+            UserObject::Advertisement(name) => {
+                let known = world.advertisements.get(name);
+                let (message, observed) = match (world.invalid.get(object), known) {
+                    (Some(invalid), _) => (Some(&*invalid.message), invalid.ready.as_ref()),
+                    (None, Some(known)) => (None, known.ready.as_ref()),
+                    (None, None) => return None,
+                };
+                let (status, reason, message) = match message {
+                    Some(message) => (false, "Invalid", message),
+                    None => (true, "Ready", "in use"),
+                };
+                let ready = self.condition(now, observed, status, reason, message);
+                (observed != Some(&ready)).then(|| Write::ApplyAdvertisementReady {
+                    advertisement: name.clone(),
+                    ready,
+                })
+            }
+        }
+    }
+
+    fn pool_ready(
+        &self,
+        now: Instant,
+        name: &PoolName,
+        invalid: Option<&str>,
+        observed: Option<&Condition>,
+    ) -> Condition {
+        if let Some(message) = invalid {
+            return self.condition(now, observed, false, "Invalid", message);
+        }
+        let overlaps = self.allocator.overlaps(name);
+        if overlaps.is_empty() {
+            return self.condition(now, observed, true, "Ready", "in use");
+        }
+        let parts: Vec<String> = overlaps
+            .iter()
+            .map(|overlap| format!("{} also belongs to pool {}", overlap.range, overlap.pool))
+            .collect();
+        let message = format!(
+            "{}, created earlier: pool {name} serves nothing of it",
+            parts.join(", ")
+        );
+        self.condition(now, observed, false, "Overlap", &message)
+    }
+
+    /// A condition, with the time of its last change.
+    pub(super) fn condition(
+        &self,
+        now: Instant,
+        observed: Option<&Condition>,
+        status: bool,
+        reason: &str,
+        message: &str,
+    ) -> Condition {
+        let before = observed.filter(|observed| observed.status == status);
+        Condition {
+            status,
+            reason: reason.into(),
+            message: message.into(),
+            since: before.map_or_else(|| self.unix(now), |observed| observed.since),
+        }
+    }
+
+    /// The status of a pool or advertisement was written.
+    pub(super) fn object_written(&mut self, now: Instant, world: &mut World, write: Write) {
+        let mut before = None;
+        let (object, ready) = match write {
+            Write::ApplyPoolStatus { pool, status } => {
+                let ready = status.ready.clone();
+                let known = world.pools.get_mut(&pool);
+                before = known.and_then(|known| std::mem::replace(&mut known.status, status).ready);
+                (UserObject::Pool(pool), ready)
+            }
+            Write::ApplyAdvertisementReady {
+                advertisement,
+                ready,
+            } => (UserObject::Advertisement(advertisement), Some(ready)),
+            _ => return,
+        };
+        self.written_at.insert(object.clone(), now);
+        let uid = match &object {
+            UserObject::Pool(name) => world.pools.get(name).map(|known| known.uid.clone()),
+            UserObject::Advertisement(name) => world.advertisements.get_mut(name).map(|known| {
+                before = std::mem::replace(&mut known.ready, ready.clone());
+                known.uid.clone()
+            }),
+        };
+        let uid = if let Some(invalid) = world.invalid.get_mut(&object) {
+            before = std::mem::replace(&mut invalid.ready, ready.clone());
+            Some(invalid.uid.clone())
+        } else {
+            uid
+        };
+        let (Some(ready), Some(uid)) = (ready, uid) else {
+            return;
+        };
+        let news = before.is_none_or(|b| (b.status, &b.reason) != (ready.status, &ready.reason));
+        if news && !ready.status {
+            self.record(Event {
+                regarding: Regarding::Object { object, uid },
+                warning: true,
+                reason: Arc::clone(&ready.reason),
+                note: ready.message.to_string(),
+            });
+        }
+    }
+}
+
+fn text(counts: Counts) -> TextCounts {
+    TextCounts {
+        total: counts.total.to_string(),
+        assigned: counts.assigned.to_string(),
+        available: counts.available.to_string(),
+    }
+}

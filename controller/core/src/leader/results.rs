@@ -1,0 +1,270 @@
+//! What came of the writes.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use herald_model::{Instant, ServiceKey};
+
+use super::{Key, Leader};
+use crate::io::{Event, Regarding, ServiceStatus, Write, WriteId, WriteResult};
+use crate::observed::{Condition, Identity, ObservedService, Version};
+use crate::world::World;
+
+impl Leader {
+    /// Takes what came of a write. Of a write of another term only what it made is taken.
+    pub(crate) fn note_result(
+        &mut self,
+        now: Instant,
+        world: &mut World,
+        id: WriteId,
+        result: WriteResult,
+    ) {
+        let Some(write) = self.writing.remove(&id) else {
+            if let WriteResult::VipWritten(vip) = result {
+                let address = vip.vip.address;
+                if world.apply_vip(*vip) {
+                    self.look_at(now, world, address);
+                }
+            }
+            return;
+        };
+        match write {
+            Write::CreateVip(vip) | Write::ReplaceVip { vip, .. } => {
+                self.claim_result(now, world, id, vip.address, None, result);
+            }
+            Write::DeleteVip { address, identity } => {
+                self.claim_result(now, world, id, address, Some(identity), result);
+            }
+            Write::ApplyServiceStatus {
+                key,
+                identity,
+                status,
+            } => {
+                self.status_result(now, world, id, &key, identity, status, result);
+            }
+            write @ (Write::ApplyPoolStatus { .. } | Write::ApplyAdvertisementReady { .. }) => {
+                if matches!(result, WriteResult::Failed { .. }) {
+                    self.outbox.failed(now, id);
+                } else {
+                    self.outbox.done(id);
+                    self.object_written(now, world, write);
+                }
+            }
+            Write::RecordEvent(_) => {
+                // An Event that the API server refuses is refused for ever, as when its namespace
+                // is being deleted.
+                if matches!(result, WriteResult::Failed { refused: false, .. }) {
+                    self.outbox.failed(now, id);
+                } else if let Some(Key::Event(number)) = self.outbox.done(id) {
+                    self.events.remove(&number);
+                }
+            }
+        }
+    }
+
+    fn claim_result(
+        &mut self,
+        now: Instant,
+        world: &mut World,
+        id: WriteId,
+        address: IpAddr,
+        deleted: Option<Identity>,
+        result: WriteResult,
+    ) {
+        let mut error = None;
+        match result {
+            WriteResult::VipWritten(vip) => {
+                self.outbox.done(id);
+                world.apply_vip(*vip);
+            }
+            WriteResult::VipGone => {
+                self.outbox.done(id);
+                let uid = deleted
+                    .map(|identity| identity.uid)
+                    .or_else(|| world.vips.get(&address).map(|vip| vip.identity.uid.clone()));
+                if let Some(uid) = uid {
+                    world.delete_vip(address, &uid);
+                }
+            }
+            WriteResult::VipDiffers(Some(vip)) => {
+                self.outbox.done(id);
+                world.apply_vip(*vip);
+            }
+            WriteResult::Failed {
+                message,
+                refused: true,
+            } => {
+                error = Some(Arc::from(message));
+                self.outbox.failed(now, id);
+            }
+            _ => {
+                self.outbox.failed(now, id);
+            }
+        }
+        if let Some(claim) = self.claims.get_mut(&address)
+            && claim.error != error
+        {
+            claim.error = error;
+            let holders = self.allocator.holders(address);
+            self.dirty_statuses
+                .extend(holders.into_iter().map(|holder| holder.key));
+        }
+        self.look_at(now, world, address);
+    }
+
+    fn status_result(
+        &mut self,
+        now: Instant,
+        world: &mut World,
+        id: WriteId,
+        key: &ServiceKey,
+        identity: Identity,
+        status: ServiceStatus,
+        result: WriteResult,
+    ) {
+        let mut uncertain = None;
+        match result {
+            WriteResult::ServiceWritten(version) => {
+                self.outbox.done(id);
+                self.status_written(world, key, &identity, version, status);
+            }
+            WriteResult::FieldsOwned {
+                ingress,
+                allocated_from,
+                message,
+            } => {
+                self.outbox.done(id);
+                if let Some(assignment) = self.assignments.get_mut(key) {
+                    let owned = assignment.owned.get_or_insert_default();
+                    owned.ingress |= ingress;
+                    owned.allocated_from |= allocated_from;
+                    owned.message = message;
+                }
+            }
+            WriteResult::ServiceGone => {
+                self.outbox.failed(now, id);
+                if let Some(observed) = world.services.get_mut(key)
+                    && observed.identity.uid == identity.uid
+                {
+                    observed.ingress.clear();
+                }
+            }
+            WriteResult::Failed { refused: false, .. } => {
+                self.outbox.failed(now, id);
+                uncertain = Some(identity.version);
+            }
+            _ => {
+                self.outbox.failed(now, id);
+                let known = world.services.get(key).map(|observed| &observed.identity);
+                if known != Some(&identity) {
+                    // Its new form has come before this result: no other event would hurry it.
+                    self.outbox.hurry(&Key::Status(key.clone()));
+                }
+            }
+        }
+        if let Some(assignment) = self.assignments.get_mut(key)
+            && assignment.me.uid == identity.uid
+        {
+            assignment.uncertain = uncertain;
+        }
+        self.mark_service(world, key);
+    }
+
+    /// The status is certain: tell of what changed.
+    fn status_written(
+        &mut self,
+        world: &mut World,
+        key: &ServiceKey,
+        identity: &Identity,
+        version: Version,
+        status: ServiceStatus,
+    ) {
+        let Some(observed) = world.services.get_mut(key) else {
+            return;
+        };
+        if observed.identity.uid != identity.uid {
+            return;
+        }
+        let before = observed.clone();
+        // The write was made conditional on the version, so it came right after what was known.
+        if !version.is_before(&observed.identity.version) {
+            observed.identity.version = version;
+            if let Some(ingress) = &status.ingress {
+                observed.ingress.clone_from(ingress);
+            }
+            observed.allocated.clone_from(&status.allocated);
+            observed.announced.clone_from(&status.announced);
+            observed.allocated_from.clone_from(&status.allocated_from);
+        }
+        self.tell(&before, &status);
+    }
+
+    fn tell(&mut self, before: &ObservedService, status: &ServiceStatus) {
+        let event = |warning, reason: &str, note: String| Event {
+            regarding: Regarding::Service {
+                key: before.key.clone(),
+                uid: before.identity.uid.clone(),
+            },
+            warning,
+            reason: reason.into(),
+            note,
+        };
+        let message = |condition: &Option<Condition>| {
+            condition
+                .as_ref()
+                .map(|condition| condition.message.to_string())
+                .unwrap_or_default()
+        };
+        if let Some(ingress) = &status.ingress {
+            let missing = |from: &[IpAddr], other: &[IpAddr]| -> Vec<String> {
+                let gone = from.iter().filter(|address| !other.contains(address));
+                gone.map(ToString::to_string).collect()
+            };
+            let added = missing(ingress, &before.ingress);
+            let removed = missing(&before.ingress, ingress).join(", ");
+            if !added.is_empty() {
+                let pool = status
+                    .allocated_from
+                    .as_ref()
+                    .map_or("", |pool| pool.as_str());
+                let instead = if removed.is_empty() {
+                    String::new()
+                } else {
+                    format!(" instead of {removed}")
+                };
+                let note = format!("assigned {} from pool {pool}{instead}", added.join(", "));
+                self.record(event(false, "AddressAllocated", note));
+            } else if !removed.is_empty() {
+                let note = match &status.allocated {
+                    Some(allocated) => format!("gave back {removed}: {}", allocated.message),
+                    None => format!("gave back {removed}: the Service is not Herald's any more"),
+                };
+                self.record(event(false, "AddressReleased", note));
+            }
+        }
+        let news = |before: &Option<Condition>, after: &Option<Condition>| {
+            after.as_ref().is_some_and(|after| {
+                !after.status && before.as_ref().is_none_or(|b| b.reason != after.reason)
+            })
+        };
+        // The first word on a Service is the time to speak of its annotations, once.
+        if before.allocated.is_none() && status.allocated.is_some() {
+            for (old, new) in &before.deprecated {
+                let note = format!("annotation {old} is of an old form: write {new} instead");
+                self.record(event(true, "DeprecatedAnnotation", note));
+            }
+        }
+        if news(&before.allocated, &status.allocated) {
+            self.record(event(true, "AllocationFailed", message(&status.allocated)));
+        }
+        if news(&before.announced, &status.announced)
+            && let Some(reason) = status
+                .announced
+                .as_ref()
+                .map(|condition| &*condition.reason)
+            && matches!(reason, "NoEligibleNode" | "NoAdvertisement")
+        {
+            self.record(event(true, reason, message(&status.announced)));
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! Which nodes are to announce an address, segment by segment.
+//!
+//! The plan is sticky: who is planned stays planned while it may announce, whoever else comes. A
+//! candidate that drops out is followed by the next of the list, as the speakers do by themselves.
+//! Where nobody is planned, the least loaded of the four highest by rendezvous hash becomes the
+//! first, and the next two follow.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::Hasher;
+use std::net::IpAddr;
+
+use herald_model::{
+    Advertisement, Announce, Candidate, Epoch, Incarnation, InterfaceName, Labels, NodeName,
+    SegmentName, VipSegment,
+};
+use siphasher::sip::SipHasher13;
+
+use crate::observed::Holding;
+
+/// How many candidates a plan has for a segment.
+pub(crate) const CANDIDATES: usize = 3;
+/// Among how many of the highest by hash the least loaded is taken.
+const CHOICES: usize = 4;
+
+/// A node's interface in a segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Spot {
+    pub(crate) segment: SegmentName,
+    pub(crate) interface: InterfaceName,
+    pub(crate) incarnation: Incarnation,
+    /// Whether the node, its speaker and the interface are well.
+    pub(crate) alive: bool,
+    /// The node's labels.
+    pub(crate) labels: Labels,
+}
+
+/// Where addresses can be announced: segment → node → its interfaces there.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Terrain {
+    segments: BTreeMap<SegmentName, BTreeMap<NodeName, Vec<Spot>>>,
+    by_node: BTreeMap<NodeName, Vec<Spot>>,
+}
+
+impl Terrain {
+    /// Takes what a node offers; whether it is something else than before.
+    pub(crate) fn set(&mut self, node: &NodeName, spots: Vec<Spot>) -> bool {
+        let before = self.by_node.remove(node).unwrap_or_default();
+        if before == spots {
+            if !spots.is_empty() {
+                self.by_node.insert(node.clone(), spots);
+            }
+            return false;
+        }
+        for spot in before {
+            if let Some(nodes) = self.segments.get_mut(&spot.segment) {
+                nodes.remove(node);
+                if nodes.is_empty() {
+                    self.segments.remove(&spot.segment);
+                }
+            }
+        }
+        for spot in &spots {
+            let nodes = self.segments.entry(spot.segment.clone()).or_default();
+            nodes.entry(node.clone()).or_default().push(spot.clone());
+        }
+        if !spots.is_empty() {
+            self.by_node.insert(node.clone(), spots);
+        }
+        true
+    }
+
+    /// The names of the segments.
+    pub(crate) fn names(&self) -> BTreeSet<SegmentName> {
+        self.segments.keys().cloned().collect()
+    }
+}
+
+/// What one holder of an address says of who may announce it.
+#[derive(Clone, Debug)]
+pub(crate) struct Rules<'a> {
+    pub(crate) announce: Announce,
+    /// Those that select its pool and the Service; they count under [`Announce::Listed`].
+    pub(crate) advertisements: Vec<&'a Advertisement>,
+    /// Only these nodes; `None`: all.
+    pub(crate) only: Option<BTreeSet<NodeName>>,
+}
+
+impl Rules<'_> {
+    fn permit(&self, node: &NodeName, spot: &Spot) -> bool {
+        self.only.as_ref().is_none_or(|only| only.contains(node))
+            && match self.announce {
+                Announce::All => true,
+                Announce::None => false,
+                Announce::Listed => self.advertisements.iter().any(|advertisement| {
+                    let nodes = &advertisement.node_selectors;
+                    let interfaces = &advertisement.interfaces;
+                    (nodes.is_empty() || nodes.iter().any(|s| s.matches(&spot.labels)))
+                        && (interfaces.is_empty()
+                            || interfaces.iter().any(|p| p.matches(&spot.interface)))
+                }),
+            }
+    }
+
+    fn preference(&self, spot: &Spot) -> u32 {
+        self.advertisements
+            .iter()
+            .flat_map(|advertisement| &advertisement.preferred_nodes)
+            .filter(|preferred| preferred.preference.matches(&spot.labels))
+            .map(|preferred| u32::from(preferred.weight))
+            .sum()
+    }
+}
+
+/// The plan as it is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Present<'a> {
+    pub(crate) epoch: Epoch,
+    pub(crate) segments: &'a [VipSegment],
+    /// Who says that it announces the address.
+    pub(crate) holdings: &'a [Holding],
+}
+
+/// The plan as it should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Planned {
+    pub(crate) segments: Vec<VipSegment>,
+    /// Whether there is a node that may and can announce.
+    pub(crate) eligible: bool,
+    /// Whether more nodes could change the plan.
+    pub(crate) short: bool,
+}
+
+/// Plans who announces an address. All rules, one for each holder, must permit a node.
+pub(crate) fn plan(
+    address: IpAddr,
+    rules: &[Rules<'_>],
+    terrain: &Terrain,
+    present: Present<'_>,
+    load: &BTreeMap<NodeName, usize>,
+) -> Planned {
+    let mut planned = Planned {
+        segments: Vec::new(),
+        eligible: false,
+        short: false,
+    };
+    for (segment, nodes) in &terrain.segments {
+        let permitted: BTreeMap<&NodeName, &Spot> = nodes
+            .iter()
+            .filter_map(|(node, spots)| {
+                let permit = |spot: &&Spot| rules.iter().all(|rules| rules.permit(node, spot));
+                // Of several interfaces one that is well decides.
+                let mut spots: Vec<&Spot> = spots.iter().filter(permit).collect();
+                spots.sort_by_key(|spot| !spot.alive);
+                spots.first().map(|spot| (node, *spot))
+            })
+            .collect();
+        let now = present.segments.iter().find(|s| s.name == *segment);
+        let now = now.map_or(&[][..], |segment| &segment.candidates);
+        let eligible: BTreeMap<&NodeName, &Spot> = permitted
+            .iter()
+            .filter(|(_, spot)| spot.alive)
+            .map(|(n, s)| (*n, *s))
+            .collect();
+        let candidates = if eligible.is_empty() {
+            // Nobody is well: who may announce keeps the plan, as a node that only seems dead
+            // from here had better go on.
+            planned.short = true;
+            now.iter()
+                .filter(|c| permitted.contains_key(&c.node))
+                .cloned()
+                .collect()
+        } else {
+            planned.eligible = true;
+            let taken_over = present
+                .holdings
+                .iter()
+                .find(|holding| holding.segment == *segment && holding.epoch == present.epoch);
+            let mut sticky: Vec<Candidate> = now
+                .iter()
+                .filter(|c| {
+                    eligible
+                        .get(&c.node)
+                        .is_some_and(|s| s.incarnation == c.incarnation)
+                })
+                .cloned()
+                .collect();
+            // A speaker has taken over by itself: the plan follows, nothing moves again.
+            if let Some(holding) = taken_over {
+                sticky.sort_by_key(|candidate| candidate.node != holding.node);
+            }
+            fill(address, segment, sticky, &eligible, rules, load)
+        };
+        planned.short |= candidates.len() < CANDIDATES;
+        if !candidates.is_empty() {
+            planned.segments.push(VipSegment {
+                name: segment.clone(),
+                candidates,
+            });
+        }
+    }
+    planned
+}
+
+/// Completes a list of candidates.
+fn fill(
+    address: IpAddr,
+    segment: &SegmentName,
+    mut candidates: Vec<Candidate>,
+    eligible: &BTreeMap<&NodeName, &Spot>,
+    rules: &[Rules<'_>],
+    load: &BTreeMap<NodeName, usize>,
+) -> Vec<Candidate> {
+    candidates.truncate(CANDIDATES);
+    if candidates.len() == CANDIDATES {
+        return candidates;
+    }
+    let mut others: Vec<(Reverse<u32>, Reverse<u64>, &NodeName, &Spot)> = eligible
+        .iter()
+        .filter(|(node, _)| !candidates.iter().any(|c| c.node == ***node))
+        .map(|(node, spot)| {
+            let preference = rules.iter().map(|rules| rules.preference(spot)).sum();
+            (
+                Reverse(preference),
+                Reverse(score(address, segment, node)),
+                *node,
+                *spot,
+            )
+        })
+        .collect();
+    others.sort_by_key(|(preference, score, node, _)| (*preference, *score, *node));
+    if candidates.is_empty()
+        && let Some((best, ..)) = others.first()
+    {
+        let best = *best;
+        let choices = others
+            .iter()
+            .take_while(|(preference, ..)| *preference == best);
+        let least = choices
+            .take(CHOICES)
+            .enumerate()
+            .min_by_key(|(_, (_, _, node, _))| load.get(*node).copied().unwrap_or_default())
+            .map_or(0, |(position, _)| position);
+        let first = others.remove(least);
+        others.insert(0, first);
+    }
+    candidates.extend(others.into_iter().map(|(_, _, node, spot)| Candidate {
+        node: node.clone(),
+        incarnation: spot.incarnation,
+    }));
+    candidates.truncate(CANDIDATES);
+    candidates
+}
+
+/// The rendezvous score of a node for an address on a segment: SipHash-1-3 with a zero key.
+fn score(address: IpAddr, segment: &SegmentName, node: &NodeName) -> u64 {
+    let mut hasher = SipHasher13::new();
+    match address {
+        IpAddr::V4(address) => hasher.write(&address.octets()),
+        IpAddr::V6(address) => hasher.write(&address.octets()),
+    }
+    for name in [segment.as_str(), node.as_str()] {
+        hasher.write(&[0]);
+        hasher.write(name.as_bytes());
+    }
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,306 @@
+//! Everything that was told, kept whether this replica leads or not.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use herald_model::{
+    AdvertisementName, Endpoint, Family, Labels, NamespaceName, Node, NodeName, PoolName,
+    ServiceKey, ServiceRef, Speaker, Uid,
+};
+use ipnet::IpNet;
+
+use crate::observed::{
+    Condition, ObservedAdvertisement, ObservedPool, ObservedService, ObservedVip, Slice,
+    SpeakerPod, UserObject,
+};
+use crate::placement::{Spot, Terrain};
+
+/// An object that says something that cannot be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Invalid {
+    pub(crate) uid: Uid,
+    pub(crate) message: Arc<str>,
+    pub(crate) ready: Option<Condition>,
+}
+
+/// The API server's state, as far as it was told.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct World {
+    pub(crate) services: BTreeMap<ServiceKey, ObservedService>,
+    pub(crate) pools: BTreeMap<PoolName, ObservedPool>,
+    pub(crate) advertisements: BTreeMap<AdvertisementName, ObservedAdvertisement>,
+    pub(crate) invalid: BTreeMap<UserObject, Invalid>,
+    pub(crate) vips: BTreeMap<IpAddr, ObservedVip>,
+    pub(crate) unreadable_vips: BTreeSet<IpAddr>,
+    pub(crate) nodes: BTreeMap<NodeName, Node>,
+    pub(crate) speakers: BTreeMap<NodeName, Speaker>,
+    pub(crate) terrain: Terrain,
+    pods: BTreeMap<Arc<str>, SpeakerPod>,
+    namespaces: BTreeMap<NamespaceName, Labels>,
+    endpoints: BTreeMap<ServiceKey, BTreeMap<Arc<str>, Vec<Endpoint>>>,
+    /// Which claims name a Service.
+    claims: BTreeMap<ServiceRef, BTreeSet<IpAddr>>,
+    no_labels: Labels,
+}
+
+impl World {
+    /// Takes a Service unless it is older than what is known; whether it did.
+    pub(crate) fn apply_service(&mut self, service: ObservedService) -> bool {
+        if let Some(known) = self.services.get(&service.key)
+            && known.identity.uid == service.identity.uid
+            && service.identity.version.is_before(&known.identity.version)
+        {
+            return false;
+        }
+        self.services.insert(service.key.clone(), service);
+        true
+    }
+
+    /// Takes a claim unless it is older than what is known; whether it did.
+    pub(crate) fn apply_vip(&mut self, vip: ObservedVip) -> bool {
+        let address = vip.vip.address;
+        if let Some(known) = self.vips.get(&address)
+            && vip.identity.version.is_before(&known.identity.version)
+        {
+            return false;
+        }
+        self.unreadable_vips.remove(&address);
+        self.forget_vip(address);
+        for service in &vip.vip.services {
+            self.claims
+                .entry(service.clone())
+                .or_default()
+                .insert(address);
+        }
+        self.vips.insert(address, vip);
+        true
+    }
+
+    /// Removes a claim, if it is still this one; whether it was.
+    pub(crate) fn delete_vip(&mut self, address: IpAddr, uid: &Uid) -> bool {
+        let unreadable = self.unreadable_vips.remove(&address);
+        let known = self
+            .vips
+            .get(&address)
+            .is_some_and(|vip| vip.identity.uid == *uid);
+        if known {
+            self.forget_vip(address);
+        }
+        known || unreadable
+    }
+
+    fn forget_vip(&mut self, address: IpAddr) {
+        let Some(vip) = self.vips.remove(&address) else {
+            return;
+        };
+        for service in vip.vip.services {
+            if let Some(addresses) = self.claims.get_mut(&service) {
+                addresses.remove(&address);
+                if addresses.is_empty() {
+                    self.claims.remove(&service);
+                }
+            }
+        }
+    }
+
+    /// The addresses on which there is a claim that names the Service.
+    pub(crate) fn claims_of(&self, service: &ServiceRef) -> Vec<IpAddr> {
+        self.claims
+            .get(service)
+            .map_or_else(Vec::new, |set| set.iter().copied().collect())
+    }
+
+    /// Whether the claim on the address is there and names the Service.
+    pub(crate) fn is_claimed(&self, address: IpAddr, service: &ServiceRef) -> bool {
+        self.vips
+            .get(&address)
+            .is_some_and(|vip| vip.vip.services.contains(service))
+    }
+
+    /// Whether this life of the Service is there and its status shows the address.
+    pub(crate) fn shows(&self, service: &ServiceRef, address: IpAddr) -> bool {
+        self.services.get(&service.key).is_some_and(|observed| {
+            observed.identity.uid == service.uid && observed.ingress.contains(&address)
+        })
+    }
+
+    pub(crate) fn set_namespace(&mut self, name: NamespaceName, labels: Option<Labels>) -> bool {
+        match labels {
+            Some(labels) => self.namespaces.insert(name, labels.clone()) != Some(labels),
+            None => self.namespaces.remove(&name).is_some(),
+        }
+    }
+
+    pub(crate) fn namespace_labels(&self, name: &NamespaceName) -> &Labels {
+        self.namespaces.get(name).unwrap_or(&self.no_labels)
+    }
+
+    /// Takes the endpoints of a slice; whether that changed anything.
+    pub(crate) fn apply_slice(&mut self, slice: Slice) -> bool {
+        let slices = self.endpoints.entry(slice.service).or_default();
+        slices.insert(slice.name, slice.endpoints.clone()) != Some(slice.endpoints)
+    }
+
+    pub(crate) fn delete_slice(&mut self, service: &ServiceKey, name: &str) -> bool {
+        let Some(slices) = self.endpoints.get_mut(service) else {
+            return false;
+        };
+        let there = slices.remove(name).is_some();
+        if slices.is_empty() {
+            self.endpoints.remove(service);
+        }
+        there
+    }
+
+    /// The nodes with an endpoint that kube-proxy on that node would use.
+    pub(crate) fn endpoint_nodes(
+        &self,
+        service: &ServiceKey,
+        publish_not_ready: bool,
+    ) -> BTreeSet<NodeName> {
+        let all = || {
+            self.endpoints
+                .get(service)
+                .into_iter()
+                .flat_map(BTreeMap::values)
+                .flatten()
+        };
+        let on_nodes = |useful: &dyn Fn(&Endpoint) -> bool| -> BTreeSet<NodeName> {
+            all()
+                .filter(|e| useful(e))
+                .filter_map(|e| e.node.clone())
+                .collect()
+        };
+        let ready = on_nodes(&|endpoint| endpoint.ready || publish_not_ready);
+        if ready.is_empty() {
+            on_nodes(&|endpoint| endpoint.serving && endpoint.terminating)
+        } else {
+            ready
+        }
+    }
+
+    pub(crate) fn set_node(&mut self, name: &NodeName, node: Option<Node>) -> bool {
+        let changed = set(&mut self.nodes, name, node);
+        changed && self.survey(name)
+    }
+
+    pub(crate) fn set_speaker(&mut self, name: &NodeName, speaker: Option<Speaker>) -> bool {
+        let changed = set(&mut self.speakers, name, speaker);
+        changed && self.survey(name)
+    }
+
+    /// Takes a speaker's Pod; returns the nodes about which that changed anything.
+    pub(crate) fn set_pod(&mut self, name: &Arc<str>, pod: Option<SpeakerPod>) -> Vec<NodeName> {
+        let before = match &pod {
+            Some(pod) => self.pods.insert(Arc::clone(name), pod.clone()),
+            None => self.pods.remove(name),
+        };
+        if before == pod {
+            return Vec::new();
+        }
+        let mut nodes: Vec<NodeName> = before.into_iter().chain(pod).map(|pod| pod.node).collect();
+        nodes.dedup();
+        nodes.retain(|node| self.survey(node));
+        nodes
+    }
+
+    /// Looks at a node anew; whether it offers something else than before.
+    fn survey(&mut self, name: &NodeName) -> bool {
+        let spots = self.spots(name);
+        self.terrain.set(name, spots)
+    }
+
+    fn spots(&self, name: &NodeName) -> Vec<Spot> {
+        let (Some(node), Some(speaker)) = (self.nodes.get(name), self.speakers.get(name)) else {
+            return Vec::new();
+        };
+        if node.excluded || node.out_of_service {
+            return Vec::new();
+        }
+        let speaks = self.pods.values().any(|pod| pod.node == *name && pod.ready);
+        let alive = speaks && node.ready && !node.network_unavailable;
+        let spot = |segment: &herald_model::SpeakerSegment| Spot {
+            segment: segment.name.clone(),
+            interface: segment.interface.clone(),
+            incarnation: segment.incarnation,
+            alive: alive && segment.carrier,
+            labels: node.labels.clone(),
+        };
+        speaker.segments.iter().map(spot).collect()
+    }
+
+    /// The addresses never to be given because of a node: its own, and the first and last of its
+    /// subnets.
+    pub(crate) fn reserved_by(&self, name: &NodeName) -> BTreeSet<IpAddr> {
+        let node = self
+            .nodes
+            .get(name)
+            .into_iter()
+            .flat_map(|node| node.addresses.iter().copied());
+        let segments = self
+            .speakers
+            .get(name)
+            .into_iter()
+            .flat_map(|speaker| &speaker.segments);
+        node.chain(
+            segments
+                .flat_map(|segment| &segment.prefixes)
+                .flat_map(reserved_in),
+        )
+        .collect()
+    }
+}
+
+/// The addresses of a subnet that are not for hosts, and the one that the node has in it.
+fn reserved_in(prefix: &IpNet) -> Vec<IpAddr> {
+    let hosts = prefix.max_prefix_len() - prefix.prefix_len();
+    let mut reserved = Vec::new();
+    if prefix.addr() != prefix.network() || hosts == 0 {
+        reserved.push(prefix.addr());
+    }
+    // RFC 3021 for /31, RFC 6164 for /127: both addresses are for hosts.
+    if hosts > 1 {
+        reserved.push(prefix.network());
+        // IPv6 has no broadcast address; its first is the subnet-router anycast, RFC 4291 2.6.1.
+        if Family::of(prefix.addr()) == Family::V4 {
+            reserved.push(prefix.broadcast());
+        }
+    }
+    reserved
+}
+
+fn set<K: Ord + Clone, V: PartialEq + Clone>(
+    map: &mut BTreeMap<K, V>,
+    key: &K,
+    value: Option<V>,
+) -> bool {
+    match value {
+        Some(value) => map.insert(key.clone(), value.clone()) != Some(value),
+        None => map.remove(key).is_some(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn first_last_and_own_address_of_a_subnet_are_reserved() {
+        let of = |text: &str| -> Vec<String> {
+            reserved_in(&text.parse().unwrap())
+                .iter()
+                .map(ToString::to_string)
+                .collect()
+        };
+        assert_eq!(
+            of("192.0.2.7/24"),
+            ["192.0.2.7", "192.0.2.0", "192.0.2.255"]
+        );
+        assert_eq!(of("192.0.2.0/24"), ["192.0.2.0", "192.0.2.255"]);
+        assert_eq!(of("192.0.2.7/31"), ["192.0.2.7"]);
+        assert_eq!(of("192.0.2.7/32"), ["192.0.2.7"]);
+        assert_eq!(of("2001:db8::5/64"), ["2001:db8::5", "2001:db8::"]);
+        assert_eq!(of("2001:db8::5/127"), ["2001:db8::5"]);
+    }
+}

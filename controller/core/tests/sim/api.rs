@@ -1,0 +1,287 @@
+//! A small API server: objects with versions, and one log of changes for each kind.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use herald_controller_core::{
+    Identity, Input, ObservedPool, ObservedService, ObservedVip, PoolStatus, Version, Write,
+    WriteResult,
+};
+use herald_model::{Pool, PoolName, Service, ServiceKey, ServiceRef, Uid, VirtualIp};
+
+/// The kinds whose order of events matters; kinds are told of independently.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    Service,
+    Vip,
+    Pool,
+}
+
+pub const KINDS: [Kind; 3] = [Kind::Service, Kind::Vip, Kind::Pool];
+
+#[derive(Default)]
+pub struct Api {
+    pub services: BTreeMap<ServiceKey, ObservedService>,
+    pub vips: BTreeMap<IpAddr, ObservedVip>,
+    pub pools: BTreeMap<PoolName, ObservedPool>,
+    logs: BTreeMap<Kind, Vec<Input>>,
+    counter: u64,
+    /// Writes that changed something.
+    pub changes: u64,
+    pub events: Vec<String>,
+}
+
+impl Api {
+    fn next(&mut self) -> u64 {
+        self.counter += 1;
+        self.counter
+    }
+
+    fn version(&mut self) -> Version {
+        let next = self.next();
+        Version::new(next.to_string())
+    }
+
+    fn log(&mut self, kind: Kind, input: Input) {
+        self.logs.entry(kind).or_default().push(input);
+    }
+
+    /// What was logged of a kind, from a position.
+    pub fn since(&self, kind: Kind, position: usize) -> &[Input] {
+        self.logs
+            .get(&kind)
+            .map_or(&[], |log| log.get(position..).unwrap_or(&[]))
+    }
+
+    /// Everything as a list would show it, and the positions after it.
+    pub fn list(&self) -> (Vec<Input>, BTreeMap<Kind, usize>) {
+        let mut inputs: Vec<Input> = Vec::new();
+        inputs.extend(
+            self.pools
+                .values()
+                .map(|p| Input::PoolApplied(Box::new(p.clone()))),
+        );
+        inputs.extend(
+            self.services
+                .values()
+                .map(|s| Input::ServiceApplied(Box::new(s.clone()))),
+        );
+        inputs.extend(
+            self.vips
+                .values()
+                .map(|v| Input::VipApplied(Box::new(v.clone()))),
+        );
+        let positions = KINDS
+            .map(|kind| (kind, self.since(kind, 0).len()))
+            .into_iter()
+            .collect();
+        (inputs, positions)
+    }
+
+    /// A user creates or changes a Service; `ours`: whether it is Herald's.
+    pub fn put_service(&mut self, mut service: Service, ours: bool) {
+        let version = self.version();
+        let before = self.services.get(&service.key).cloned();
+        let uid = match &before {
+            Some(before) => before.identity.uid.clone(),
+            None => Uid::from(format!("uid-{}", self.next())),
+        };
+        service.uid = uid.clone();
+        let mut observed = before.unwrap_or_else(|| ObservedService {
+            key: service.key.clone(),
+            identity: Identity {
+                uid: uid.clone(),
+                version: version.clone(),
+            },
+            ingress: Vec::new(),
+            allocated: None,
+            announced: None,
+            allocated_from: None,
+            deprecated: Vec::new(),
+            service: None,
+        });
+        observed.identity.version = version;
+        observed.service = ours.then(|| Arc::new(service));
+        self.services.insert(observed.key.clone(), observed.clone());
+        self.log(Kind::Service, Input::ServiceApplied(Box::new(observed)));
+    }
+
+    pub fn delete_service(&mut self, key: &ServiceKey) {
+        if let Some(service) = self.services.remove(key) {
+            let uid = service.identity.uid;
+            self.log(
+                Kind::Service,
+                Input::ServiceDeleted {
+                    key: key.clone(),
+                    uid,
+                },
+            );
+        }
+    }
+
+    pub fn put_pool(&mut self, pool: Pool) {
+        let status = self
+            .pools
+            .get(&pool.name)
+            .map(|p| p.status.clone())
+            .unwrap_or_default();
+        self.store_pool(ObservedPool {
+            uid: format!("uid-{}", pool.name).into(),
+            labels: BTreeMap::new(),
+            pool,
+            status,
+        });
+    }
+
+    fn store_pool(&mut self, pool: ObservedPool) {
+        self.pools.insert(pool.pool.name.clone(), pool.clone());
+        self.log(Kind::Pool, Input::PoolApplied(Box::new(pool)));
+    }
+
+    pub fn delete_pool(&mut self, name: &PoolName) {
+        if self.pools.remove(name).is_some() {
+            self.log(Kind::Pool, Input::PoolDeleted(name.clone()));
+        }
+    }
+
+    pub fn delete_vip(&mut self, address: IpAddr) {
+        if let Some(vip) = self.vips.remove(&address) {
+            let uid = vip.identity.uid;
+            self.log(Kind::Vip, Input::VipDeleted { address, uid });
+        }
+    }
+
+    /// Makes a write, as the real one would.
+    pub fn write(&mut self, write: &Write) -> WriteResult {
+        match write {
+            Write::CreateVip(vip) => match self.vips.get(&vip.address) {
+                Some(there) => WriteResult::VipDiffers(Some(Box::new(there.clone()))),
+                None => {
+                    let uid = Uid::from(format!("vip-{}", self.next()));
+                    self.store_vip(uid, vip)
+                }
+            },
+            Write::ReplaceVip { identity, vip } => match self.vips.get(&vip.address) {
+                None => WriteResult::VipGone,
+                Some(there) if there.identity != *identity => {
+                    WriteResult::VipDiffers(Some(Box::new(there.clone())))
+                }
+                Some(there) => {
+                    let dropped: Vec<ServiceRef> = there
+                        .vip
+                        .services
+                        .iter()
+                        .filter(|service| !vip.services.contains(service))
+                        .cloned()
+                        .collect();
+                    self.check_unused(vip.address, &dropped);
+                    self.store_vip(identity.uid.clone(), vip)
+                }
+            },
+            Write::DeleteVip { address, identity } => match self.vips.get(address) {
+                None => WriteResult::VipGone,
+                Some(there) if there.identity != *identity => {
+                    WriteResult::VipDiffers(Some(Box::new(there.clone())))
+                }
+                Some(there) => {
+                    let dropped = there.vip.services.clone();
+                    self.check_unused(*address, &dropped);
+                    self.delete_vip(*address);
+                    self.changes += 1;
+                    WriteResult::VipGone
+                }
+            },
+            Write::ApplyServiceStatus {
+                key,
+                identity,
+                status,
+            } => {
+                let Some(there) = self.services.get(key) else {
+                    return WriteResult::ServiceGone;
+                };
+                if there.identity != *identity {
+                    return WriteResult::ServiceDiffers;
+                }
+                let mut service = there.clone();
+                if let Some(ingress) = &status.ingress {
+                    service.ingress.clone_from(ingress);
+                }
+                service.allocated.clone_from(&status.allocated);
+                service.announced.clone_from(&status.announced);
+                service.allocated_from.clone_from(&status.allocated_from);
+                if service == *there {
+                    return WriteResult::ServiceWritten(identity.version.clone());
+                }
+                self.check_claimed(&service);
+                service.identity.version = self.version();
+                self.services.insert(key.clone(), service.clone());
+                self.changes += 1;
+                let version = service.identity.version.clone();
+                self.log(Kind::Service, Input::ServiceApplied(Box::new(service)));
+                WriteResult::ServiceWritten(version)
+            }
+            Write::ApplyPoolStatus { pool, status } => {
+                if let Some(there) = self.pools.get(pool) {
+                    let mut there = there.clone();
+                    let status: PoolStatus = status.clone();
+                    if there.status != status {
+                        there.status = status;
+                        self.changes += 1;
+                        self.store_pool(there);
+                    }
+                }
+                WriteResult::Done
+            }
+            Write::ApplyAdvertisementReady { .. } => WriteResult::Done,
+            Write::RecordEvent(event) => {
+                self.events.push(event.reason.to_string());
+                WriteResult::Done
+            }
+        }
+    }
+
+    fn store_vip(&mut self, uid: Uid, vip: &VirtualIp) -> WriteResult {
+        let vip = ObservedVip {
+            identity: Identity {
+                uid,
+                version: self.version(),
+            },
+            vip: vip.clone(),
+            holdings: Vec::new(),
+        };
+        self.vips.insert(vip.vip.address, vip.clone());
+        self.changes += 1;
+        self.log(Kind::Vip, Input::VipApplied(Box::new(vip.clone())));
+        WriteResult::VipWritten(Box::new(vip))
+    }
+
+    /// Law: a claim stops naming a Service only when that Service's status does not show the
+    /// address.
+    fn check_unused(&self, address: IpAddr, dropped: &[ServiceRef]) {
+        for service in dropped {
+            let shown = self.services.get(&service.key).is_some_and(|there| {
+                there.identity.uid == service.uid && there.ingress.contains(&address)
+            });
+            assert!(
+                !shown,
+                "{address} is taken from {service:?}, whose status shows it"
+            );
+        }
+    }
+
+    /// Law: a status shows an address only while the claim names that life of the Service.
+    fn check_claimed(&self, service: &ObservedService) {
+        for address in &service.ingress {
+            let me = service.service_ref();
+            let claimed = self
+                .vips
+                .get(address)
+                .is_some_and(|vip| vip.vip.services.contains(&me));
+            assert!(
+                claimed,
+                "status of {me:?} shows {address}, which no claim gives it"
+            );
+        }
+    }
+}

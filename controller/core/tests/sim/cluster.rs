@@ -1,0 +1,406 @@
+//! Controllers around one API server, and the things that happen to them.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use herald_controller_core::testkit::{ip, pool, svc, well};
+use herald_controller_core::{
+    Controller, Effect, Input, Settings, Terms, Write, WriteId, WriteResult,
+};
+use herald_model::{Family, Instant, IpFamilyPolicy, ServiceKey, TrafficPolicy};
+
+use crate::api::{Api, KINDS, Kind};
+
+/// What may happen.
+#[derive(Clone, Copy)]
+pub struct Chaos {
+    users: bool,
+    failures: bool,
+}
+
+impl Chaos {
+    pub const EVERYTHING: Self = Self {
+        users: true,
+        failures: true,
+    };
+    pub const USERS: Self = Self {
+        users: true,
+        failures: false,
+    };
+    pub const FAILURES: Self = Self {
+        users: false,
+        failures: true,
+    };
+}
+
+/// One replica.
+struct Replica {
+    controller: Controller,
+    told: BTreeMap<Kind, usize>,
+    writing: Vec<(WriteId, Write)>,
+}
+
+pub struct Cluster {
+    pub api: Api,
+    replica: Replica,
+    /// Writes of deposed leaders that may still arrive.
+    late: Vec<Write>,
+    now: Instant,
+    random: u64,
+    seed: u64,
+    created: i64,
+}
+
+impl Cluster {
+    pub fn new(seed: u64) -> Self {
+        let api = Api::default();
+        let replica = Replica::start(&api, Instant::ORIGIN, seed);
+        Self {
+            api,
+            replica,
+            late: Vec::new(),
+            now: Instant::ORIGIN,
+            random: seed.wrapping_mul(0x2545_f491_4f6c_dd1d) | 1,
+            seed,
+            created: 0,
+        }
+    }
+
+    fn below(&mut self, limit: u64) -> u64 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        self.random % limit
+    }
+
+    fn one_in(&mut self, chance: u64) -> bool {
+        self.below(chance) == 0
+    }
+
+    /// One thing happens.
+    pub fn step(&mut self, chaos: Chaos) {
+        match self.below(20) {
+            0..5 if chaos.users => self.user(),
+            5..11 => self.tell_one(),
+            11..17 => self.write_one(chaos.failures),
+            17 => self.pass(Duration::from_millis(50)),
+            18 => self.pass(Duration::from_secs(2)),
+            _ if chaos.failures && self.one_in(3) => self.depose(),
+            _ if chaos.failures => self.late_write(),
+            _ => self.decide(),
+        }
+    }
+
+    fn user(&mut self) {
+        let name = format!("ns{}/s{}", self.below(2), self.below(5));
+        let key = herald_controller_core::testkit::key(&name);
+        match self.below(12) {
+            0..6 => self.put_service(&name, &key),
+            6 | 7 => self.api.delete_service(&key),
+            8 => {
+                let pool = ["a", "b", "c"][usize::try_from(self.below(3)).unwrap()];
+                self.api.delete_pool(&pool.into());
+            }
+            _ => self.put_pool(),
+        }
+    }
+
+    fn put_service(&mut self, name: &str, key: &ServiceKey) {
+        self.created += 1;
+        let created = match self.api.services.get(key).and_then(|s| s.service.as_ref()) {
+            Some(service) => service.created,
+            None => self.created,
+        };
+        let port = 80 + u16::try_from(self.below(3)).unwrap();
+        let mut builder = svc(name).created(created).port(port);
+        builder = match self.below(6) {
+            0 => builder.from_pool(["a", "b", "c"][usize::try_from(self.below(3)).unwrap()]),
+            1 => builder.requests(&[&format!("10.0.0.{}", self.below(12))]),
+            2 => builder.families(&[Family::V4, Family::V6], IpFamilyPolicy::PreferDualStack),
+            3 => builder.families(&[Family::V6, Family::V4], IpFamilyPolicy::RequireDualStack),
+            _ => builder,
+        };
+        if self.one_in(2) {
+            builder = builder.sharing(["x", "y"][usize::try_from(self.below(2)).unwrap()]);
+        }
+        if self.one_in(4) {
+            builder = builder.with(|service| service.traffic_policy = TrafficPolicy::Local);
+        }
+        let ours = !self.one_in(8);
+        self.api.put_service(builder.service(), ours);
+    }
+
+    fn put_pool(&mut self) {
+        let choice = self.below(3);
+        let name = ["a", "b", "c"][usize::try_from(choice).unwrap()];
+        let first = choice * 3;
+        let last = first + self.below(4);
+        let mut builder = pool(name)
+            .created(i64::try_from(choice).unwrap())
+            .range(&format!("10.0.0.{first}-10.0.0.{last}"));
+        if self.one_in(2) {
+            builder = builder.range(&format!("fd00::{first}-fd00::{last}"));
+        }
+        if self.one_in(4) {
+            builder = builder.namespace("ns0");
+        }
+        if self.one_in(4) {
+            builder = builder.with(|pool| pool.reuse_delay = Duration::from_secs(5));
+        }
+        let priority = i32::try_from(self.below(3)).unwrap();
+        self.api.put_pool(builder.priority(priority).pool());
+    }
+
+    /// The leader is told of the next change of one kind.
+    fn tell_one(&mut self) {
+        let kind = KINDS[usize::try_from(self.below(3)).unwrap()];
+        let position = self.replica.told.entry(kind).or_default();
+        if let Some(input) = self.api.since(kind, *position).first().cloned() {
+            *position += 1;
+            self.handle(input);
+        }
+    }
+
+    fn handle(&mut self, input: Input) {
+        let mut effects = Vec::new();
+        self.replica
+            .controller
+            .handle(self.now, input, &mut effects);
+        self.replica.take(effects);
+    }
+
+    fn decide(&mut self) {
+        let mut effects = Vec::new();
+        self.replica.controller.on_deadline(self.now, &mut effects);
+        self.replica.take(effects);
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now = self.now + time;
+        self.decide();
+    }
+
+    /// One of the writes under way reaches the API server, or does not.
+    fn write_one(&mut self, failures: bool) {
+        if self.replica.writing.is_empty() {
+            return;
+        }
+        let count = u64::try_from(self.replica.writing.len()).unwrap();
+        let position = usize::try_from(self.below(count)).unwrap();
+        let (id, write) = self.replica.writing.swap_remove(position);
+        let unknown = |refused| WriteResult::Failed {
+            message: "simulated".to_owned(),
+            refused,
+        };
+        let result = match if failures { self.below(8) } else { 7 } {
+            0 => unknown(false),
+            1 => unknown(true),
+            2 => {
+                // It takes place, and nobody hears of it.
+                self.api.write(&write);
+                unknown(false)
+            }
+            3 => {
+                // Nobody hears of it, and it takes place later.
+                self.late.push(write);
+                unknown(false)
+            }
+            _ => self.api.write(&write),
+        };
+        self.handle(Input::WriteDone { id, result });
+    }
+
+    /// A write of a leader that is none any more, or that was given up, arrives after all.
+    fn late_write(&mut self) {
+        if self.late.is_empty() {
+            return;
+        }
+        let count = u64::try_from(self.late.len()).unwrap();
+        let position = usize::try_from(self.below(count)).unwrap();
+        let write = self.late.swap_remove(position);
+        self.api.write(&write);
+    }
+
+    /// Another replica leads; writes of the old one may still be on their way.
+    fn depose(&mut self) {
+        let replica = Replica::start(&self.api, self.now, self.seed);
+        let old = std::mem::replace(&mut self.replica, replica);
+        self.late
+            .extend(old.writing.into_iter().map(|(_, write)| write));
+        self.decide();
+    }
+
+    /// The controller starts anew; none of its writes is on its way.
+    pub fn restart(&mut self) {
+        self.replica = Replica::start(&self.api, self.now, self.seed);
+        self.decide();
+    }
+
+    /// Everything arrives, nothing fails, until nothing happens any more.
+    pub fn quiesce(&mut self) {
+        for write in std::mem::take(&mut self.late) {
+            self.api.write(&write);
+        }
+        for _ in 0..10_000 {
+            let mut idle = true;
+            for kind in KINDS {
+                let position = self.replica.told.entry(kind).or_default();
+                let inputs = self.api.since(kind, *position).to_vec();
+                *position += inputs.len();
+                for input in inputs {
+                    idle = false;
+                    self.handle(input);
+                }
+            }
+            while let Some((id, write)) = self.replica.writing.pop() {
+                idle = false;
+                let result = self.api.write(&write);
+                self.handle(Input::WriteDone { id, result });
+            }
+            if idle {
+                match self.replica.controller.next_deadline() {
+                    Some(at) => {
+                        self.now = self.now.max(at);
+                        self.decide();
+                    }
+                    None => return,
+                }
+            }
+        }
+        panic!("seed {}: still writing", self.seed);
+    }
+
+    /// Laws of a settled state.
+    pub fn check_converged(&self) {
+        let seed = self.seed;
+        for service in self.api.services.values() {
+            let me = service.service_ref();
+            let claims: Vec<IpAddr> = self
+                .api
+                .vips
+                .iter()
+                .filter(|(_, vip)| vip.vip.services.contains(&me))
+                .map(|(address, _)| *address)
+                .collect();
+            let mut shown = service.ingress.clone();
+            shown.sort_unstable();
+            assert_eq!(
+                shown, claims,
+                "seed {seed}: {me:?} shows other than is claimed"
+            );
+            let Some(wanted) = &service.service else {
+                assert!(shown.is_empty(), "seed {seed}: {me:?} is not ours");
+                continue;
+            };
+            let allocated = service
+                .allocated
+                .as_ref()
+                .expect("a served Service has the condition");
+            if allocated.status {
+                assert!(!shown.is_empty(), "seed {seed}: {me:?}");
+            }
+            if !allocated.status && wanted.request.addresses.is_empty() {
+                self.check_hopeless(service);
+            }
+        }
+        for (address, vip) in &self.api.vips {
+            let holders: Vec<_> = vip
+                .vip
+                .services
+                .iter()
+                .map(|s| {
+                    self.api.services[&s.key]
+                        .service
+                        .as_ref()
+                        .expect("holders are ours")
+                })
+                .collect();
+            for (place, one) in holders.iter().enumerate() {
+                for other in &holders[place + 1..] {
+                    assert!(
+                        Terms::of(one).agree(&Terms::of(other)),
+                        "seed {seed}: {address} is shared by {} and {}",
+                        one.key,
+                        other.key
+                    );
+                }
+            }
+        }
+        assert_eq!(self.replica.controller.snapshot().outbox, 0);
+    }
+
+    /// A Service without what it should have: no pool that it may use has a free address of each
+    /// family.
+    fn check_hopeless(&self, service: &herald_controller_core::ObservedService) {
+        let wanted = service.service.as_ref().expect("checked by the caller");
+        for pool in self.api.pools.values().map(|pool| &pool.pool) {
+            let allowed = pool.allowed.namespaces.is_empty()
+                || pool.allowed.namespaces.contains(&wanted.key.namespace);
+            let asked = wanted
+                .request
+                .pool
+                .as_ref()
+                .is_none_or(|name| *name == pool.name);
+            if !allowed || !asked {
+                continue;
+            }
+            let free = |family: Family| {
+                let all = (0..12).map(|n| match family {
+                    Family::V4 => ip(&format!("10.0.0.{n}")),
+                    Family::V6 => ip(&format!("fd00::{n}")),
+                });
+                let mut all = all.filter(|address| {
+                    let listed = |pool: &herald_model::Pool| {
+                        pool.ranges.iter().any(|range| range.contains(*address))
+                    };
+                    let earlier = self
+                        .api
+                        .pools
+                        .values()
+                        .any(|other| other.pool.created < pool.created && listed(&other.pool));
+                    listed(pool) && !earlier && !self.api.vips.contains_key(address)
+                });
+                all.next()
+            };
+            let all: Vec<_> = wanted.families.iter().map(|family| free(*family)).collect();
+            assert!(
+                all.contains(&None),
+                "seed {}: {} is pending though {} has {all:?}: {:?}",
+                self.seed,
+                wanted.key,
+                pool.name,
+                service.allocated
+            );
+        }
+    }
+}
+
+impl Replica {
+    fn start(api: &Api, now: Instant, seed: u64) -> Self {
+        let settings = Settings {
+            seed,
+            ..Settings::default()
+        };
+        let mut controller = Controller::new(settings);
+        let (inputs, told) = api.list();
+        let nodes = ["n1", "n2", "n3", "n4"].into_iter().flat_map(well);
+        for input in nodes.chain(inputs) {
+            controller.note(now, input);
+        }
+        controller.note(now, Input::WallClockSet { origin: 1_000_000 });
+        controller.note(now, Input::Synced);
+        controller.note(now, Input::LeadershipGained);
+        Self {
+            controller,
+            told,
+            writing: Vec::new(),
+        }
+    }
+
+    fn take(&mut self, effects: Vec<Effect>) {
+        for Effect::Write { id, write } in effects {
+            self.writing.push((id, *write));
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Deterministic simulation: users, failures, restarts, deposed leaders.
+//!
+//! Every seed is one history. The laws are checked by the API server at each write (see `api.rs`),
+//! and the end of each history must be a state in which nothing more is written.
+
+mod api;
+mod cluster;
+
+use std::collections::BTreeMap;
+
+use cluster::{Chaos, Cluster};
+
+#[test]
+fn laws_hold_and_everything_converges_under_users_failures_and_restarts() {
+    for seed in 0..150 {
+        let mut cluster = Cluster::new(seed);
+        for _ in 0..400 {
+            cluster.step(Chaos::EVERYTHING);
+        }
+        cluster.quiesce();
+        cluster.check_converged();
+    }
+}
+
+#[test]
+fn addresses_never_change_without_a_user_whatever_fails() {
+    for seed in 1000..1080 {
+        let mut cluster = Cluster::new(seed);
+        for _ in 0..150 {
+            cluster.step(Chaos::USERS);
+        }
+        cluster.quiesce();
+        let before = statuses(&cluster);
+        for _ in 0..300 {
+            cluster.step(Chaos::FAILURES);
+            assert_eq!(statuses(&cluster), before, "seed {seed}");
+        }
+        cluster.quiesce();
+        assert_eq!(statuses(&cluster), before, "seed {seed}");
+        cluster.check_converged();
+    }
+}
+
+#[test]
+fn restart_of_a_settled_controller_writes_nothing() {
+    for seed in 2000..2050 {
+        let mut cluster = Cluster::new(seed);
+        for _ in 0..200 {
+            cluster.step(Chaos::USERS);
+        }
+        cluster.quiesce();
+        let (changes, events) = (cluster.api.changes, cluster.api.events.len());
+        for _ in 0..5 {
+            cluster.restart();
+            cluster.quiesce();
+        }
+        assert_eq!(cluster.api.changes, changes, "seed {seed}");
+        assert_eq!(cluster.api.events.len(), events, "seed {seed}");
+    }
+}
+
+#[test]
+fn claims_deleted_by_hand_come_back_and_statuses_stay() {
+    for seed in 3000..3030 {
+        let mut cluster = Cluster::new(seed);
+        for _ in 0..150 {
+            cluster.step(Chaos::USERS);
+        }
+        cluster.quiesce();
+        let before = statuses(&cluster);
+        let addresses: Vec<_> = cluster.api.vips.keys().copied().collect();
+        for address in &addresses {
+            cluster.api.delete_vip(*address);
+        }
+        cluster.quiesce();
+        assert_eq!(statuses(&cluster), before, "seed {seed}");
+        assert_eq!(
+            cluster.api.vips.keys().copied().collect::<Vec<_>>(),
+            addresses
+        );
+    }
+}
+
+fn statuses(cluster: &Cluster) -> BTreeMap<String, Vec<std::net::IpAddr>> {
+    let services = cluster.api.services.values();
+    services
+        .map(|service| (service.key.to_string(), service.ingress.clone()))
+        .collect()
+}

@@ -1,0 +1,360 @@
+//! The driver: one loop that feeds the core and makes its writes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use arc_swap::ArcSwap;
+use herald_api::labels;
+use herald_controller_core::{
+    Controller, Effect, Input, Settings, Snapshot, Write, WriteId, WriteResult,
+};
+use herald_model::Instant;
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::api::Api;
+use kube::runtime::watcher;
+use kube::{Client, Config};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+
+use crate::admin::{self, Admin};
+use crate::args::Args;
+use crate::kinds;
+use crate::lease::{Election, Leadership};
+use crate::metrics::Metrics;
+use crate::watch::{Kind, Told, Touch, watch};
+use crate::write::Writer;
+
+/// How many inputs are taken before the core decides.
+const BATCH: usize = 1024;
+/// How often the snapshot for metrics is renewed.
+const SNAPSHOT_EVERY: Duration = Duration::from_millis(500);
+
+/// What a finished write reports.
+type Finished = (WriteId, Write, WriteResult);
+
+/// Runs until a signal or a failure.
+///
+/// # Errors
+///
+/// If it cannot start, or a part of it ended that never should.
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
+    let Args {
+        services,
+        admin_listen,
+        writes_at_once,
+        namespace,
+        name,
+        ..
+    } = args;
+    let mut config = Config::infer()
+        .await
+        .context("no way to the API server is configured")?;
+    config.connect_timeout = Some(Duration::from_secs(5));
+    config.read_timeout = Some(Duration::from_secs(55));
+    config.write_timeout = Some(Duration::from_secs(15));
+    let client = Client::try_from(config).context("cannot make a client for the API server")?;
+
+    let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
+    let admin = Arc::new(Admin {
+        ready: AtomicBool::new(false),
+        metrics: Metrics::new(Arc::clone(&snapshot)),
+    });
+    let listener = admin::listen(admin_listen).await?;
+
+    // None of these tasks ends by itself: the first to end takes the process down.
+    let mut tasks: JoinSet<&'static str> = JoinSet::new();
+    {
+        let admin = Arc::clone(&admin);
+        tasks.spawn(async move {
+            admin::serve(listener, admin).await;
+            "admin server"
+        });
+    }
+    let (tell, told) = mpsc::channel(BATCH);
+    let mut watches = Watches {
+        client: client.clone(),
+        tasks,
+        touch: Touch::default(),
+        tell,
+        count: 0,
+    };
+    let exclude = kinds::Nodes {
+        ignore_exclude: services.ignore_exclude_label,
+    };
+    watches.all(kinds::Services(services));
+    watches.all(kinds::Pools);
+    watches.all(kinds::Advertisements);
+    watches.all(kinds::Vips);
+    watches.all(exclude);
+    watches.all(kinds::Speakers);
+    watches.all(kinds::Namespaces);
+    watches.all(kinds::Slices);
+    let pods = Api::namespaced(client.clone(), &namespace);
+    watches.one(kinds::SpeakerPods, pods, speaker_pods());
+    let Watches {
+        mut tasks, count, ..
+    } = watches;
+
+    let leases: Api<Lease> = Api::namespaced(client.clone(), &namespace);
+    let (stop_election, stopped) = oneshot::channel();
+    let (elect, elected) = mpsc::channel(1);
+    let election = tokio::spawn(Election::new(leases, name.clone()).run(elect, stopped));
+
+    let seed = jiff::Timestamp::now().as_nanosecond();
+    let seed = u64::try_from(seed & i128::from(u64::MAX)).unwrap_or_default();
+    tracing::info!(seed, version = env!("CARGO_PKG_VERSION"), "started");
+    let driver = Driver {
+        controller: Controller::new(Settings {
+            writes_at_once: usize::from(writes_at_once),
+            seed,
+        }),
+        writer: Writer::new(client, name),
+        writes: JoinSet::new(),
+        clock: Clock::start(),
+        incomplete: count,
+        admin,
+        snapshot,
+    };
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let ended = tokio::select! {
+        _ = terminate.recv() => None,
+        _ = interrupt.recv() => None,
+        ended = tasks.join_next() => Some(ended),
+        () = driver.run(told, elected) => bail!("the driver ended"),
+    };
+    // The driver and its writes are gone by now: the lease is given back last.
+    if stop_election.send(()).is_ok() {
+        election.await.context("the election failed")?;
+    }
+    match ended {
+        None => {
+            tracing::info!("stopped");
+            Ok(())
+        }
+        Some(Some(Ok(part))) => bail!("the {part} ended"),
+        Some(Some(Err(error))) => Err(error).context("a task failed"),
+        Some(None) => bail!("no task is left"),
+    }
+}
+
+fn speaker_pods() -> watcher::Config {
+    let name = format!("{}={}", labels::NAME, labels::HERALD);
+    let component = format!("{}={}", labels::COMPONENT, labels::SPEAKER);
+    watcher::Config::default().labels(&format!("{name},{component}"))
+}
+
+/// Starts watches.
+struct Watches {
+    client: Client,
+    tasks: JoinSet<&'static str>,
+    touch: Touch,
+    tell: mpsc::Sender<Told>,
+    count: usize,
+}
+
+impl Watches {
+    /// Watches a kind in all namespaces.
+    fn all<K: Kind>(&mut self, kind: K) {
+        let api = Api::all(self.client.clone());
+        self.one(kind, api, watcher::Config::default());
+    }
+
+    fn one<K: Kind>(
+        &mut self,
+        kind: K,
+        api: Api<kube::core::DeserializeGuard<K::Object>>,
+        config: watcher::Config,
+    ) {
+        let (touch, tell) = (self.touch.clone(), self.tell.clone());
+        self.tasks.spawn(async move {
+            watch(kind, api, config, touch, tell).await;
+            K::NAME
+        });
+        self.count += 1;
+    }
+}
+
+/// The core's monotonic clock, with an origin of its own.
+struct Clock(tokio::time::Instant);
+
+impl Clock {
+    fn start() -> Self {
+        Self(tokio::time::Instant::now())
+    }
+
+    fn now(&self) -> Instant {
+        Instant::ORIGIN + self.0.elapsed()
+    }
+
+    fn at(&self, instant: Instant) -> tokio::time::Instant {
+        self.0 + instant.saturating_since(Instant::ORIGIN)
+    }
+
+    /// Seconds since 1970 at the origin.
+    fn origin(&self) -> i64 {
+        let elapsed = i64::try_from(self.0.elapsed().as_secs()).unwrap_or_default();
+        jiff::Timestamp::now().as_second().saturating_sub(elapsed)
+    }
+}
+
+struct Driver {
+    controller: Controller,
+    writer: Writer,
+    writes: JoinSet<Finished>,
+    clock: Clock,
+    /// Kinds whose first list is not complete.
+    incomplete: usize,
+    admin: Arc<Admin>,
+    snapshot: Arc<ArcSwap<Snapshot>>,
+}
+
+impl Driver {
+    /// Ends only when those who feed it end.
+    async fn run(
+        mut self,
+        mut told: mpsc::Receiver<Told>,
+        mut elected: mpsc::Receiver<Leadership>,
+    ) {
+        let mut effects = Vec::new();
+        let mut renew = tokio::time::interval(SNAPSHOT_EVERY);
+        renew.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        let mut origin = i64::MIN;
+        loop {
+            let deadline = self.controller.next_deadline().map(|at| self.clock.at(at));
+            let due = async {
+                match deadline {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                // Whoever has lost the lease writes nothing more.
+                biased;
+                leadership = elected.recv() => match leadership {
+                    Some(leadership) => self.take_leadership(leadership),
+                    None => return,
+                },
+                _ = renew.tick() => {
+                    // A step of the wall clock by more than the measuring error.
+                    let now = self.clock.origin();
+                    if origin.abs_diff(now) > 1 {
+                        origin = now;
+                        self.note(Input::WallClockSet { origin });
+                    }
+                    self.snapshot.store(Arc::new(self.controller.snapshot()));
+                    continue;
+                }
+                Some(finished) = self.writes.join_next() => self.take_result(finished),
+                first = told.recv() => match first {
+                    Some(first) => self.take_told(first, &mut told),
+                    None => return,
+                },
+                () = due => {}
+            }
+            self.controller.on_deadline(self.clock.now(), &mut effects);
+            for Effect::Write { id, write } in effects.drain(..) {
+                let writer = self.writer.clone();
+                self.writes.spawn(async move {
+                    let write = *write;
+                    let result = writer.write(write.clone()).await;
+                    (id, write, result)
+                });
+            }
+        }
+    }
+
+    fn note(&mut self, input: Input) {
+        self.controller.note(self.clock.now(), input);
+    }
+
+    fn take_leadership(&mut self, leadership: Leadership) {
+        self.admin
+            .metrics
+            .set_leader(leadership == Leadership::Gained);
+        let input = match leadership {
+            Leadership::Gained => Input::LeadershipGained,
+            Leadership::Lost => {
+                self.writes.abort_all();
+                Input::LeadershipLost
+            }
+        };
+        self.note(input);
+    }
+
+    fn take_told(&mut self, first: Told, more: &mut mpsc::Receiver<Told>) {
+        let mut next = Some(first);
+        for _ in 0..BATCH {
+            match next {
+                Some(Told::Input(input)) => self.note(input),
+                Some(Told::Complete) => {
+                    self.incomplete = self.incomplete.saturating_sub(1);
+                    if self.incomplete == 0 {
+                        tracing::info!("every list from the API server is complete");
+                        self.admin.ready.store(true, Ordering::Release);
+                        self.note(Input::Synced);
+                    }
+                }
+                None => return,
+            }
+            next = more.try_recv().ok();
+        }
+        if let Some(Told::Input(input)) = next {
+            self.note(input);
+        }
+    }
+
+    fn take_result(&mut self, finished: Result<Finished, tokio::task::JoinError>) {
+        // A write that was stopped because the lease was lost has no result.
+        let Ok((id, write, result)) = finished else {
+            return;
+        };
+        self.admin.metrics.count(&write, &result);
+        log(&write, &result);
+        self.note(Input::WriteDone { id, result });
+    }
+}
+
+/// One line for each change that people see, and for each failure.
+fn log(write: &Write, result: &WriteResult) {
+    match (write, result) {
+        (
+            _,
+            WriteResult::Failed {
+                message,
+                refused: true,
+            },
+        ) => {
+            tracing::error!(
+                error = message,
+                ?write,
+                "the API server refuses a write: trying again"
+            );
+        }
+        (
+            _,
+            WriteResult::Failed {
+                message,
+                refused: false,
+            },
+        ) => {
+            tracing::warn!(error = message, "a write failed: trying again");
+            tracing::debug!(?write, "failed write");
+        }
+        (Write::RecordEvent(event), _) => {
+            let about = match &event.regarding {
+                herald_controller_core::Regarding::Service { key, .. } => key.to_string(),
+                herald_controller_core::Regarding::Object { object, .. } => format!("{object:?}"),
+            };
+            if event.warning {
+                tracing::warn!(about, reason = &*event.reason, "{}", event.note);
+            } else {
+                tracing::info!(about, reason = &*event.reason, "{}", event.note);
+            }
+        }
+        _ => tracing::debug!(?write, ?result, "written"),
+    }
+}

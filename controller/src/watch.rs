@@ -1,0 +1,155 @@
+//! Watches: from the API server's objects to the core's inputs.
+//!
+//! One task for each kind. An object that cannot be decoded does not stop the others: it is told
+//! of as invalid where its kind knows that, else its last form stays.
+
+mod relist;
+
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use futures::{StreamExt, pin_mut};
+use herald_controller_core::Input;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Resource;
+use kube::api::Api;
+use kube::core::DeserializeGuard;
+use kube::runtime::{WatchStreamExt, watcher};
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
+
+use relist::{Change, Relist};
+
+/// The API server ends each watch after this time, so that a connection that died without a word
+/// is noticed within a few seconds more.
+const WATCH_SECONDS: u32 = 45;
+
+/// What a watch tells the driver.
+#[derive(Debug)]
+pub(crate) enum Told {
+    /// Something for the core.
+    Input(Input),
+    /// The first list of a kind is complete.
+    Complete,
+}
+
+/// How one kind of object becomes inputs.
+pub(crate) trait Kind: Send + 'static {
+    /// The API's type.
+    type Object: Resource<DynamicType = ()>
+        + Clone
+        + Debug
+        + DeserializeOwned
+        + Send
+        + Sync
+        + 'static;
+    /// What tells objects of the kind apart.
+    type Key: Ord + Clone + Send;
+
+    /// The kind's name, for logs.
+    const NAME: &'static str;
+
+    /// The object's key; `None`: the object does not matter.
+    fn key(meta: &ObjectMeta) -> Option<Self::Key>;
+
+    /// The object is there.
+    fn applied(&self, object: Self::Object) -> Option<Input>;
+
+    /// The object is there but cannot be decoded; `None`: its last form stays.
+    fn undecodable(&self, _meta: &ObjectMeta, _error: &str) -> Option<Input> {
+        None
+    }
+
+    /// The object is gone.
+    fn deleted(&self, key: Self::Key) -> Option<Input>;
+}
+
+/// How many watches are without an answer now; says so once when the first loses touch, and once
+/// when the last is back.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Touch(Arc<AtomicU32>);
+
+impl Touch {
+    fn lost(&self, kind: &str, error: &watcher::Error) {
+        if self.0.fetch_add(1, Ordering::Relaxed) == 0 {
+            tracing::warn!(
+                kind,
+                error = error as &dyn std::error::Error,
+                "the API server does not answer: addresses stay as they are, changes wait"
+            );
+        } else {
+            tracing::debug!(kind, error = error as &dyn std::error::Error, "watch lost");
+        }
+    }
+
+    fn back(&self, kind: &str) {
+        if self.0.fetch_sub(1, Ordering::Relaxed) == 1 {
+            tracing::info!("the API server answers again");
+        } else {
+            tracing::debug!(kind, "watch is back");
+        }
+    }
+}
+
+/// Watches one kind for ever; ends only when nobody listens any more.
+pub(crate) async fn watch<K: Kind>(
+    kind: K,
+    api: Api<DeserializeGuard<K::Object>>,
+    config: watcher::Config,
+    touch: Touch,
+    tell: mpsc::Sender<Told>,
+) {
+    let stream = watcher(api, config.timeout(WATCH_SECONDS)).default_backoff();
+    pin_mut!(stream);
+    let mut relist = Relist::new();
+    let mut in_touch = true;
+    while let Some(event) = stream.next().await {
+        let event = match event {
+            Ok(event) => event,
+            Err(error) => {
+                // An expired version is the API server's ordinary way to ask for a new list.
+                let expired =
+                    matches!(&error, watcher::Error::WatchError(status) if status.code == 410);
+                if in_touch && !expired {
+                    in_touch = false;
+                    touch.lost(K::NAME, &error);
+                }
+                continue;
+            }
+        };
+        // A list that only begins proves nothing.
+        if !in_touch && !matches!(event, watcher::Event::Init) {
+            in_touch = true;
+            touch.back(K::NAME);
+        }
+        for change in relist.handle(event, |object| K::key(object.meta())) {
+            let told = match change {
+                Change::Applied(object) => input(&kind, object).map(Told::Input),
+                Change::Deleted(key) => kind.deleted(key).map(Told::Input),
+                Change::Complete => Some(Told::Complete),
+            };
+            if let Some(told) = told
+                && tell.send(told).await.is_err()
+            {
+                return;
+            }
+        }
+    }
+}
+
+fn input<K: Kind>(kind: &K, object: DeserializeGuard<K::Object>) -> Option<Input> {
+    match object.0 {
+        Ok(object) => kind.applied(object),
+        Err(invalid) => {
+            tracing::warn!(
+                kind = K::NAME,
+                namespace = invalid.metadata.namespace,
+                name = invalid.metadata.name,
+                error = invalid.error,
+                "object cannot be decoded: its last valid state stays in force"
+            );
+            kind.undecodable(&invalid.metadata, &invalid.error)
+        }
+    }
+}
