@@ -410,24 +410,21 @@ INLINE int forward(struct __sk_buff *skb, const struct packet *packet, const str
 	return is_self ? VERDICT_NEXT : bpf_redirect_neigh(ifindex, 0, 0, 0);
 }
 
-/* Answers an echo request: the frame goes back where it came from. */
+/*
+ * Answers an echo request. The answer takes the way to the client and not the one back: the frame may
+ * have come from a node that handed it on.
+ */
 INLINE int answer_echo(struct __sk_buff *skb, const struct packet *packet)
 {
 	__u8 reply = packet->is_ipv6 ? ICMPV6_ECHO_REPLY : ICMP_ECHO_REPLY;
-	__u8 macs_now[12], macs_new[12];
 
-	if (bpf_skb_load_bytes(skb, 0, macs_now, sizeof(macs_now)))
-		return drop(EVENT_MALFORMED);
-	__builtin_memcpy(macs_new, macs_now + 6, 6);
-	__builtin_memcpy(macs_new + 6, macs_now, 6);
 	/* Swapping the addresses changes no sum; the type is the first byte of its word. */
 	if (bpf_l4_csum_replace(skb, packet->transport + 2, packet->icmp_type, reply, 2) ||
 	    bpf_skb_store_bytes(skb, packet->transport, &reply, 1, 0) ||
-	    write_network(skb, packet, ECHO_HOPS, &packet->destination, &packet->source, 0) ||
-	    bpf_skb_store_bytes(skb, 0, macs_new, sizeof(macs_new), 0))
+	    write_network(skb, packet, ECHO_HOPS, &packet->destination, &packet->source, 0))
 		return drop(EVENT_REWRITE_FAILED);
 	count(EVENT_ECHO_ANSWERED);
-	return bpf_redirect(skb->ifindex, 0);
+	return bpf_redirect_neigh(skb->ifindex, 0, 0, 0);
 }
 
 INLINE int is_echo_request(const struct packet *packet)

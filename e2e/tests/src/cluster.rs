@@ -13,6 +13,9 @@ use crate::api::{Api, herald};
 use crate::metrics::Metrics;
 use crate::object::{items, text};
 
+/// A second client on the LAN, beside `client`.
+pub const OTHER_CLIENT: &str = "other";
+
 /// A lab with Herald in it, and a way to ask its API server.
 #[derive(Debug)]
 pub struct Cluster {
@@ -59,8 +62,9 @@ fn prepare() -> Result<Cluster> {
             step.text
         ));
     };
-    let lab = Lab::ensure(&options, &mut tell)?;
+    let mut lab = Lab::ensure(&options, &mut tell)?;
     lab.deploy(&options.chart, &mut tell)?;
+    lab.add_client(OTHER_CLIENT)?;
     let api = Api::connect(&lab)?;
     Ok(Cluster { lab, api })
 }

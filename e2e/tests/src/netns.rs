@@ -4,13 +4,14 @@
 //! removed by the next one. Needs root.
 
 use std::fs::{self, File};
+use std::io::Write as _;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use herald_model::{IfIndex, MacAddress};
 use nix::sched::{CloneFlags, setns};
 
@@ -38,6 +39,52 @@ pub fn run(command: &str, args: &[&str]) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// Runs `ip` commands, in order, until one fails.
+///
+/// # Errors
+///
+/// If one fails.
+fn batch(commands: &[String]) -> Result<()> {
+    let mut ip = Command::new("ip")
+        .args(["-batch", "-"])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("cannot run ip")?;
+    let mut stdin = ip.stdin.take().context("asked for a pipe")?;
+    stdin.write_all(commands.join("\n").as_bytes())?;
+    drop(stdin);
+    let output = ip.wait_with_output()?;
+    ensure!(
+        output.status.success(),
+        "ip: {}: {}",
+        commands.join("; "),
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+    Ok(())
+}
+
+/// Runs `job` in a network namespace, on a thread of its own. Sockets and processes made there
+/// stay there.
+fn within<T: Send>(name: &str, job: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    let path = Path::new("/run/netns").join(name);
+    let result = thread::scope(|scope| {
+        scope
+            .spawn(|| {
+                let file =
+                    File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
+                setns(file, CloneFlags::CLONE_NEWNET)
+                    .with_context(|| format!("cannot enter {}", path.display()))?;
+                job()
+            })
+            .join()
+    });
+    match result {
+        Ok(result) => result,
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
+}
+
 /// A network namespace with one interface, `eth0`, on the LAN's bridge. Removed when dropped.
 #[derive(Debug)]
 pub struct Host {
@@ -63,22 +110,7 @@ impl Host {
     ///
     /// If `job` does.
     pub fn run<T: Send>(&self, job: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-        let path = Path::new("/run/netns").join(&self.name);
-        let result = thread::scope(|scope| {
-            scope
-                .spawn(|| {
-                    let file = File::open(&path)
-                        .with_context(|| format!("cannot open {}", path.display()))?;
-                    setns(file, CloneFlags::CLONE_NEWNET)
-                        .with_context(|| format!("cannot enter {}", path.display()))?;
-                    job()
-                })
-                .join()
-        });
-        match result {
-            Ok(result) => result,
-            Err(panic) => std::panic::resume_unwind(panic),
-        }
+        within(&self.name, job)
     }
 
     /// Runs `ip` in the namespace.
@@ -87,11 +119,16 @@ impl Host {
     ///
     /// If it fails.
     pub fn ip(&self, args: &str) -> Result<String> {
-        let args: Vec<&str> = ["-n", &self.name]
-            .into_iter()
-            .chain(args.split(' '))
-            .collect();
-        run("ip", &args)
+        self.run(|| run("ip", &args.split(' ').collect::<Vec<_>>()))
+    }
+
+    /// Runs several `ip` commands in the namespace.
+    ///
+    /// # Errors
+    ///
+    /// If one fails.
+    pub fn ip_batch(&self, commands: &[String]) -> Result<()> {
+        self.run(|| batch(commands))
     }
 
     /// Runs any command in the namespace.
@@ -100,11 +137,8 @@ impl Host {
     ///
     /// If it fails.
     pub fn exec(&self, command: &[&str]) -> Result<String> {
-        let args: Vec<&str> = ["netns", "exec", &self.name]
-            .into_iter()
-            .chain(command.iter().copied())
-            .collect();
-        run("ip", &args)
+        let (&program, args) = command.split_first().context("no command")?;
+        self.run(|| run(program, args))
     }
 }
 
@@ -135,41 +169,40 @@ impl Lan {
         };
         let bridge = lan.bridge();
         run("ip", &["netns", "add", &bridge])?;
-        let ip = |args: &str| {
-            let args: Vec<&str> = ["-n", &bridge].into_iter().chain(args.split(' ')).collect();
-            run("ip", &args)
-        };
-        ip("link add br0 type bridge")?;
-        ip("link set br0 up")?;
+        let mut on_bridge = vec![
+            "link add br0 type bridge".to_owned(),
+            "link set br0 up".to_owned(),
+        ];
         for number in 1..=hosts {
             let name = format!("{}-{number}", lan.id);
-            run("ip", &["netns", "add", &name])?;
             let mac = MacAddress([2, 0, 0, 0, 0, number]);
-            // Pushed before it is set up, so that it is removed if that fails.
+            run("ip", &["netns", "add", &name])?;
+            on_bridge.push(format!(
+                "link add p{number} type veth peer name eth0 address {mac} netns {name}"
+            ));
+            on_bridge.push(format!("link set p{number} master br0 up"));
             lan.hosts.push(Host {
-                name: name.clone(),
+                name,
                 ipv4: Ipv4Addr::new(192, 0, 2, number),
                 ipv6: Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, number.into()),
                 mac,
                 index: IfIndex(0),
             });
-            let Some(host) = lan.hosts.last_mut() else {
-                bail!("the host just pushed");
-            };
-            ip(&format!(
-                "link add p{number} type veth peer name eth0 address {mac} netns {name}"
-            ))?;
-            ip(&format!("link set p{number} master br0 up"))?;
-            host.ip("link set lo up")?;
-            host.ip(&format!("address add {}/24 dev eth0", host.ipv4))?;
-            host.ip(&format!("address add {}/64 dev eth0 nodad", host.ipv6))?;
-            host.ip("link set eth0 up")?;
-            let index = host.run(|| {
+        }
+        within(&bridge, || batch(&on_bridge))?;
+        for host in &mut lan.hosts {
+            let commands = [
+                "link set lo up".to_owned(),
+                format!("address add {}/24 dev eth0", host.ipv4),
+                format!("address add {}/64 dev eth0 nodad", host.ipv6),
+                "link set eth0 up".to_owned(),
+            ];
+            host.index = host.run(|| {
+                batch(&commands)?;
                 let text = run("ip", &["-o", "link", "show", "eth0"])?;
                 let index = text.split(':').next().context("ip says nothing")?;
                 Ok(IfIndex(index.parse()?))
             })?;
-            host.index = index;
         }
         Ok(lan)
     }

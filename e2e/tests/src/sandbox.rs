@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io::{Read as _, Seek as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, ensure};
@@ -22,13 +23,22 @@ const SLICES: u16 = 62 * 8;
 /// How many addresses a slice has.
 pub const SLICE: u8 = 32;
 
+/// The namespace with the echo pods that tests of forwarding share: starting pods is what costs most.
+const BACKEND: &str = "backend";
+/// How many pods [`backend`] has.
+pub const BACKEND_PODS: usize = 6;
+
+const LABEL: &str = "herald-e2e";
+
 /// A test's own part of the cluster.
 #[derive(Debug)]
 pub struct Sandbox {
     /// The shared cluster.
     pub cluster: &'static Cluster,
-    /// The test's namespace; names of its cluster-scoped objects begin with it.
+    /// The namespace of the test's Services.
     pub namespace: String,
+    /// The test's own name, a label of all it makes; names of its cluster-scoped objects begin with it.
+    id: String,
     slice: u16,
 }
 
@@ -39,7 +49,30 @@ pub struct Sandbox {
 ///
 /// The test's.
 pub fn sandbox(test: impl FnOnce(&Sandbox) -> Result<()>) -> Result<()> {
-    let sandbox = Sandbox::new()?;
+    run(Sandbox::new()?, test)
+}
+
+/// The same beside six echo pods, two on each node, that all such tests share. Their label is `app:
+/// echo`, as [`Sandbox::service`] has it.
+///
+/// # Errors
+///
+/// The test's, or that the pods don't become ready.
+pub fn backend(test: impl FnOnce(&Sandbox) -> Result<()>) -> Result<()> {
+    static READY: Mutex<bool> = Mutex::new(false);
+    let mut sandbox = Sandbox::new()?;
+    BACKEND.clone_into(&mut sandbox.namespace);
+    let mut ready = READY.lock().unwrap_or_else(PoisonError::into_inner);
+    if !*ready {
+        sandbox.cluster.api.apply(&namespace(BACKEND))?;
+        sandbox.pods("echo", BACKEND_PODS, &json!({}))?;
+        *ready = true;
+    }
+    drop(ready);
+    run(sandbox, test)
+}
+
+fn run(sandbox: Sandbox, test: impl FnOnce(&Sandbox) -> Result<()>) -> Result<()> {
     let result = test(&sandbox).map_err(|error| {
         let report = sandbox.report();
         error.context(report)
@@ -63,11 +96,12 @@ impl Sandbox {
         name = format!("{}-{slice}", name.trim_end_matches('-'));
         cluster.api.apply(&with(
             namespace(&name),
-            json!({"metadata": {"labels": {"herald-e2e": "test"}}}),
+            json!({"metadata": {"labels": {LABEL: "test"}}}),
         ))?;
         Ok(Self {
             cluster,
-            namespace: name,
+            namespace: name.clone(),
+            id: name,
             slice,
         })
     }
@@ -96,7 +130,16 @@ impl Sandbox {
 
     /// The full name of a pool or advertisement of the test's.
     pub fn name(&self, short: &str) -> String {
-        format!("{}-{short}", self.namespace)
+        format!("{}-{short}", self.id)
+    }
+
+    /// The full name of a Service of the test's: in a shared namespace it needs more than its own.
+    pub fn service_name(&self, short: &str) -> String {
+        if self.namespace == self.id {
+            short.to_owned()
+        } else {
+            format!("{short}-{}", self.slice)
+        }
     }
 
     /// Applies a pool that serves the test's namespace only, unless `spec` says otherwise.
@@ -105,11 +148,16 @@ impl Sandbox {
     ///
     /// If it is refused.
     pub fn pool(&self, short: &str, spec: Value) -> Result<()> {
-        let base = json!({"allowed": {"namespaces": [self.namespace]}});
+        let own = json!({"matchLabels": {LABEL: self.id}});
+        let base = if self.namespace == self.id {
+            json!({"allowed": {"namespaces": [self.namespace]}})
+        } else {
+            json!({"allowed": {"namespaces": [self.namespace], "serviceSelectors": [own]}})
+        };
         let pool = json!({
             "apiVersion": "heraldlb.io/v1alpha1",
             "kind": "IPPool",
-            "metadata": {"name": self.name(short), "labels": {"herald-e2e": self.namespace}},
+            "metadata": {"name": self.name(short), "labels": {LABEL: self.id}},
             "spec": with(base, spec),
         });
         self.cluster.api.apply(&pool).map(drop)
@@ -121,11 +169,11 @@ impl Sandbox {
     ///
     /// If it is refused.
     pub fn advertisement(&self, short: &str, spec: Value) -> Result<()> {
-        let base = json!({"poolSelectors": [{"matchLabels": {"herald-e2e": self.namespace}}]});
+        let base = json!({"poolSelectors": [{"matchLabels": {LABEL: self.id}}]});
         let advertisement = json!({
             "apiVersion": "heraldlb.io/v1alpha1",
             "kind": "L2Advertisement",
-            "metadata": {"name": self.name(short), "labels": {"herald-e2e": self.namespace}},
+            "metadata": {"name": self.name(short), "labels": {LABEL: self.id}},
             "spec": with(base, spec),
         });
         self.cluster.api.apply(&advertisement).map(drop)
@@ -144,6 +192,7 @@ impl Sandbox {
 
     /// Path of a Service of the test's.
     pub fn service_path(&self, name: &str) -> String {
+        let name = self.service_name(name);
         format!("/api/v1/namespaces/{}/services/{name}", self.namespace)
     }
 
@@ -156,7 +205,11 @@ impl Sandbox {
         let base = json!({
             "apiVersion": "v1",
             "kind": "Service",
-            "metadata": {"name": name, "namespace": self.namespace},
+            "metadata": {
+                "name": self.service_name(name),
+                "namespace": self.namespace,
+                "labels": {LABEL: self.id},
+            },
             "spec": {
                 "type": "LoadBalancer",
                 "ipFamilies": ["IPv4"],
@@ -275,19 +328,20 @@ impl Sandbox {
         })
     }
 
-    /// The Events about an object of the test's namespace, with this reason; "" is any.
+    /// The Events of Herald's about a Service of the test's, with this reason; "" is any.
     ///
     /// # Errors
     ///
     /// If they can't be listed.
     pub fn events(&self, name: &str, reason: &str) -> Result<Vec<Value>> {
+        let of = self.service_name(name);
         let path = format!(
             "/apis/events.k8s.io/v1/namespaces/{}/events",
             self.namespace
         );
         let mut events = self.cluster.api.list(&path)?;
         events.retain(|event| {
-            text(&event["regarding"]["name"]) == name
+            text(&event["regarding"]["name"]) == of
                 && text(&event["reportingController"]).contains("herald")
                 && (reason.is_empty() || text(&event["reason"]) == reason)
         });
@@ -315,47 +369,14 @@ impl Sandbox {
         })
     }
 
-    /// Runs echo pods, labelled `app: NAME`, spread over the nodes, or all on `node`; returns when all
-    /// are ready and kube-proxy could know.
+    /// Runs echo pods, labelled `app: NAME`, spread over the nodes, with `patch` over the pods' spec;
+    /// returns when all are ready.
     ///
     /// # Errors
     ///
     /// If they don't become ready.
-    pub fn pods(&self, name: &str, replicas: usize, node: Option<&str>) -> Result<()> {
-        let env = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
-        let labels = json!({"app": name});
-        let selector =
-            node.map_or_else(|| json!({}), |node| json!({"kubernetes.io/hostname": node}));
-        let deployment = json!({
-            "apiVersion": "apps/v1",
-            "kind": "Deployment",
-            "metadata": {"name": name, "namespace": self.namespace},
-            "spec": {
-                "replicas": replicas,
-                "selector": {"matchLabels": labels},
-                "template": {
-                    "metadata": {"labels": labels},
-                    "spec": {
-                        "terminationGracePeriodSeconds": 1,
-                        "nodeSelector": selector,
-                        "topologySpreadConstraints": [{
-                            "maxSkew": 1,
-                            "topologyKey": "kubernetes.io/hostname",
-                            "whenUnsatisfiable": "ScheduleAnyway",
-                            "labelSelector": {"matchLabels": labels},
-                        }],
-                        "containers": [{
-                            "name": "echo",
-                            "image": ECHO_IMAGE,
-                            "env": [env("POD", "metadata.name"), env("NODE", "spec.nodeName")],
-                            "readinessProbe": {"tcpSocket": {"port": 8080}, "periodSeconds": 1},
-                        }],
-                    },
-                },
-            },
-        });
-        // The kind's path is plain, so is the server-side apply.
-        self.cluster.api.apply(&deployment)?;
+    pub fn pods(&self, name: &str, replicas: usize, patch: &Value) -> Result<()> {
+        self.apply_pods(name, replicas, patch)?;
         let path = format!(
             "/apis/apps/v1/namespaces/{}/deployments/{name}",
             self.namespace
@@ -370,6 +391,47 @@ impl Sandbox {
         })
     }
 
+    /// As [`Sandbox::pods`], without waiting.
+    ///
+    /// # Errors
+    ///
+    /// If they are refused.
+    pub fn apply_pods(&self, name: &str, replicas: usize, patch: &Value) -> Result<()> {
+        let env = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
+        let labels = json!({"app": name});
+        let spec = json!({
+            "terminationGracePeriodSeconds": 1,
+            "topologySpreadConstraints": [{
+                "maxSkew": 1,
+                "topologyKey": "kubernetes.io/hostname",
+                "whenUnsatisfiable": "ScheduleAnyway",
+                "labelSelector": {"matchLabels": labels},
+            }],
+            "containers": [{
+                "name": "echo",
+                "image": ECHO_IMAGE,
+                "env": [env("POD", "metadata.name"), env("NODE", "spec.nodeName")],
+                "readinessProbe": {"tcpSocket": {"port": 8080}, "periodSeconds": 1},
+            }],
+        });
+        let deployment = json!({
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {"name": name, "namespace": self.namespace},
+            "spec": {
+                "replicas": replicas,
+                "selector": {"matchLabels": labels},
+                "template": {"metadata": {"labels": labels}, "spec": with(spec, patch.clone())},
+            },
+        });
+        self.cluster.api.apply(&deployment).map(drop)
+    }
+
+    /// The node selector of pods that all run on one node.
+    pub fn on_node(node: &str) -> Value {
+        json!({"nodeSelector": {"kubernetes.io/hostname": node}})
+    }
+
     /// The first client.
     pub fn client(&self) -> Client<'_> {
         Client::at(&self.cluster.lab, "client")
@@ -377,9 +439,9 @@ impl Sandbox {
 
     /// The test's objects, and where the logs are that were written now.
     fn report(&self) -> String {
-        let mut text = format!("\nin the namespace {} there were", self.namespace);
+        let mut text = format!("\nin the namespace {} there are", self.namespace);
         let lab = &self.cluster.lab;
-        let selector = format!("herald-e2e={}", self.namespace);
+        let selector = format!("{LABEL}={}", self.id);
         for args in [
             ["get", "services", "-o", "wide", "-n", &self.namespace],
             ["get", "ippools", "-o", "wide", "-l", &selector],
@@ -426,7 +488,7 @@ impl Sandbox {
             .map_or_else(|| std::env::temp_dir().join("herald-e2e"), PathBuf::from);
         fs::create_dir_all(&folder)?;
         let time = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
-        let path = folder.join(format!("{}-{time}.log", self.namespace));
+        let path = folder.join(format!("{}-{time}.log", self.id));
         let all = ["virtualips", "speakers", "ippools"]
             .iter()
             .filter_map(|kind| self.cluster.lab.kubectl(["get", kind, "-o", "yaml"]).ok())
@@ -443,7 +505,7 @@ impl Sandbox {
         }
         api.delete(&format!("/api/v1/namespaces/{}", self.namespace))?;
         for plural in ["l2advertisements", "ippools"] {
-            let selector = format!("?labelSelector=herald-e2e%3D{}", self.namespace);
+            let selector = format!("?labelSelector={LABEL}%3D{}", self.id);
             for object in api.list(&(herald(plural, "") + &selector))? {
                 api.delete(&herald(plural, text(&object["metadata"]["name"])))?;
             }

@@ -3,11 +3,16 @@
 #[path = "dataplane/world.rs"]
 mod world;
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
 
 use anyhow::Result;
-use world::{PORT, VIP4, VIP6, World};
+use herald_dataplane::{Event, Spread};
+use herald_speaker::io::bpf::Hook;
+use ipnet::IpNet;
+use world::{NODE_PORT, PORT, VIP4, VIP6, World};
+
+const BULK_BYTES: usize = 4 << 20;
 
 /// How many of so many connections each node took.
 fn spread(world: &World, vip: &str, connections: usize) -> Result<BTreeMap<String, usize>> {
@@ -28,14 +33,378 @@ fn every_node_gets_tcp_connections_the_holder_itself_included() -> Result<()> {
     }
     let counted = world.service(1)?;
     assert_eq!(counted.flows, 60);
+    assert!(counted.packets >= 240, "{counted:?}");
     assert!(counted.reply_packets >= 120, "{counted:?}");
+    assert_eq!(world.service(2)?.packets, 0);
+    Ok(())
+}
+
+#[test]
+fn every_node_gets_datagrams_the_holder_itself_included() -> Result<()> {
+    let world = World::new()?;
+    for vip in [VIP4, VIP6] {
+        let mut nodes = BTreeSet::new();
+        for _ in 0..30 {
+            nodes.insert(world.ask(vip, 0)?.node);
+        }
+        assert_eq!(nodes.len(), 3, "{nodes:?}");
+    }
+    assert_eq!(world.service(1)?.flows, 60);
     Ok(())
 }
 
 #[test]
 fn targets_see_the_vip_with_the_clients_port() -> Result<()> {
     let world = World::new()?;
-    let answer = world.connect(VIP4, PORT, 45_000)?.ask()?;
-    assert_eq!(answer.peer, SocketAddr::new(VIP4.parse()?, 45_000));
+    for vip in [VIP4, VIP6] {
+        let expected = SocketAddr::new(vip.parse()?, 45_000);
+        assert_eq!(world.connect(vip, PORT, 45_000)?.ask()?.peer, expected);
+        assert_eq!(world.ask(vip, 45_000)?.peer, expected);
+    }
+    Ok(())
+}
+
+#[test]
+fn datagrams_from_the_service_port_are_answered_by_every_target() -> Result<()> {
+    let mut world = World::new()?;
+    for target in 1..=3 {
+        world.wish.targets = vec![target];
+        world.program()?;
+        for vip in [VIP4, VIP6] {
+            assert_eq!(world.ask(vip, PORT)?.node, format!("n{target}"));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn client_whose_neighbour_entry_points_at_another_node_is_served() -> Result<()> {
+    let world = World::new()?;
+    for stale in [2, 3] {
+        world.point_neighbour(world.client(), stale)?;
+        for vip in [VIP4, VIP6] {
+            let shares = spread(&world, vip, 20)?;
+            assert_eq!(shares.len(), 3, "{shares:?}");
+            world.ask(vip, 0)?;
+        }
+        assert!(world.event(stale, Event::Relayed)? > 0);
+        assert_eq!(world.service(stale)?.packets, 0);
+    }
+    Ok(())
+}
+
+#[test]
+fn client_outside_the_source_ranges_is_refused_and_one_inside_is_not() -> Result<()> {
+    let mut world = World::new()?;
+    let allowed: [IpAddr; 2] = [world.client().ipv4.into(), world.client().ipv6.into()];
+    world.wish.source_ranges = allowed.map(IpNet::from).to_vec();
+    world.program()?;
+    for vip in [VIP4, VIP6] {
+        world.connect(vip, PORT, 0)?.ask()?;
+        assert!(world.is_refused(world.other_client(), vip, PORT)?);
+    }
+    assert!(world.event(1, Event::SourceRange)? >= 2);
+
+    world.wish.source_ranges = vec!["192.0.2.0/24".parse()?];
+    world.program()?;
+    world
+        .connect_from(world.other_client(), VIP4, PORT, 0)?
+        .ask()?;
+    assert!(
+        world.is_refused(world.client(), VIP6, PORT)?,
+        "no IPv6 range, no IPv6 client"
+    );
+
+    world.wish.source_ranges = Vec::new();
+    world.program()?;
+    world.connect(VIP6, PORT, 0)?.ask()?;
+    Ok(())
+}
+
+#[test]
+fn open_connection_ends_when_its_client_is_no_longer_allowed() -> Result<()> {
+    let mut world = World::new()?;
+    let mut talk = world.connect(VIP4, PORT, 0)?;
+    talk.ask()?;
+    world.wish.source_ranges = vec!["198.51.100.0/24".parse()?];
+    world.program()?;
+    talk.say("hello?")?;
+    assert!(world.is_refused(world.client(), VIP4, PORT)?);
+    assert!(world.event(1, Event::SourceRange)? >= 2);
+    Ok(())
+}
+
+#[test]
+fn unknown_port_is_dropped_and_counted() -> Result<()> {
+    let world = World::new()?;
+    for vip in [VIP4, VIP6] {
+        for port in [PORT + 1, NODE_PORT] {
+            assert!(world.is_refused(world.client(), vip, port)?);
+        }
+    }
+    assert!(world.event(1, Event::UnknownPort)? >= 4);
+    Ok(())
+}
+
+#[test]
+fn open_connections_survive_the_move_of_the_address() -> Result<()> {
+    for vip in [VIP4, VIP6] {
+        let mut world = World::new()?;
+        let mut talks = Vec::new();
+        for _ in 0..20 {
+            let mut talk = world.connect(vip, PORT, 0)?;
+            let answer = talk.ask()?;
+            talks.push((talk, answer));
+        }
+        for holder in [2, 3, 1, 2] {
+            world.hold(holder)?;
+            for (talk, answer) in &mut talks {
+                assert_eq!(talk.ask()?, *answer);
+            }
+        }
+        assert_eq!(world.event(3, Event::FlowAdopted)?, 20);
+        assert_eq!(world.service(3)?.flows, 0);
+    }
+    Ok(())
+}
+
+#[test]
+fn open_connections_survive_a_restart_of_the_data_plane() -> Result<()> {
+    let mut world = World::new()?;
+    let mut talks = Vec::new();
+    for _ in 0..12 {
+        let mut talk = world.connect(VIP4, PORT, 0)?;
+        let answer = talk.ask()?;
+        talks.push((talk, answer));
+    }
+    let before = world.service(1)?;
+    world.restart(1)?;
+    assert!(world.service(1)?.packets >= before.packets);
+    for (talk, answer) in &mut talks {
+        assert_eq!(talk.ask()?, *answer);
+    }
+    assert_eq!(world.event(1, Event::FlowAdopted)?, 0);
+    Ok(())
+}
+
+#[test]
+fn two_clients_with_one_source_port_are_both_served_by_one_target() -> Result<()> {
+    let mut world = World::new()?;
+    for target in [1, 2] {
+        world.wish.targets = vec![target];
+        world.program()?;
+        for vip in [VIP4, VIP6] {
+            let port = 41_000 + u16::try_from(target)?;
+            let mut first = world.connect(vip, PORT, port)?;
+            let mut second = world.connect_from(world.other_client(), vip, PORT, port)?;
+            let (one, other) = (first.ask()?, second.ask()?);
+            assert_eq!(one.peer.port(), port);
+            assert_ne!(other.peer.port(), port);
+            assert_eq!(first.ask()?, one);
+            assert_eq!(second.ask()?, other);
+        }
+    }
+    assert_eq!(world.event(1, Event::SourcePortChanged)?, 4);
+    Ok(())
+}
+
+#[test]
+fn large_transfers_pass_both_ways_to_every_target() -> Result<()> {
+    let mut world = World::new()?;
+    for target in [1, 2] {
+        world.wish.targets = vec![target];
+        world.program()?;
+        for vip in [VIP4, VIP6] {
+            let mut talk = world.connect(vip, PORT, 0)?;
+            assert_eq!(talk.upload(BULK_BYTES)?, BULK_BYTES);
+            assert_eq!(talk.download(BULK_BYTES)?, BULK_BYTES);
+        }
+    }
+    assert_eq!(world.event(1, Event::RewriteFailed)?, 0);
+    Ok(())
+}
+
+#[test]
+fn new_connections_avoid_a_removed_target_and_open_ones_stay() -> Result<()> {
+    let mut world = World::new()?;
+    let mut talks = Vec::new();
+    for _ in 0..12 {
+        let mut talk = world.connect(VIP4, PORT, 0)?;
+        let answer = talk.ask()?;
+        talks.push((talk, answer));
+    }
+    world.wish.targets = vec![1, 2];
+    world.program()?;
+    let shares = spread(&world, VIP4, 20)?;
+    assert_eq!(shares.keys().collect::<Vec<_>>(), ["n1", "n2"]);
+    for (talk, answer) in &mut talks {
+        assert_eq!(talk.ask()?, *answer);
+    }
+    world.wish.spread = Spread::Local;
+    world.wish.targets = vec![3];
+    world.program()?;
+    assert_eq!(spread(&world, VIP6, 5)?.keys().collect::<Vec<_>>(), ["n3"]);
+    Ok(())
+}
+
+#[test]
+fn service_without_targets_or_off_is_left_to_the_stack() -> Result<()> {
+    let mut world = World::new()?;
+    // What kube-proxy on the holder would see: the VIP itself.
+    for vip in [VIP4, VIP6] {
+        world.lan.hosts[1].ip(&format!("address add {vip} dev lo"))?;
+    }
+    for (is_off, targets) in [(false, vec![]), (true, vec![1, 2, 3])] {
+        world.wish.is_off = is_off;
+        world.wish.targets = targets;
+        world.program()?;
+        let before = world.event(1, Event::PassedToStack)?;
+        for vip in [VIP4, VIP6] {
+            assert!(world.is_refused(world.client(), vip, PORT)?);
+        }
+        assert!(world.event(1, Event::PassedToStack)? >= before + 2);
+    }
+    Ok(())
+}
+
+#[test]
+fn echo_is_answered_by_the_holder_alone() -> Result<()> {
+    let world = World::new()?;
+    let ping = |vip: &str, more: &[&str]| {
+        let command = [&["ping", "-c", "2", "-i", "0.2", "-W", "2"], more, &[vip]].concat();
+        world.client().exec(&command)
+    };
+    for vip in [VIP4, VIP6] {
+        ping(vip, &[])?;
+        ping(vip, &["-s", "1400"])?;
+    }
+    assert_eq!(world.event(1, Event::EchoAnswered)?, 8);
+    world.point_neighbour(world.client(), 3)?;
+    for vip in [VIP4, VIP6] {
+        ping(vip, &[])?;
+    }
+    assert_eq!(world.event(1, Event::EchoAnswered)?, 12);
+    assert_eq!(world.event(3, Event::Relayed)?, 4);
+
+    world.point_neighbour(world.client(), 1)?;
+    for vip in [VIP4, VIP6] {
+        assert!(ping(vip, &["-s", "3000"]).is_err(), "fragments");
+    }
+    assert!(world.event(1, Event::Fragment)? >= 8);
+    Ok(())
+}
+
+#[test]
+fn frame_that_a_node_handed_on_is_not_handed_on_again() -> Result<()> {
+    let mut world = World::new()?;
+    world.wish.mistaken = BTreeMap::from([(2, 3), (3, 2)]);
+    world.program()?;
+    world.point_neighbour(world.client(), 2)?;
+    for vip in [VIP4, VIP6] {
+        assert!(world.is_refused(world.client(), vip, PORT)?);
+    }
+    let relayed = world.event(2, Event::Relayed)?;
+    assert!(relayed >= 2);
+    assert_eq!(world.event(3, Event::Loop)?, relayed);
+    assert_eq!(world.event(3, Event::Relayed)?, 0);
+    Ok(())
+}
+
+#[test]
+fn reply_that_reaches_the_old_holder_finds_its_client() -> Result<()> {
+    let mut world = World::new()?;
+    world.wish.targets = vec![3];
+    world.program()?;
+    let mut talk = world.connect(VIP4, PORT, 0)?;
+    talk.ask()?;
+    world.hold(2)?;
+    // The target missed the announcement: its replies go to the old holder.
+    world.point_neighbour(&world.lan.hosts[3], 1)?;
+    for _ in 0..3 {
+        assert_eq!(talk.ask()?.node, "n3");
+    }
+    // A flow that the old holder never saw: it hands the reply to the new one.
+    assert_eq!(world.connect(VIP4, PORT, 0)?.ask()?.node, "n3");
+    assert!(world.event(1, Event::Relayed)? > 0);
+    Ok(())
+}
+
+#[test]
+fn stray_reply_is_dropped_by_the_holder() -> Result<()> {
+    let world = World::new()?;
+    for vip in [VIP4, VIP6] {
+        // From the NodePort of a target to a port of the VIP that is a Service's: nobody asked.
+        world.have_send(2, SocketAddr::new(vip.parse()?, PORT))?;
+        world.have_send(2, SocketAddr::new(vip.parse()?, 50_000))?;
+    }
+    assert_eq!(world.event(1, Event::StrayReply)?, 4);
+    assert_eq!(world.service(1)?.packets, 0);
+    Ok(())
+}
+
+#[test]
+fn packet_whose_hop_limit_is_used_up_is_dropped() -> Result<()> {
+    let mut world = World::new()?;
+    world.wish.targets = vec![2];
+    world.program()?;
+    world.client().run(|| {
+        let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
+        socket.set_ttl(1)?;
+        socket.send_to(b"hello", (VIP4, PORT))?;
+        Ok(())
+    })?;
+    assert_eq!(world.event(1, Event::Ttl)?, 1);
+    Ok(())
+}
+
+#[test]
+fn address_that_is_given_up_leaves_no_entry_and_its_packets_pass() -> Result<()> {
+    let mut world = World::new()?;
+    world.connect(VIP4, PORT, 0)?.ask()?;
+    world.wish.has_vips = false;
+    world.program()?;
+    let before = world.counters(1)?;
+    assert!(before.services.is_empty());
+    assert!(world.is_refused(world.client(), VIP4, PORT)?);
+    assert_eq!(world.counters(1)?.events, before.events);
+    world.wish.has_vips = true;
+    world.program()?;
+    world.connect(VIP4, PORT, 0)?.ask()?;
+    Ok(())
+}
+
+#[test]
+fn programs_work_as_filters_where_there_is_no_tcx() -> Result<()> {
+    let mut world = World::on(&[Hook::Clsact])?;
+    for vip in [VIP4, VIP6] {
+        let shares = spread(&world, vip, 20)?;
+        assert_eq!(shares.len(), 3, "{shares:?}");
+    }
+    let mut talk = world.connect(VIP4, PORT, 0)?;
+    let answer = talk.ask()?;
+    world.restart(1)?;
+    assert_eq!(talk.ask()?, answer);
+    let filters = |world: &World| {
+        world.lan.hosts[1].exec(&["tc", "filter", "show", "dev", "eth0", "ingress"])
+    };
+    assert_eq!(filters(&world)?.matches("direct-action").count(), 1);
+    world.detach(1)?;
+    assert_eq!(filters(&world)?, "");
+    Ok(())
+}
+
+#[test]
+fn detached_programs_leave_everything_alone() -> Result<()> {
+    let mut world = World::new()?;
+    world.detach(1)?;
+    // The kernel lets go of a link some time after its last name is gone.
+    let is_gone = |_| world.is_refused(world.client(), VIP4, PORT).unwrap();
+    assert!((0..50).any(is_gone));
+    let before = world.service(1)?;
+    assert!(world.is_refused(world.client(), VIP4, PORT)?);
+    assert_eq!(world.service(1)?, before);
+    world.detach(1)?;
+    world.restart(1)?;
+    world.connect(VIP4, PORT, 0)?.ask()?;
     Ok(())
 }

@@ -492,7 +492,7 @@ impl<'a> Compiler<'a> {
 }
 
 fn block_keys(table: TableRef) -> impl Iterator<Item = Vec<u8>> {
-    (table.first_block..table.first_block.saturating_add(table.blocks())).map(encode_number)
+    table.block_numbers().map(encode_number)
 }
 
 /// Blocks that no table lies in, first fit.
@@ -506,7 +506,7 @@ struct FreeBlocks {
 
 impl FreeBlocks {
     fn take(&mut self, table: TableRef) {
-        let end = table.first_block.saturating_add(table.blocks());
+        let end = table.block_numbers().end;
         let known = self.taken.entry(table.first_block).or_default();
         *known = end.max(*known);
     }
@@ -517,12 +517,12 @@ impl FreeBlocks {
             slots,
         };
         for (&first, &end) in self.taken.range(table.first_block..) {
-            if table.first_block.saturating_add(table.blocks()) <= first {
+            if table.block_numbers().end <= first {
                 break;
             }
             table.first_block = table.first_block.max(end);
         }
-        let end = table.first_block.saturating_add(table.blocks());
+        let end = table.block_numbers().end;
         (end <= BLOCKS).then(|| {
             self.take(table);
             self.searched.insert(slots, end);

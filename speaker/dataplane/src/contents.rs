@@ -1,9 +1,9 @@
 //! What is in the maps, and what has to be written.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use crate::layout::{NODES, NodeEntry, SLOTS_PER_BLOCK, ServiceEntry};
+use crate::layout::{NodeEntry, SLOTS_PER_BLOCK, ServiceEntry, decode_number};
 
 /// A map that the speaker writes.
 ///
@@ -63,16 +63,6 @@ impl MapName {
     /// Whether it is an array: then an entry of zeros and no entry are the same.
     pub const fn is_array(self) -> bool {
         matches!(self, Self::Config | Self::Nodes | Self::Blocks)
-    }
-
-    /// Elements of an array that the speaker looks at, `None` for a hash.
-    pub const fn array_length(self) -> Option<u32> {
-        match self {
-            Self::Config => Some(1),
-            Self::Nodes => Some(NODES),
-            Self::Blocks => Some(crate::layout::BLOCKS),
-            _ => None,
-        }
     }
 
     /// Bytes of a key.
@@ -167,6 +157,25 @@ impl MapContents {
             .into_iter()
             .flatten()
             .map(|(key, value)| (key.as_slice(), value.as_slice()))
+    }
+
+    /// The elements of an array that entries here refer to; empty for a hash. All others may hold
+    /// anything: they are written before they are used.
+    pub fn referenced(&self, array: MapName) -> BTreeSet<u32> {
+        match array {
+            MapName::Config => BTreeSet::from([0]),
+            MapName::Nodes => self
+                .entries(MapName::Addresses)
+                .chain(self.entries(MapName::Macs))
+                .filter_map(|(_, value)| decode_number(value))
+                .collect(),
+            MapName::Blocks => self
+                .entries(MapName::Services)
+                .filter_map(|(_, value)| ServiceEntry::decode(value)?.node_port)
+                .flat_map(|(table, _)| table.block_numbers())
+                .collect(),
+            _ => BTreeSet::new(),
+        }
     }
 
     /// Carries writes out.

@@ -5,6 +5,7 @@
 //! same sizes, and the tests here compare whole values with bytes written down by hand.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::Range;
 
 use herald_model::{IfIndex, MacAddress, Protocol};
 use ipnet::IpNet;
@@ -204,9 +205,15 @@ pub(crate) struct TableRef {
 }
 
 impl TableRef {
+    /// The number of blocks.
     #[expect(clippy::cast_possible_truncation, reason = "256 fits")]
     pub(crate) const fn blocks(self) -> u32 {
         self.slots.div_ceil(SLOTS_PER_BLOCK as u32)
+    }
+
+    /// The numbers of its blocks.
+    pub(crate) fn block_numbers(self) -> Range<u32> {
+        self.first_block..self.first_block.saturating_add(self.blocks())
     }
 }
 

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use aya::maps::{Map, MapError};
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::tc::{
-    NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle, qdisc_add_clsact,
+    NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact,
 };
 use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType};
 use aya::{Ebpf, EbpfError, EbpfLoader};
@@ -45,6 +45,8 @@ pub struct Options {
     /// How many flows are remembered in mode `nodeport`; takes about 300 bytes of kernel memory each,
     /// at once. Without effect while older maps are found.
     pub flows: u32,
+    /// The hooks to try, the best first.
+    pub hooks: Vec<Hook>,
 }
 
 impl Default for Options {
@@ -52,6 +54,7 @@ impl Default for Options {
         Self {
             pin_root: DEFAULT_PIN_ROOT.into(),
             flows: DEFAULT_FLOWS,
+            hooks: vec![Hook::Tcx, Hook::Clsact],
         }
     }
 }
@@ -111,29 +114,15 @@ pub enum BpfError {
         #[source]
         source: Box<ProgramError>,
     },
-    /// Neither hook takes the program.
-    #[error("cannot attach {program} to {interface}: tcx: {tcx}")]
+    /// No hook takes the program.
+    #[error("cannot attach {program} to {interface}; {}", tried.join("; "))]
     Attach {
         /// The program.
         program: &'static str,
         /// The interface.
         interface: InterfaceName,
-        /// What tcx said.
-        tcx: String,
-        /// What clsact, which was tried then, said.
-        #[source]
-        clsact: Box<ProgramError>,
-    },
-    /// The program is attached but would not outlast this process.
-    #[error("cannot pin the link of {program} on {interface}")]
-    Pin {
-        /// The program.
-        program: &'static str,
-        /// The interface.
-        interface: InterfaceName,
-        /// Why not.
-        #[source]
-        source: io::Error,
+        /// Each hook that was tried, and what it said.
+        tried: Vec<String>,
     },
     /// A map can't be read or written.
     #[error("cannot {call} map {map}")]
@@ -165,7 +154,6 @@ impl BpfError {
             Self::Missing { .. } => "missing",
             Self::Program { .. } => "program",
             Self::Attach { .. } => "attach",
-            Self::Pin { .. } => "pin",
             Self::Map { .. } => "map",
             Self::EntrySize { .. } => "entry_size",
         }
@@ -201,6 +189,7 @@ const INGRESS: Direction = Direction {
 /// The loaded programs and their maps.
 pub struct DataPlane {
     folder: PathBuf,
+    hooks: Vec<Hook>,
     ebpf: Ebpf,
     maps: BTreeMap<MapName, Map>,
     events: Map,
@@ -248,6 +237,7 @@ impl DataPlane {
         let events = take_map(&mut ebpf, "events")?;
         Ok(Self {
             folder,
+            hooks: options.hooks.clone(),
             ebpf,
             maps,
             events,
@@ -259,8 +249,7 @@ impl DataPlane {
     ///
     /// # Errors
     ///
-    /// [`BpfError::Attach`] if no hook takes them, [`BpfError::Pin`] if they would not
-    /// outlast this process.
+    /// [`BpfError::Attach`] if no hook takes them, or the link can't be pinned.
     pub fn attach(&mut self, index: IfIndex, interface: &InterfaceName) -> Result<Hook, BpfError> {
         self.attach_one(EGRESS, index, interface)?;
         self.attach_one(INGRESS, index, interface)
@@ -318,14 +307,17 @@ impl DataPlane {
         Ok(found)
     }
 
-    /// What the speaker's maps hold.
+    /// What the speaker's maps hold; of arrays, what something refers to.
     ///
     /// # Errors
     ///
     /// [`BpfError::Map`] if one can't be read.
     pub fn read(&self) -> Result<MapContents, BpfError> {
         let mut contents = MapContents::default();
-        for (&name, map) in &self.maps {
+        let (arrays, hashes): (Vec<_>, Vec<_>) =
+            self.maps.iter().partition(|(name, _)| name.is_array());
+        // Hashes first, as they say which elements of arrays are in use.
+        for (&name, map) in hashes.into_iter().chain(arrays) {
             maps::read(name, map, &mut contents)?;
         }
         Ok(contents)
@@ -382,38 +374,22 @@ impl DataPlane {
     ) -> Result<Hook, BpfError> {
         let path = self.link_path(direction, index);
         let classifier = program(&mut self.ebpf, direction)?;
-        if replace_pinned(classifier, &path) {
-            return Ok(Hook::Tcx);
-        }
-        // What is pinned here belongs to an interface that is gone: its number is used again.
-        drop(fs::remove_file(&path));
-        let first = TcAttachOptions::TcxOrder(LinkOrder::first());
-        let tcx = match classifier.attach_with_options(interface.as_str(), direction.attach, first)
-        {
-            Ok(id) => {
-                let cannot_pin = |source| BpfError::Pin {
-                    program: direction.program,
-                    interface: interface.clone(),
-                    source,
-                };
-                let link: FdLink = classifier
-                    .take_link(id)
-                    .map_err(io::Error::other)
-                    .and_then(|link| link.try_into().map_err(io::Error::other))
-                    .map_err(cannot_pin)?;
-                link.pin(&path)
-                    .map_err(|error| cannot_pin(io::Error::other(error)))?;
-                return Ok(Hook::Tcx);
+        let mut tried = Vec::new();
+        for &hook in &self.hooks {
+            let result = match hook {
+                Hook::Tcx => attach_tcx(classifier, direction, interface, &path),
+                Hook::Clsact => attach_clsact(classifier, direction, interface),
+            };
+            match result {
+                Ok(()) => return Ok(hook),
+                Err(error) => tried.push(format!("{}: {}", hook.as_str(), chain(&*error))),
             }
-            Err(error) => error,
-        };
-        attach_clsact(classifier, direction, interface).map_err(|clsact| BpfError::Attach {
+        }
+        Err(BpfError::Attach {
             program: direction.program,
             interface: interface.clone(),
-            tcx: chain(&tcx),
-            clsact: Box::new(clsact),
-        })?;
-        Ok(Hook::Clsact)
+            tried,
+        })
     }
 }
 
@@ -446,19 +422,38 @@ fn take_map(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, BpfError> {
     ebpf.take_map(name).ok_or(BpfError::Missing { name })
 }
 
-/// Puts the program into the link that is pinned there; false if there is none that works.
-fn replace_pinned(classifier: &mut SchedClassifier, path: &Path) -> bool {
-    let Ok(pinned) = PinnedLink::from_pin(path) else {
-        return false;
-    };
-    let Ok(link) = SchedClassifierLink::try_from(FdLink::from(pinned)) else {
-        return false;
-    };
-    // Letting go of the link closes a descriptor; the pin holds the link itself.
-    classifier
-        .attach_to_link(link)
-        .and_then(|id| classifier.take_link(id))
-        .is_ok()
+type AnyError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Puts the program into the link that is pinned there, or makes and pins one.
+fn attach_tcx(
+    classifier: &mut SchedClassifier,
+    direction: Direction,
+    interface: &InterfaceName,
+    path: &Path,
+) -> Result<(), AnyError> {
+    if replace_pinned(classifier, path).is_ok() {
+        return Ok(());
+    }
+    // What may be pinned there belongs to an interface that is gone and whose number is used again.
+    if let Err(error) = fs::remove_file(path)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        return Err(error.into());
+    }
+    // First, as packets for a VIP are ours and all others go on to the next program.
+    let first = TcAttachOptions::TcxOrder(LinkOrder::first());
+    let id = classifier.attach_with_options(interface.as_str(), direction.attach, first)?;
+    let link: FdLink = classifier.take_link(id)?.try_into()?;
+    link.pin(path)?;
+    Ok(())
+}
+
+fn replace_pinned(classifier: &mut SchedClassifier, path: &Path) -> Result<(), AnyError> {
+    let link = SchedClassifierLink::try_from(FdLink::from(PinnedLink::from_pin(path)?))?;
+    let id = classifier.attach_to_link(link)?;
+    // Letting go of it closes a descriptor; the pin holds the link itself.
+    drop(classifier.take_link(id)?);
+    Ok(())
 }
 
 fn clsact_link(
@@ -479,10 +474,10 @@ fn attach_clsact(
     classifier: &mut SchedClassifier,
     direction: Direction,
     interface: &InterfaceName,
-) -> Result<(), ProgramError> {
+) -> Result<(), AnyError> {
     // Fails if the qdisc is there already; if for another reason, attaching fails as well.
     drop(qdisc_add_clsact(interface.as_str()));
-    let present = clsact_link(direction, interface).map_err(TcError::IoError)?;
+    let present = clsact_link(direction, interface)?;
     let id = if let Ok(id) = classifier.attach_to_link(present) {
         id
     } else {
@@ -499,13 +494,9 @@ fn attach_clsact(
 }
 
 /// An error and its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    std::iter::successors(Some(error), |error| error.source())
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ")
 }

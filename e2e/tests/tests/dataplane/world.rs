@@ -1,4 +1,4 @@
-//! A client and some nodes on one LAN; the nodes run the programs and plain servers on their
+//! Two clients and three nodes on one LAN; the nodes run the programs and plain servers on their
 //! `NodePorts`. Who holds the VIP is set in everybody's neighbour tables: no speaker runs.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,9 +25,10 @@ pub const NODE_PORT: u16 = 30_080;
 const NODES: usize = 3;
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The whole scene. Host 0 is the client, hosts 1 to 3 are the nodes.
+/// The whole scene. Host 0 is the client, hosts 1 to 3 are the nodes, host 4 is another client.
 pub struct World {
     planes: Vec<Plane>,
+    hooks: Vec<Hook>,
     pub wish: Wish,
     holder: usize,
     // Dropped last: the namespaces go.
@@ -43,18 +44,27 @@ struct Plane {
 /// What may differ from test to test; the rest of [`Desired`] follows from the LAN.
 #[derive(Clone)]
 pub struct Wish {
+    /// Whether there are any VIPs.
+    pub has_vips: bool,
     /// Nodes that are targets, by number.
     pub targets: Vec<usize>,
     pub source_ranges: Vec<IpNet>,
     /// Forwarded by us, or left to the stack.
     pub is_off: bool,
     pub spread: Spread,
+    /// Nodes that are mistaken about the holder.
+    pub mistaken: BTreeMap<usize, usize>,
 }
 
 impl World {
     /// Everything set up; node 1 holds the VIPs.
     pub fn new() -> Result<Self> {
-        let lan = Lan::new(4)?;
+        Self::on(&[Hook::Tcx, Hook::Clsact])
+    }
+
+    /// The same on the first of these hooks that takes the programs.
+    pub fn on(hooks: &[Hook]) -> Result<Self> {
+        let lan = Lan::new(5)?;
         let folder = lan.bpf_folder()?;
         let mut planes = Vec::new();
         for number in 1..=NODES {
@@ -63,11 +73,12 @@ impl World {
             let options = Options {
                 pin_root: folder.join(format!("n{number}")),
                 flows: 4_096,
+                hooks: hooks.to_vec(),
             };
             let data_plane = host.run(|| {
                 let mut data_plane = DataPlane::open(&options)?;
                 let hook = data_plane.attach(host.index, &InterfaceName::from("eth0"))?;
-                assert_eq!(hook, Hook::Tcx);
+                assert_eq!(hook, hooks[0]);
                 Ok(data_plane)
             })?;
             let contents = data_plane.read()?;
@@ -79,11 +90,14 @@ impl World {
         }
         let mut world = Self {
             planes,
+            hooks: hooks.to_vec(),
             wish: Wish {
+                has_vips: true,
                 targets: vec![1, 2, 3],
                 source_ranges: Vec::new(),
                 is_off: false,
                 spread: Spread::Cluster,
+                mistaken: BTreeMap::new(),
             },
             holder: 1,
             lan,
@@ -94,6 +108,10 @@ impl World {
 
     pub fn client(&self) -> &Host {
         &self.lan.hosts[0]
+    }
+
+    pub fn other_client(&self) -> &Host {
+        &self.lan.hosts[4]
     }
 
     /// The VIPs move to this node, in every table and neighbour cache.
@@ -109,12 +127,10 @@ impl World {
     /// One host's neighbour entries of the VIPs lead to this node.
     pub fn point_neighbour(&self, host: &Host, node: usize) -> Result<()> {
         let mac = self.lan.hosts[node].mac;
-        for vip in [VIP4, VIP6] {
-            host.ip(&format!(
-                "neighbour replace {vip} lladdr {mac} dev eth0 nud permanent"
-            ))?;
-        }
-        Ok(())
+        host.ip_batch(
+            &[VIP4, VIP6]
+                .map(|vip| format!("neighbour replace {vip} lladdr {mac} dev eth0 nud permanent")),
+        )
     }
 
     /// Brings every node's maps to the wish, and checks that reading them back says so.
@@ -140,24 +156,29 @@ impl World {
         let options = Options {
             pin_root: self.lan.bpf_folder()?.join(format!("n{node}")),
             flows: 4_096,
+            hooks: self.hooks.clone(),
         };
+        let hooks = &self.hooks;
         let plane = &mut self.planes[node - 1];
         plane.data_plane = host.run(|| {
             let mut data_plane = DataPlane::open(&options)?;
-            assert_eq!(data_plane.attached()?, BTreeSet::from([host.index]));
-            data_plane.attach(host.index, &InterfaceName::from("eth0"))?;
+            let hook = data_plane.attach(host.index, &InterfaceName::from("eth0"))?;
+            assert_eq!(hook, hooks[0]);
             Ok(data_plane)
         })?;
         plane.contents = plane.data_plane.read()?;
         self.program()
     }
 
-    pub fn data_plane(&mut self, node: usize) -> &mut DataPlane {
-        &mut self.planes[node - 1].data_plane
-    }
-
-    pub fn contents(&self, node: usize) -> &MapContents {
-        &self.planes[node - 1].contents
+    /// Takes a node's programs off its uplink.
+    pub fn detach(&mut self, node: usize) -> Result<()> {
+        let host = &self.lan.hosts[node];
+        let plane = &mut self.planes[node - 1];
+        host.run(|| {
+            Ok(plane
+                .data_plane
+                .detach(host.index, &InterfaceName::from("eth0"))?)
+        })
     }
 
     pub fn desired(&self, me: usize) -> Desired {
@@ -199,11 +220,13 @@ impl World {
                 source_ranges: self.wish.source_ranges.clone().into(),
             })
             .collect();
-        let vips = [VIP4, VIP6].into_iter().map(|vip| {
+        let vips = [VIP4, VIP6].into_iter().filter(|_| self.wish.has_vips);
+        let vips = vips.map(|vip| {
             let vip: IpAddr = vip.parse().unwrap();
-            let holder = &self.lan.hosts[self.holder];
+            let number = *self.wish.mistaken.get(&me).unwrap_or(&self.holder);
+            let holder = &self.lan.hosts[number];
             let holder = match vip {
-                _ if self.holder == me => Holder::Me,
+                _ if number == me => Holder::Me,
                 IpAddr::V4(_) => Holder::Peer {
                     address: holder.ipv4.into(),
                 },
@@ -246,9 +269,31 @@ impl World {
         self.connect_from(self.client(), vip, port, from)
     }
 
+    /// Tries to connect, and gives up soon.
+    pub fn is_refused(&self, host: &Host, vip: &str, port: u16) -> Result<bool> {
+        let to = SocketAddr::new(vip.parse()?, port);
+        host.run(|| Ok(TcpStream::connect_timeout(&to, Duration::from_millis(300)).is_err()))
+    }
+
     pub fn connect_from(&self, host: &Host, vip: &str, port: u16, from: u16) -> Result<Talk> {
-        let stream = host.run(|| tcp(host, SocketAddr::new(vip.parse()?, port), from))?;
+        let stream = host
+            .run(|| tcp(host, SocketAddr::new(vip.parse()?, port), from))
+            .with_context(|| format!("cannot connect to {vip} port {port}"))?;
         Talk::new(stream)
+    }
+
+    /// Has the server of a node send a datagram, from its `NodePort`.
+    pub fn have_send(&self, node: usize, to: SocketAddr) -> Result<()> {
+        let host = &self.lan.hosts[node];
+        host.run(|| {
+            let server = SocketAddr::new(local(host, to.ip()), NODE_PORT);
+            let socket = UdpSocket::bind(SocketAddr::new(server.ip(), 0))?;
+            socket.set_read_timeout(Some(PATIENCE))?;
+            socket.send_to(format!("to {to}").as_bytes(), server)?;
+            // The answer comes after the datagram was sent.
+            socket.recv(&mut [0; 64])?;
+            Ok(())
+        })
     }
 
     /// One datagram from the client and the answer.
@@ -308,7 +353,9 @@ impl Talk {
     }
 
     pub fn say(&mut self, text: &str) -> Result<()> {
-        self.reader.get_mut().write_all(format!("{text}\n").as_bytes())?;
+        self.reader
+            .get_mut()
+            .write_all(format!("{text}\n").as_bytes())?;
         Ok(())
     }
 
@@ -366,7 +413,11 @@ fn serve(host: &Host, node: &str) -> Result<()> {
         let name = node.to_owned();
         thread::spawn(move || {
             let mut buffer = [0; 2_048];
-            while let Ok((_, peer)) = socket.recv_from(&mut buffer) {
+            while let Ok((length, peer)) = socket.recv_from(&mut buffer) {
+                let text = String::from_utf8_lossy(&buffer[..length]);
+                if let Some(to) = text.strip_prefix("to ") {
+                    drop(socket.send_to(b"stray", to));
+                }
                 drop(socket.send_to(format!("{name} {peer}\n").as_bytes(), peer));
             }
         });

@@ -79,12 +79,9 @@ fn read_array<const V: usize>(
     into: &mut MapContents,
 ) -> Result<(), BpfError> {
     let array: Array<&MapData, [u8; V]> = map.try_into().map_err(failed("open", name))?;
-    for (index, value) in (0_u32..).zip(array.iter()) {
-        let value = value.map_err(failed("read", name))?;
-        // Most elements are empty; an array has no other form of "none".
-        if value.iter().any(|&byte| byte != 0) {
-            into.put(name, index.to_le_bytes().to_vec(), value.to_vec());
-        }
+    for index in into.referenced(name) {
+        let value = array.get(&index, 0).map_err(failed("read", name))?;
+        into.put(name, index.to_le_bytes().to_vec(), value.to_vec());
     }
     Ok(())
 }

@@ -1,0 +1,13 @@
+//! Herald on a genuine cluster. The tests run side by side, each in a namespace and a slice of the
+//! addresses of its own; those that disturb others are in `disruptive.rs`.
+
+#[path = "cluster/allocation.rs"]
+mod allocation;
+#[path = "cluster/announcing.rs"]
+mod announcing;
+#[path = "cluster/forwarding.rs"]
+mod forwarding;
+#[path = "cluster/pods.rs"]
+mod pods;
+#[path = "cluster/requests.rs"]
+mod requests;

@@ -1,0 +1,470 @@
+//! How a client's packets reach pods, and which don't.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use anyhow::{Context as _, Result, ensure};
+use herald_e2e::api::herald;
+use herald_e2e::client::{Client, Reply, shares};
+use herald_e2e::cluster::OTHER_CLIENT;
+use herald_e2e::metrics::Metrics;
+use herald_e2e::object::{condition, text, with};
+use herald_e2e::sandbox::{BACKEND_PODS, Sandbox, backend, sandbox};
+use herald_e2e::wait::{LONG, eventually, same};
+use herald_model::VirtualIp;
+use serde_json::{Value, json};
+
+/// A Service of the echo pods, announced in both families; its addresses, IPv4 first.
+fn serve(it: &Sandbox, name: &str, patch: Value) -> Result<[IpAddr; 2]> {
+    it.pool(
+        "a",
+        json!({"addresses": [it.range_v4(0, 9), it.range_v6(0, 9)]}),
+    )?;
+    it.dual_service(name, patch)?;
+    it.wait_announced(name)?;
+    let addresses: [IpAddr; 2] = it
+        .wait_addresses(name)?
+        .try_into()
+        .map_err(|other| anyhow::anyhow!("not two addresses: {other:?}"))?;
+    Ok(addresses)
+}
+
+/// As [`serve`], and waits until the first answer: kube-proxy on every node needs its moment.
+fn serve_http(it: &Sandbox, name: &str, patch: Value) -> Result<[IpAddr; 2]> {
+    let addresses = serve(it, name, patch)?;
+    for address in addresses {
+        answers(it.client(), address)?;
+    }
+    Ok(addresses)
+}
+
+/// Waits until questions are answered, several in a row.
+fn answers(client: Client<'_>, address: IpAddr) -> Result<()> {
+    eventually(&format!("{address} answers"), LONG, || {
+        client.http(address, 80, 12).map(drop)
+    })
+}
+
+fn forwarding(it: &Sandbox, address: IpAddr) -> Result<(String, String)> {
+    let path = herald("virtualips", &VirtualIp::object_name(address));
+    let status = &it.cluster.api.get(&path)?["status"];
+    Ok((
+        text(&status["forwarding"]).to_owned(),
+        text(&status["forwardingReason"]).to_owned(),
+    ))
+}
+
+fn expect_forwarding(it: &Sandbox, address: IpAddr, mode: &str) -> Result<String> {
+    eventually(&format!("{address} is forwarded by {mode}"), LONG, || {
+        let (have, reason) = forwarding(it, address)?;
+        same(&have.as_str(), &mode)?;
+        Ok(reason)
+    })
+}
+
+fn label(it: &Sandbox, name: &str) -> String {
+    format!("service=\"{}/{}\"", it.namespace, it.service_name(name))
+}
+
+fn on_announcer(it: &Sandbox, address: IpAddr) -> Result<Metrics> {
+    it.cluster
+        .speaker_metrics(&it.cluster.announcer(address)?.0)
+}
+
+fn event(metrics: &Metrics, name: &str) -> f64 {
+    metrics.sum(
+        "herald_speaker_packet_events_total",
+        &[&format!("event=\"{name}\"")],
+    )
+}
+
+#[test]
+fn every_pod_and_every_node_gets_its_share_and_the_program_carries_it() -> Result<()> {
+    backend(|it| {
+        let addresses = serve_http(it, "web", json!({}))?;
+        let of_service = label(it, "web");
+        for address in addresses {
+            expect_forwarding(it, address, "nodeport")?;
+            let before = on_announcer(it, address)?;
+            let replies = it.client().http(address, 80, 200)?;
+            let after = on_announcer(it, address)?;
+            let nodes = shares(&replies, |reply| &reply.node);
+            let pods = shares(&replies, |reply| &reply.pod);
+            ensure!(
+                nodes.len() == it.cluster.nodes().len() && nodes.values().all(|&share| share >= 30),
+                "of 200 the nodes got {nodes:?}"
+            );
+            ensure!(
+                pods.len() == BACKEND_PODS && pods.values().all(|&share| share >= 8),
+                "of 200 the pods got {pods:?}"
+            );
+            let rise = |name: &str| {
+                let name = format!("herald_speaker_{name}_total");
+                let labels = [of_service.as_str()];
+                after.sum(&name, &labels) - before.sum(&name, &labels)
+            };
+            // A connection of an HTTP request has at least SYN, ACK, request and FIN of the client's.
+            let (flows, to, back) = (
+                rise("flows"),
+                rise("forwarded_packets"),
+                rise("reply_packets"),
+            );
+            ensure!(
+                (200.0..=200.0).contains(&flows) && to >= 800.0 && back >= 600.0,
+                "the program counted {flows} flows, {to} packets, {back} replies; there is {}",
+                after.names()
+            );
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn a_target_on_the_announcer_itself_replies_too() -> Result<()> {
+    sandbox(|it| {
+        it.pods("echo", 1, &Sandbox::on_node("node1"))?;
+        let here = json!([{"matchLabels": {"kubernetes.io/hostname": "node1"}}]);
+        it.advertisement("here", json!({"nodeSelectors": here}))?;
+        let local = json!({"spec": {"externalTrafficPolicy": "Local"}});
+        for address in serve_http(it, "web", local)? {
+            same(&it.cluster.announcer(address)?.0.as_str(), &"node1")?;
+            same(&it.client().http(address, 80, 30)?.len(), &30)?;
+            let counted = on_announcer(it, address)?;
+            let flows = counted.sum("herald_speaker_flows_total", &[&label(it, "web")]);
+            ensure!(flows >= 30.0, "not through our program: {flows} flows");
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn under_local_only_nodes_with_a_ready_pod_get_traffic_whoever_announces() -> Result<()> {
+    sandbox(|it| {
+        it.pods("echo", 2, &Sandbox::on_node("node3"))?;
+        let other = json!([{"matchLabels": {"kubernetes.io/hostname": "node1"}}]);
+        it.advertisement("other", json!({"nodeSelectors": other}))?;
+        let local = json!({"spec": {"externalTrafficPolicy": "Local"}});
+        for address in serve_http(it, "web", local)? {
+            same(&it.cluster.announcer(address)?.0.as_str(), &"node1")?;
+            let replies = it.client().http(address, 80, 40)?;
+            let nodes = shares(&replies, |reply| &reply.node);
+            same(&nodes.keys().map(String::as_str).collect(), &vec!["node3"])?;
+            same(&shares(&replies, |reply| &reply.pod).len(), &2)?;
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn a_client_whose_neighbour_entry_points_to_another_node_is_served() -> Result<()> {
+    backend(|it| {
+        for address in serve_http(it, "web", json!({}))? {
+            let (announcer, _) = it.cluster.announcer(address)?;
+            for node in it.cluster.lab.nodes() {
+                let mac = &node.address.mac;
+                let client = it.client();
+                client.ip(&format!(
+                    "neigh replace {address} lladdr {mac} dev eth0 nud permanent"
+                ))?;
+                let served = client.http(address, 80, 20);
+                client.ip(&format!("neigh del {address} dev eth0"))?;
+                let served = served
+                    .with_context(|| format!("by way of {}, announcer {announcer}", node.name))?;
+                same(&served.len(), &20)?;
+            }
+        }
+        Ok(())
+    })
+}
+
+fn port(protocol: &str, port: u16, target: u16) -> Value {
+    json!({"name": format!("{}-{port}", protocol.to_lowercase()), "protocol": protocol, "port": port, "targetPort": target})
+}
+
+#[test]
+fn tcp_and_udp_on_one_port_both_work() -> Result<()> {
+    backend(|it| {
+        let ports = json!([port("TCP", 53, 9090), port("UDP", 53, 9090)]);
+        for address in serve(it, "both", json!({"spec": {"ports": ports}}))? {
+            for protocol in ["tcp", "udp"] {
+                let replies = eventually(&format!("{address} answers {protocol}"), LONG, || {
+                    it.client().echo(protocol, address, 53, 0, 20)
+                })?;
+                let nodes = shares(&replies, |reply| &reply.node);
+                ensure!(nodes.len() > 1, "{protocol}: only {nodes:?}");
+            }
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn udp_from_the_source_port_that_is_the_services_port_is_served() -> Result<()> {
+    backend(|it| {
+        // Each test has a port of its own: the client's is taken while it is in use.
+        let ports = json!([port("UDP", 5353, 9090)]);
+        for address in serve(it, "dns", json!({"spec": {"ports": ports}}))? {
+            let replies = eventually(&format!("{address} answers"), LONG, || {
+                it.client().echo("udp", address, 5353, 5353, 5)
+            })?;
+            same(&replies.len(), &5)?;
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn a_client_outside_the_source_ranges_is_refused() -> Result<()> {
+    backend(|it| {
+        let inside = it.cluster.lab.address("client")?;
+        let ranges: Vec<String> = inside
+            .all()
+            .iter()
+            .map(|address| format!("{address}/{}", if address.contains(':') { 128 } else { 32 }))
+            .collect();
+        let spec = json!({"spec": {"loadBalancerSourceRanges": ranges}});
+        let other = Client::at(&it.cluster.lab, OTHER_CLIENT);
+        for address in serve_http(it, "web", spec)? {
+            let before = event(&on_announcer(it, address)?, "source_range");
+            other.ignored(address, 80)?;
+            let after = event(&on_announcer(it, address)?, "source_range");
+            ensure!(after > before, "the program dropped nothing for its range");
+            it.client().http(address, 80, 10)?;
+        }
+        it.dual_service("web", json!({"spec": {"loadBalancerSourceRanges": []}}))?;
+        for address in it.wait_addresses("web")? {
+            answers(other, address)?;
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn ports_that_no_service_has_are_dropped_and_pings_are_answered() -> Result<()> {
+    backend(|it| {
+        for address in serve_http(it, "web", json!({}))? {
+            let before = event(&on_announcer(it, address)?, "unknown_port");
+            it.client().ignored(address, 81)?;
+            // Ports that the node itself serves.
+            it.client().ignored(address, 7471)?;
+            it.client().ignored(address, 10250)?;
+            let after = event(&on_announcer(it, address)?, "unknown_port");
+            ensure!(
+                after >= before + 3.0,
+                "the program dropped {}",
+                after - before
+            );
+            let argv = ["ping", "-c", "2", "-W", "2", &address.to_string()];
+            it.cluster.lab.exec("client", argv)?.ok()?;
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn off_leaves_it_to_kube_proxy_which_keeps_the_clients_address_under_local() -> Result<()> {
+    sandbox(|it| {
+        it.pods("echo", 2, &Sandbox::on_node("node2"))?;
+        let off = json!({
+            "metadata": {"annotations": {"heraldlb.io/forwarding": "off"}},
+            "spec": {"externalTrafficPolicy": "Local"},
+        });
+        let client = it.cluster.lab.address("client")?.all();
+        for address in serve_http(it, "web", off)? {
+            expect_forwarding(it, address, "off")?;
+            same(&it.cluster.announcer(address)?.0.as_str(), &"node2")?;
+            let replies: BTreeSet<String> = it
+                .client()
+                .http(address, 80, 10)?
+                .into_iter()
+                .map(|Reply { client, .. }| client)
+                .collect();
+            ensure!(
+                replies.len() == 1 && client.contains(replies.iter().next().context("one")?),
+                "the pods saw {replies:?}, the client is {client:?}"
+            );
+            let flows =
+                on_announcer(it, address)?.sum("herald_speaker_flows_total", &[&label(it, "web")]);
+            ensure!(flows < 1.0, "our program forwarded {flows} flows");
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn what_node_ports_cannot_do_is_left_to_kube_proxy_and_the_status_says_why() -> Result<()> {
+    backend(|it| {
+        let affinity = json!({"spec": {"sessionAffinity": "ClientIP"}});
+        let without = json!({"spec": {"allocateLoadBalancerNodePorts": false}});
+        for (name, patch) in [("affinity", affinity), ("portless", without)] {
+            let addresses = serve_http(it, name, patch)?;
+            for address in addresses {
+                let reason = expect_forwarding(it, address, "off")?;
+                ensure!(!reason.is_empty(), "{name}: no reason is said");
+            }
+            if name == "affinity" {
+                let replies = it.client().http(addresses[0], 80, 20)?;
+                same(&shares(&replies, |reply| &reply.pod).len(), &1)?;
+            }
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn a_mode_that_is_not_there_yet_counts_as_auto_and_the_status_says_so() -> Result<()> {
+    backend(|it| {
+        let dsr = json!({"metadata": {"annotations": {"heraldlb.io/forwarding": "dsr"}}});
+        for address in serve_http(it, "web", dsr)? {
+            let reason = expect_forwarding(it, address, "nodeport")?;
+            ensure!(reason.contains("dsr"), "the reason is {reason:?}");
+        }
+        Ok(())
+    })
+}
+
+fn never_ready() -> Value {
+    // A list is replaced whole, so this is the container once more.
+    json!({"containers": [{
+        "name": "echo",
+        "image": herald_lab::ECHO_IMAGE,
+        "env": [
+            {"name": "POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+            {"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
+        ],
+        "readinessProbe": {"tcpSocket": {"port": 1}, "periodSeconds": 1},
+    }]})
+}
+
+#[test]
+fn pods_that_are_not_ready_get_traffic_only_if_the_service_publishes_them() -> Result<()> {
+    sandbox(|it| {
+        it.apply_pods("echo", 2, &never_ready())?;
+        let [four, six] = serve(it, "web", json!({}))?;
+        let path = herald("virtualips", &VirtualIp::object_name(four));
+        eventually("the status says that there is no endpoint", LONG, || {
+            let vip = it.cluster.api.get(&path)?;
+            let forwarding = condition(&vip, "Forwarding");
+            same(&text(&forwarding["reason"]), &"NoEndpoints")
+        })?;
+        // Still answered for, and refused at once by kube-proxy.
+        it.client().one_answer(four)?;
+        for address in [four, six] {
+            let to = format!("{}:80", herald_e2e::client::host(address));
+            let said = it.cluster.lab.exec("client", ["lab-echo", "tcp", &to])?;
+            ensure!(
+                said.stderr.contains("refused"),
+                "{address}: {}",
+                said.stderr
+            );
+        }
+        it.dual_service("web", json!({"spec": {"publishNotReadyAddresses": true}}))?;
+        for address in [four, six] {
+            answers(it.client(), address)?;
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn under_local_traffic_follows_the_pods() -> Result<()> {
+    sandbox(|it| {
+        it.pods("echo", 1, &Sandbox::on_node("node1"))?;
+        let local = json!({"spec": {"externalTrafficPolicy": "Local"}});
+        let [four, _] = serve_http(it, "web", local)?;
+        it.pods("echo", 1, &Sandbox::on_node("node2"))?;
+        eventually("only node2 answers", LONG, || {
+            let replies = it.client().http(four, 80, 20)?;
+            let nodes = shares(&replies, |reply| &reply.node);
+            same(&nodes.keys().map(String::as_str).collect(), &vec!["node2"])
+        })
+    })
+}
+
+#[test]
+fn services_that_share_an_address_each_get_their_own_port() -> Result<()> {
+    backend(|it| {
+        let shared = |ports: Value| {
+            with(
+                json!({"metadata": {"annotations": {"heraldlb.io/sharing-key": "k"}}}),
+                json!({"spec": {"ports": ports}}),
+            )
+        };
+        let first = serve_http(it, "http", shared(json!([port("TCP", 80, 8080)])))?;
+        let second = serve(
+            it,
+            "echo",
+            shared(json!([port("UDP", 80, 9090), port("TCP", 81, 9090)])),
+        )?;
+        same(&first, &second)?;
+        for address in first {
+            it.client().http(address, 80, 5)?;
+            for (protocol, port) in [("udp", 80), ("tcp", 81)] {
+                eventually(&format!("{address} answers {protocol}"), LONG, || {
+                    it.client().echo(protocol, address, port, 0, 5)
+                })?;
+            }
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn clients_inside_the_cluster_reach_the_address_too() -> Result<()> {
+    backend(|it| {
+        for address in serve_http(it, "web", json!({}))? {
+            for node in it.cluster.nodes() {
+                Client::at(&it.cluster.lab, &node).http(address, 80, 5)?;
+            }
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn the_announcing_node_is_in_the_metrics_and_no_other() -> Result<()> {
+    backend(|it| {
+        let [four, six] = serve_http(it, "web", json!({}))?;
+        for address in [four, six] {
+            let (announcer, _) = it.cluster.announcer(address)?;
+            it.client().one_answer(address)?;
+            let ip = format!("ip=\"{address}\"");
+            for node in it.cluster.nodes() {
+                let metrics = it.cluster.speaker_metrics(&node)?;
+                let announced = metrics.series(
+                    "herald_speaker_announced",
+                    &[
+                        &ip,
+                        &label(it, "web"),
+                        "protocol=\"layer2\"",
+                        &format!("node=\"{node}\""),
+                    ],
+                );
+                let expected = if node == announcer { vec![1.0] } else { vec![] };
+                same(&announced, &expected).with_context(|| node.clone())?;
+                if node == announcer {
+                    for name in ["requests_received", "replies_sent", "gratuitous_sent"] {
+                        let count = metrics.sum(&format!("herald_speaker_{name}_total"), &[&ip]);
+                        ensure!(
+                            count >= 1.0,
+                            "{name} is {count}; there is {}",
+                            metrics.names()
+                        );
+                    }
+                }
+            }
+        }
+        it.delete_service("web")?;
+        eventually("its series are gone", LONG, || {
+            for node in it.cluster.nodes() {
+                let metrics = it.cluster.speaker_metrics(&node)?;
+                let of_service = label(it, "web");
+                same(
+                    &metrics.series("herald_speaker_announced", &[&of_service]),
+                    &vec![],
+                )?;
+            }
+            Ok(())
+        })
+    })
+}
