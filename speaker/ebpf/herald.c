@@ -121,9 +121,12 @@ INLINE __u32 sending_node(struct __sk_buff *skb)
  * Hands a packet to the holder of the VIP. `sender` is the node whose own packet this is, 0 for a
  * client's. A packet that another node handed on is not handed on again.
  */
-INLINE int relay(struct __sk_buff *skb, const struct packet *packet, const struct vip *vip,
-		 __u32 sender)
+APART int relay(struct __sk_buff *skb, const struct packet *packet, const struct vip *vip,
+		__u32 sender)
 {
+	if (!packet || !vip)
+		return VERDICT_DROP;
+
 	struct bpf_redir_neigh holder = vip->holder;
 	__u32 by = sending_node(skb);
 
@@ -211,10 +214,10 @@ INLINE int is_free(const struct reply *reply, const struct vip *vip, __u8 protoc
  * Writes both directions of a flow down. The source port is the client's unless another client uses
  * it towards the same target. Returns -1 if there is no port.
  */
-static __attribute__((noinline)) int open_flow(const struct flow_key *key, struct flow *flow,
-					       const struct vip *vip, __u32 ifindex_and_hash[2])
+APART int open_flow(const struct flow_key *key, struct flow *flow, const struct vip *vip,
+		    __u32 ifindex, __u32 hash)
 {
-	if (!key || !flow || !vip || !ifindex_and_hash)
+	if (!key || !flow || !vip)
 		return -1;
 
 	struct reply_key reply_key = {
@@ -228,11 +231,10 @@ static __attribute__((noinline)) int open_flow(const struct flow_key *key, struc
 		.seen_ns = flow->seen_ns,
 		.service = flow->service,
 		.generation = flow->generation,
-		.ifindex = ifindex_and_hash[0],
+		.ifindex = ifindex,
 		.client_port = key->client_port,
 		.vip_port = key->vip_port,
 	};
-	__u32 hash = ifindex_and_hash[1];
 	__be16 port = key->client_port;
 
 	for (int i = 0; i < SOURCE_PORT_TRIES; i++) {
@@ -375,15 +377,13 @@ INLINE int forward(struct __sk_buff *skb, const struct packet *packet, const str
 		if (!node || node_address(node, packet->is_ipv6, &flow.target))
 			return passed();
 
-		__u32 ifindex_and_hash[2] = {skb->ifindex, hash};
-
 		flow.seen_ns = now;
 		flow.service = service->id;
 		flow.generation = vip->generation;
 		flow.node = target;
 		flow.target_port = service->node_port;
 		flow.source_port = 0;
-		if (open_flow(&key, &flow, vip, ifindex_and_hash))
+		if (open_flow(&key, &flow, vip, skb->ifindex, hash))
 			return drop(EVENT_NO_SOURCE_PORT);
 		is_new = is_syn || packet->protocol != IPPROTO_TCP;
 		if (!is_new)

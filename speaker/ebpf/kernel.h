@@ -17,6 +17,8 @@ typedef __u32 __be32;
 
 #define SEC(name) __attribute__((section(name), used))
 #define INLINE static inline __attribute__((always_inline))
+/* A function that the verifier looks at once, and not on every way that leads to it. */
+#define APART __attribute__((noinline))
 #define likely(x) __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
 

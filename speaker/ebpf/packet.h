@@ -137,7 +137,7 @@ INLINE int read_network(struct __sk_buff *skb, struct packet *packet)
  * Walks over IPv6 extension headers, four at most, to the transport header. Returns -1 for a packet
  * that ends early or goes on longer.
  */
-static __attribute__((noinline)) int skip_extensions(struct __sk_buff *skb, struct packet *packet)
+APART int skip_extensions(struct __sk_buff *skb, struct packet *packet)
 {
 	__u8 header[2];
 

@@ -6,9 +6,9 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use herald_dataplane::{
     Compiled, Counters, Desired, DesiredNode, DesiredService, DesiredVip, Event, Forwarding,
     Holder, MapContents, ServiceCounters, Spread, Targets, compile, diff,
@@ -262,6 +262,21 @@ impl World {
     /// How often something happened on a node.
     pub fn event(&self, node: usize, event: Event) -> Result<u64> {
         Ok(self.counters(node)?.events[&event])
+    }
+
+    /// Waits until something happened so often on a node: frames take their time.
+    pub fn await_event(&self, node: usize, event: Event, times: u64) -> Result<()> {
+        let start = Instant::now();
+        while self.event(node, event)? < times {
+            ensure!(
+                start.elapsed() < PATIENCE,
+                "{event} {times} times: {:?}",
+                self.counters(node)?
+            );
+            thread::yield_now();
+        }
+        assert_eq!(self.event(node, event)?, times);
+        Ok(())
     }
 
     /// A TCP connection from the client, from this port if it is not 0.
