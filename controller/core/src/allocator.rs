@@ -72,7 +72,8 @@ impl Terms {
 /// An address that is not free.
 #[derive(Clone, Debug, Default)]
 struct Taken {
-    /// In the order they came; empty: it rests, or its claim is being deleted.
+    /// By name, so that a claim looks the same whoever came first; empty: it rests, or its claim is
+    /// being deleted.
     holders: Vec<(ServiceRef, Terms)>,
 }
 
@@ -222,6 +223,7 @@ impl Allocator {
             return;
         }
         taken.holders.push((holder, terms));
+        taken.holders.sort_by(|(one, _), (other, _)| one.cmp(other));
         if taken.holders.len() == 1 {
             self.count_assigned(address, 1);
         }
@@ -334,7 +336,7 @@ impl Allocator {
         }
     }
 
-    /// Who holds an address, in the order they came.
+    /// Who holds an address, by name.
     pub fn holders(&self, address: IpAddr) -> Vec<ServiceRef> {
         self.taken.get(&address).map_or_else(Vec::new, |taken| {
             taken

@@ -76,6 +76,8 @@ struct Claim {
     untouched_until: Option<Instant>,
     /// What the API server said when it refused the last write.
     error: Option<Arc<str>>,
+    /// A write at this version, of this or an earlier term, may still take place.
+    uncertain: Option<Version>,
 }
 
 /// Who is to announce an address.

@@ -127,6 +127,14 @@ impl Leader {
                 assignment.leaving.insert(address);
             }
             self.hold(address, me.clone(), terms_of(observed));
+            if !observed.ingress.contains(&address)
+                && let Some(claim) = self.claims.get_mut(&address)
+            {
+                // Whoever led before may have been about to end this claim, or to show it.
+                let vip = world.vips.get(&address);
+                claim.uncertain = vip.map(|vip| vip.identity.version.clone());
+                assignment.uncertain = Some(observed.identity.version.clone());
+            }
         }
         self.assignments.insert(key.clone(), assignment);
     }

@@ -94,16 +94,31 @@ impl Leader {
         }
         let observed = world.vips.get(&address);
         let holders = self.allocator.holders(address);
+        let targeted = self.is_target(address, &holders);
         let claim = self.claims.entry(address).or_default();
+        let version = observed.map(|observed| &observed.identity.version);
+        if claim.uncertain.as_ref() != version {
+            // The object has moved on: that write is in what was told, or can never take place.
+            claim.uncertain = None;
+        }
         if holders.is_empty() && claim.untouched_until.is_some_and(|until| now < until) {
             return;
         }
         claim.untouched_until = None;
         if holders.is_empty() {
             self.rest_or_end(now, world, address);
+        } else if observed.is_none() && !targeted {
+            // The claim is gone and all that is left is to clear statuses: it is not made anew.
+            claim.wanted = None;
         } else {
             claim.rests_until = None;
-            let plan = self.plan(world, address, &holders);
+            let mut plan = self.plan(world, address, &holders);
+            let claim = self.claims.get(&address);
+            let present = observed.map(|observed| observed.vip.epoch);
+            if claim.is_some_and(|claim| claim.uncertain.is_some()) && Some(plan.epoch) == present {
+                // A write that changes something makes sure that no earlier one takes place.
+                plan.epoch.0 += 1;
+            }
             self.set_plan(address, plan.clone());
             let pool = self.allocator.pool_of(address);
             let name = pool
@@ -128,7 +143,8 @@ impl Leader {
             .get(&address)
             .and_then(|claim| claim.wanted.as_ref());
         match (wanted, observed.map(|observed| &observed.vip)) {
-            (None, None) => self.end_claim(address),
+            (None, None) if self.allocator.holders(address).is_empty() => self.end_claim(address),
+            (None, None) => {}
             (Some(wanted), Some(present)) if wanted == present => {}
             _ => self.outbox.want(Key::Claim(address), Urgency::Now),
         }
@@ -194,6 +210,14 @@ impl Leader {
         self.allocator.free(address);
         self.mark_pool_of(address);
         self.retry_unsatisfied();
+    }
+
+    /// Whether one of the holders is to have the address from now on, too.
+    fn is_target(&self, address: IpAddr, holders: &[ServiceRef]) -> bool {
+        holders.iter().any(|holder| {
+            let assignment = self.assignments.get(&holder.key);
+            assignment.is_some_and(|assignment| assignment.target.contains(&address))
+        })
     }
 
     /// The plan for an address that is in use. One that is only being left keeps its plan.
@@ -319,6 +343,22 @@ impl Leader {
                 identity: present.identity.clone(),
             }),
         }
+    }
+
+    /// Whether the claim on the address is there, names the Service, and no write that may be
+    /// under way ends that.
+    pub(super) fn is_certain(&self, world: &World, address: IpAddr, me: &ServiceRef) -> bool {
+        let ends = |write: &Write| match write {
+            Write::ReplaceVip { vip, .. } => vip.address == address && !vip.services.contains(me),
+            Write::DeleteVip { address: other, .. } => *other == address,
+            _ => false,
+        };
+        world.is_claimed(address, me)
+            && self
+                .claims
+                .get(&address)
+                .is_some_and(|claim| claim.uncertain.is_none())
+            && !self.writing.values().any(ends)
     }
 
     fn claim_under_way(&self, address: IpAddr) -> bool {

@@ -72,6 +72,7 @@ impl Leader {
         result: WriteResult,
     ) {
         let mut error = None;
+        let mut uncertain = false;
         match result {
             WriteResult::VipWritten(vip) => {
                 self.outbox.done(id);
@@ -98,9 +99,22 @@ impl Leader {
                 self.outbox.failed(now, id);
             }
             _ => {
+                uncertain = true;
                 self.outbox.failed(now, id);
             }
         }
+        let version = world
+            .vips
+            .get(&address)
+            .map(|vip| vip.identity.version.clone());
+        if let Some(claim) = self.claims.get_mut(&address)
+            && uncertain
+        {
+            claim.uncertain = version;
+        }
+        let holders = self.allocator.holders(address);
+        self.dirty_statuses
+            .extend(holders.into_iter().map(|holder| holder.key));
         if let Some(claim) = self.claims.get_mut(&address)
             && claim.error != error
         {
@@ -122,9 +136,12 @@ impl Leader {
         status: ServiceStatus,
         result: WriteResult,
     ) {
-        let mut uncertain = None;
+        // Whatever is not certain to have failed may have taken place; and if the Service differs,
+        // what was told of it is old.
+        let mut uncertain = Some(identity.version.clone());
         match result {
             WriteResult::ServiceWritten(version) => {
+                uncertain = None;
                 self.outbox.done(id);
                 self.status_written(world, key, &identity, version, status);
             }
@@ -133,6 +150,7 @@ impl Leader {
                 allocated_from,
                 message,
             } => {
+                uncertain = None;
                 self.outbox.done(id);
                 if let Some(assignment) = self.assignments.get_mut(key) {
                     let owned = assignment.owned.get_or_insert_default();
@@ -148,10 +166,6 @@ impl Leader {
                 {
                     observed.ingress.clear();
                 }
-            }
-            WriteResult::Failed { refused: false, .. } => {
-                self.outbox.failed(now, id);
-                uncertain = Some(identity.version);
             }
             _ => {
                 self.outbox.failed(now, id);

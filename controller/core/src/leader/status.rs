@@ -87,7 +87,9 @@ impl Leader {
         }
         let me = &assignment.me;
         let target = &assignment.target;
-        let claimed = target.iter().all(|address| world.is_claimed(*address, me));
+        let claimed = target
+            .iter()
+            .all(|address| self.is_certain(world, *address, me));
         let error = target
             .iter()
             .find_map(|a| self.claims.get(a)?.error.clone());

@@ -1,6 +1,6 @@
 //! A small API server: objects with versions, and one log of changes for each kind.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -12,24 +12,27 @@ use herald_model::{Pool, PoolName, Service, ServiceKey, ServiceRef, Uid, Virtual
 
 /// The kinds whose order of events matters; kinds are told of independently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
+pub(crate) enum Kind {
     Service,
     Vip,
     Pool,
 }
 
-pub const KINDS: [Kind; 3] = [Kind::Service, Kind::Vip, Kind::Pool];
+pub(crate) const KINDS: [Kind; 3] = [Kind::Service, Kind::Vip, Kind::Pool];
 
 #[derive(Default)]
-pub struct Api {
-    pub services: BTreeMap<ServiceKey, ObservedService>,
-    pub vips: BTreeMap<IpAddr, ObservedVip>,
-    pub pools: BTreeMap<PoolName, ObservedPool>,
+pub(crate) struct Api {
+    pub(crate) services: BTreeMap<ServiceKey, ObservedService>,
+    pub(crate) vips: BTreeMap<IpAddr, ObservedVip>,
+    pub(crate) pools: BTreeMap<PoolName, ObservedPool>,
     logs: BTreeMap<Kind, Vec<Input>>,
     counter: u64,
     /// Writes that changed something.
-    pub changes: u64,
-    pub events: Vec<String>,
+    pub(crate) changes: u64,
+    pub(crate) events: Vec<String>,
+    /// Services whose status was last written by one who leads no more. Their claims may end under
+    /// them: the present leader can't know. It corrects the status once it is told.
+    written_late: BTreeSet<ServiceKey>,
 }
 
 impl Api {
@@ -48,14 +51,14 @@ impl Api {
     }
 
     /// What was logged of a kind, from a position.
-    pub fn since(&self, kind: Kind, position: usize) -> &[Input] {
+    pub(crate) fn since(&self, kind: Kind, position: usize) -> &[Input] {
         self.logs
             .get(&kind)
             .map_or(&[], |log| log.get(position..).unwrap_or(&[]))
     }
 
     /// Everything as a list would show it, and the positions after it.
-    pub fn list(&self) -> (Vec<Input>, BTreeMap<Kind, usize>) {
+    pub(crate) fn list(&self) -> (Vec<Input>, BTreeMap<Kind, usize>) {
         let mut inputs: Vec<Input> = Vec::new();
         inputs.extend(
             self.pools
@@ -80,7 +83,7 @@ impl Api {
     }
 
     /// A user creates or changes a Service; `ours`: whether it is Herald's.
-    pub fn put_service(&mut self, mut service: Service, ours: bool) {
+    pub(crate) fn put_service(&mut self, mut service: Service, ours: bool) {
         let version = self.version();
         let before = self.services.get(&service.key).cloned();
         let uid = match &before {
@@ -107,7 +110,7 @@ impl Api {
         self.log(Kind::Service, Input::ServiceApplied(Box::new(observed)));
     }
 
-    pub fn delete_service(&mut self, key: &ServiceKey) {
+    pub(crate) fn delete_service(&mut self, key: &ServiceKey) {
         if let Some(service) = self.services.remove(key) {
             let uid = service.identity.uid;
             self.log(
@@ -120,7 +123,7 @@ impl Api {
         }
     }
 
-    pub fn put_pool(&mut self, pool: Pool) {
+    pub(crate) fn put_pool(&mut self, pool: Pool) {
         let status = self
             .pools
             .get(&pool.name)
@@ -139,13 +142,13 @@ impl Api {
         self.log(Kind::Pool, Input::PoolApplied(Box::new(pool)));
     }
 
-    pub fn delete_pool(&mut self, name: &PoolName) {
+    pub(crate) fn delete_pool(&mut self, name: &PoolName) {
         if self.pools.remove(name).is_some() {
             self.log(Kind::Pool, Input::PoolDeleted(name.clone()));
         }
     }
 
-    pub fn delete_vip(&mut self, address: IpAddr) {
+    pub(crate) fn delete_vip(&mut self, address: IpAddr) {
         if let Some(vip) = self.vips.remove(&address) {
             let uid = vip.identity.uid;
             self.log(Kind::Vip, Input::VipDeleted { address, uid });
@@ -153,7 +156,16 @@ impl Api {
     }
 
     /// Makes a write, as the real one would.
-    pub fn write(&mut self, write: &Write) -> WriteResult {
+    pub(crate) fn write(&mut self, write: &Write) -> WriteResult {
+        self.write_by(write, false)
+    }
+
+    /// Makes a write of one who may not lead any more.
+    pub(crate) fn write_late(&mut self, write: &Write) -> WriteResult {
+        self.write_by(write, true)
+    }
+
+    fn write_by(&mut self, write: &Write, late: bool) -> WriteResult {
         match write {
             Write::CreateVip(vip) => match self.vips.get(&vip.address) {
                 Some(there) => WriteResult::VipDiffers(Some(Box::new(there.clone()))),
@@ -213,7 +225,12 @@ impl Api {
                 if service == *there {
                     return WriteResult::ServiceWritten(identity.version.clone());
                 }
-                self.check_claimed(&service);
+                if late {
+                    self.written_late.insert(key.clone());
+                } else {
+                    self.written_late.remove(key);
+                    self.check_claimed(&service);
+                }
                 service.identity.version = self.version();
                 self.services.insert(key.clone(), service.clone());
                 self.changes += 1;
@@ -261,7 +278,9 @@ impl Api {
     fn check_unused(&self, address: IpAddr, dropped: &[ServiceRef]) {
         for service in dropped {
             let shown = self.services.get(&service.key).is_some_and(|there| {
-                there.identity.uid == service.uid && there.ingress.contains(&address)
+                there.identity.uid == service.uid
+                    && there.ingress.contains(&address)
+                    && !self.written_late.contains(&service.key)
             });
             assert!(
                 !shown,

@@ -14,21 +14,21 @@ use crate::api::{Api, KINDS, Kind};
 
 /// What may happen.
 #[derive(Clone, Copy)]
-pub struct Chaos {
+pub(crate) struct Chaos {
     users: bool,
     failures: bool,
 }
 
 impl Chaos {
-    pub const EVERYTHING: Self = Self {
+    pub(crate) const EVERYTHING: Self = Self {
         users: true,
         failures: true,
     };
-    pub const USERS: Self = Self {
+    pub(crate) const USERS: Self = Self {
         users: true,
         failures: false,
     };
-    pub const FAILURES: Self = Self {
+    pub(crate) const FAILURES: Self = Self {
         users: false,
         failures: true,
     };
@@ -41,8 +41,8 @@ struct Replica {
     writing: Vec<(WriteId, Write)>,
 }
 
-pub struct Cluster {
-    pub api: Api,
+pub(crate) struct Cluster {
+    pub(crate) api: Api,
     replica: Replica,
     /// Writes of deposed leaders that may still arrive.
     late: Vec<Write>,
@@ -53,7 +53,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         let api = Api::default();
         let replica = Replica::start(&api, Instant::ORIGIN, seed);
         Self {
@@ -79,7 +79,7 @@ impl Cluster {
     }
 
     /// One thing happens.
-    pub fn step(&mut self, chaos: Chaos) {
+    pub(crate) fn step(&mut self, chaos: Chaos) {
         match self.below(20) {
             0..5 if chaos.users => self.user(),
             5..11 => self.tell_one(),
@@ -219,7 +219,7 @@ impl Cluster {
         let count = u64::try_from(self.late.len()).unwrap();
         let position = usize::try_from(self.below(count)).unwrap();
         let write = self.late.swap_remove(position);
-        self.api.write(&write);
+        self.api.write_late(&write);
     }
 
     /// Another replica leads; writes of the old one may still be on their way.
@@ -232,15 +232,15 @@ impl Cluster {
     }
 
     /// The controller starts anew; none of its writes is on its way.
-    pub fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         self.replica = Replica::start(&self.api, self.now, self.seed);
         self.decide();
     }
 
     /// Everything arrives, nothing fails, until nothing happens any more.
-    pub fn quiesce(&mut self) {
+    pub(crate) fn quiesce(&mut self) {
         for write in std::mem::take(&mut self.late) {
-            self.api.write(&write);
+            self.api.write_late(&write);
         }
         for _ in 0..10_000 {
             let mut idle = true;
@@ -272,7 +272,7 @@ impl Cluster {
     }
 
     /// Laws of a settled state.
-    pub fn check_converged(&self) {
+    pub(crate) fn check_converged(&self) {
         let seed = self.seed;
         for service in self.api.services.values() {
             let me = service.service_ref();
