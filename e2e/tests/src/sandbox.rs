@@ -49,7 +49,7 @@ pub struct Sandbox {
 ///
 /// The test's.
 pub fn sandbox(test: impl FnOnce(&Sandbox) -> Result<()>) -> Result<()> {
-    run(Sandbox::new()?, test)
+    run(&Sandbox::new()?, test)
 }
 
 /// The same beside six echo pods, two on each node, that all such tests share. Their label is `app:
@@ -69,11 +69,11 @@ pub fn backend(test: impl FnOnce(&Sandbox) -> Result<()>) -> Result<()> {
         *ready = true;
     }
     drop(ready);
-    run(sandbox, test)
+    run(&sandbox, test)
 }
 
-fn run(sandbox: Sandbox, test: impl FnOnce(&Sandbox) -> Result<()>) -> Result<()> {
-    let result = test(&sandbox).map_err(|error| {
+fn run(sandbox: &Sandbox, test: impl FnOnce(&Sandbox) -> Result<()>) -> Result<()> {
+    let result = test(sandbox).map_err(|error| {
         let report = sandbox.report();
         error.context(report)
     });
@@ -377,13 +377,13 @@ impl Sandbox {
     /// If they don't become ready.
     pub fn pods(&self, name: &str, replicas: usize, patch: &Value) -> Result<()> {
         self.apply_pods(name, replicas, patch)?;
-        let path = format!(
+        let deployment = format!(
             "/apis/apps/v1/namespaces/{}/deployments/{name}",
             self.namespace
         );
         let expected = format!("{replicas} pods of {name} are ready");
         eventually(&expected, Duration::from_mins(2), || {
-            let status = &self.cluster.api.get(&path)?["status"];
+            let status = &self.cluster.api.get(&deployment)?["status"];
             same(
                 &status["readyReplicas"].as_u64().unwrap_or(0),
                 &(replicas as u64),
