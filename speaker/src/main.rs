@@ -135,6 +135,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let options = io::bpf::Options {
         pin_root: args.bpf_pins,
         flows: args.flows,
+        ..io::bpf::Options::default()
     };
     let data_plane = forward::start(options, sender.clone())
         .context("the data plane thread cannot be started")?;

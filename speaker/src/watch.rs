@@ -75,7 +75,7 @@ pub(crate) fn start(
         move |change| slices.changed(change, &mut tell),
     ));
 
-    let (mut tell, ignore_exclude) = (send(inputs), flags.ignore_exclude_label);
+    let (tell, ignore_exclude) = (send(inputs), flags.ignore_exclude_label);
     tasks.spawn(follow(
         "nodes",
         Api::<Node>::all(client.clone()),
@@ -93,7 +93,7 @@ pub(crate) fn start(
         },
     ));
 
-    let mut tell = send(inputs);
+    let tell = send(inputs);
     tasks.spawn(follow(
         "speakers",
         Api::<api::Speaker>::all(client.clone()),

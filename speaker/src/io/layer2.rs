@@ -39,7 +39,8 @@ pub(crate) type AllCounts = BTreeMap<(IfIndex, IpAddr), Counts>;
 enum Command {
     Input(herald_l2::Input),
     Count(oneshot::Sender<AllCounts>),
-    Stop,
+    /// Answered by the end of the channel.
+    Stop(mpsc::Sender<()>),
 }
 
 /// The running thread.
@@ -47,7 +48,6 @@ enum Command {
 pub(crate) struct Handle {
     commands: mpsc::Sender<Command>,
     wake: UnixDatagram,
-    thread: thread::JoinHandle<()>,
 }
 
 /// Starts the thread; what it finds goes to `inputs`.
@@ -70,14 +70,10 @@ pub(crate) fn start(
         claims: BTreeMap::new(),
         out: Vec::new(),
     };
-    let thread = thread::Builder::new()
+    thread::Builder::new()
         .name("layer2".to_owned())
         .spawn(move || driver.run())?;
-    Ok(Handle {
-        commands,
-        wake,
-        thread,
-    })
+    Ok(Handle { commands, wake })
 }
 
 impl Handle {
@@ -95,10 +91,10 @@ impl Handle {
 
     /// Ends the thread: nothing is answered any more when this returns.
     pub(crate) fn stop(&self) {
-        self.send(Command::Stop);
-        if self.thread.join().is_err() {
-            warn!("the layer 2 thread had panicked");
-        }
+        let (sender, stopped) = mpsc::channel();
+        self.send(Command::Stop(sender));
+        // Nothing is ever sent: the thread drops its end when it is done.
+        drop(stopped.recv());
     }
 
     fn send(&self, command: Command) {
@@ -191,8 +187,11 @@ impl Driver {
                     drop(sender.send(self.machine.counts()));
                 }
                 Err(mpsc::TryRecvError::Empty) => return true,
-                Ok(Command::Stop) | Err(mpsc::TryRecvError::Disconnected) => {
+                Err(mpsc::TryRecvError::Disconnected) => return false,
+                Ok(Command::Stop(stopped)) => {
                     self.carry_out();
+                    self.ports.clear();
+                    drop(stopped);
                     return false;
                 }
             }
