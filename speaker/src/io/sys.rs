@@ -84,9 +84,10 @@ pub(crate) enum Priority {
 
 /// Gives the calling thread the best priority that the kernel allows.
 pub(crate) fn raise_priority() -> Priority {
-    let parameters = libc::sched_param { sched_priority: 10 };
+    // The kernel's struct sched_param (include/uapi/linux/sched/types.h) is one int; musl's has more.
+    let parameters: libc::c_int = 10;
     // musl's own sched_setscheduler only says ENOSYS; thread 0 is the calling one.
-    // SAFETY: the pointer is to a live sched_param, which the kernel only reads.
+    // SAFETY: the pointer is to a live int, which the kernel only reads.
     let answer = unsafe {
         libc::syscall(
             libc::SYS_sched_setscheduler,
