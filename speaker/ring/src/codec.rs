@@ -365,6 +365,10 @@ impl Reader<'_> {
         self.take().map(u8::from_be_bytes)
     }
 
+    fn u16(&mut self) -> Result<u16, DecodeError> {
+        self.take().map(u16::from_be_bytes)
+    }
+
     fn u32(&mut self) -> Result<u32, DecodeError> {
         self.take().map(u32::from_be_bytes)
     }

@@ -46,6 +46,11 @@ impl Profile {
             .saturating_sub(self.poke_every().saturating_mul(4))
     }
 
+    /// The silence after which an observer finds out who else is heard.
+    pub(crate) const fn poll_after(self) -> Duration {
+        self.vote_after().saturating_sub(self.poke_every())
+    }
+
     /// The time between two pokes of a suspect.
     pub(crate) const fn poke_every(self) -> Duration {
         match self.heartbeat().checked_div(5) {

@@ -20,6 +20,7 @@ mod holds;
 mod quorum;
 mod receive;
 mod repair;
+mod sides;
 mod silence;
 mod view;
 
@@ -34,6 +35,8 @@ const STALL: Duration = Duration::from_millis(20);
 const JOIN_GRACE: Duration = Duration::from_secs(2);
 /// Members to be greeted with each heartbeat, so that they have proved themselves before it counts.
 const GREETINGS: usize = 16;
+/// Heartbeats after which one of the dead is asked whether it is.
+const SEEK_EVERY: u32 = 4;
 
 /// The ring on one segment, as one member runs it.
 ///
@@ -60,6 +63,8 @@ pub struct Ring<A> {
     carrier: bool,
     heartbeat_at: Instant,
     greeted: usize,
+    beats: u32,
+    sought: usize,
     /// Standings have changed, and with them who observes whom.
     rearrange: bool,
     deadline: Option<Instant>,
@@ -100,6 +105,8 @@ impl<A: Authenticator> Ring<A> {
             carrier: true,
             heartbeat_at: now,
             greeted: 0,
+            beats: 0,
+            sought: 0,
             rearrange: true,
             deadline: None,
             counters: Counters::default(),
@@ -320,6 +327,10 @@ impl<A: Authenticator> Ring<A> {
             }
         }
         self.greet(now, out);
+        self.beats = self.beats.wrapping_add(1);
+        if self.beats % SEEK_EVERY == 0 {
+            self.seek_lost(now, out);
+        }
     }
 
     fn heartbeat(&self) -> Heartbeat {

@@ -59,6 +59,8 @@ pub(crate) struct Peer {
     pub(crate) in_base: bool,
     /// Anybody has heard of it in this life.
     pub(crate) heard_of: bool,
+    /// What it says of others in this life is from the wrong side of a partition.
+    pub(crate) tainted: bool,
     /// It echoed a nonce of ours in this life.
     pub(crate) proved: bool,
     /// The last sequence it used in this life.
@@ -107,6 +109,7 @@ impl Peer {
             evidence: Evidence::default(),
             in_base,
             heard_of: false,
+            tainted: false,
             proved: false,
             sequence: 0,
             heard: now,
@@ -158,6 +161,7 @@ pub(crate) struct Peers {
     me: Index,
     view: u64,
     base: u32,
+    live: u16,
 }
 
 impl Peers {
@@ -170,6 +174,7 @@ impl Peers {
             me: Index(0),
             view: 0,
             base: 0,
+            live: 0,
         };
         let mut own = Peer::new(NodeId::of(&me.node), me, now, true);
         own.heard_of = true;
@@ -232,8 +237,9 @@ impl Peers {
         }
         self.places = places;
         self.view = self.table.iter().fold(0, |view, peer| view ^ peer.digest());
-        self.base = u32::try_from(self.table.iter().filter(|peer| peer.in_base).count())
-            .unwrap_or(u32::MAX);
+        let count = |which: fn(&&Peer) -> bool| self.table.iter().filter(which).count();
+        self.base = u32::try_from(count(|peer| peer.in_base)).unwrap_or(u32::MAX);
+        self.live = u16::try_from(count(|peer| peer.is_up())).unwrap_or(u16::MAX);
     }
 
     pub(crate) fn me(&self) -> Index {
@@ -260,6 +266,11 @@ impl Peers {
     /// The number of members that count for quorum.
     pub(crate) fn base(&self) -> u32 {
         self.base
+    }
+
+    /// The number of members that are up.
+    pub(crate) fn live(&self) -> u16 {
+        self.live
     }
 
     pub(crate) fn get(&self, index: Index) -> &Peer {
@@ -307,9 +318,10 @@ impl Peers {
     /// Sets how a member stands, as the statement says.
     pub(crate) fn set(&mut self, index: Index, statement: &Statement, in_base: bool) {
         let peer = self.get(index);
-        let (before, was_in_base) = (peer.digest(), peer.in_base);
+        let (before, was_in_base, was_up) = (peer.digest(), peer.in_base, peer.is_up());
         let peer = self.get_mut(index);
         if statement.incarnation != peer.incarnation {
+            peer.tainted = false;
             peer.proved = false;
             peer.sequence = 0;
         }
@@ -320,8 +332,13 @@ impl Peers {
         peer.evidence = statement.evidence;
         peer.heard_of = true;
         peer.in_base = in_base;
-        let after = peer.digest();
+        let (after, is_up) = (peer.digest(), peer.is_up());
         self.view ^= before ^ after;
+        match (was_up, is_up) {
+            (false, true) => self.live = self.live.saturating_add(1),
+            (true, false) => self.live = self.live.saturating_sub(1),
+            _ => {}
+        }
         match (was_in_base, in_base) {
             (false, true) => self.base = self.base.saturating_add(1),
             (true, false) => self.base = self.base.saturating_sub(1),

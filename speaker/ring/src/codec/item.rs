@@ -55,6 +55,8 @@ pub struct Answer {
     pub incarnation: Incarnation,
     /// And how it stands in it.
     pub standing: Standing,
+    /// How many members the sender knows up, itself included.
+    pub live: u16,
 }
 
 /// Poke the target for me.
@@ -245,13 +247,15 @@ item!(
         view: reader.u64()?,
         incarnation: Incarnation(reader.u64()?),
         standing: standing(reader.u8()?)?,
+        live: reader.u16()?,
     }),
     |item, writer| {
         writer.put(&item.nonce.to_be_bytes())?;
         writer.put(&item.origin.0.to_be_bytes())?;
         writer.put(&item.view.to_be_bytes())?;
         writer.put(&item.incarnation.0.to_be_bytes())?;
-        writer.put(&[item.standing as u8])
+        writer.put(&[item.standing as u8])?;
+        writer.put(&item.live.to_be_bytes())
     }
 );
 

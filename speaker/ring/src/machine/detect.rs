@@ -91,6 +91,9 @@ impl<A: Authenticator> Ring<A> {
             }
             suspicion.pokes = suspicion.pokes.wrapping_add(1);
         }
+        if silent >= profile.poll_after() {
+            self.start_poll(now, watch.silent_since(profile), out);
+        }
         if silent >= profile.vote_after() {
             suspicion.ballot = self.vote(now, &watch, suspicion.ballot, slow, out);
         }
@@ -117,7 +120,6 @@ impl<A: Authenticator> Ring<A> {
         }
         let heartbeat = self.profile.heartbeat();
         self.tell_observers(now, watch, true, out);
-        self.start_poll(now, watch.silent_since(self.profile), out);
         Some(Ballot {
             since: ballot.map_or(now, |ballot| ballot.since),
             next: now

@@ -12,8 +12,10 @@ use crate::peers::Index;
 
 /// The time between two questions to the witness.
 const ASK_EVERY: Duration = Duration::from_millis(20);
-/// Pokes that may be lost before we say that somebody can't be reached.
-const TRIES: u32 = 3;
+/// Pokes in quick succession, for those that get lost.
+const QUICK_TRIES: u32 = 4;
+/// Pokes in all before we say that too few can be reached.
+const TRIES: u32 = 7;
 /// In views up to this size, the witness is asked from the suspicion on, else once too few are heard.
 const SMALL: u32 = 4;
 
@@ -120,17 +122,8 @@ impl<A: Authenticator> Ring<A> {
         if self.poll.since >= since {
             return;
         }
-        self.poll.number = self.poll.number.wrapping_add(1).max(1);
-        self.poll.since = since;
-        self.poll.nonce = self.random.next().max(1);
         self.poll.tries = 0;
-        self.poll.count = 0;
-        let me = self.peers.me();
-        for index in self.peers.indices() {
-            if index == me || self.was_heard_since(index, since) {
-                self.count_in(index);
-            }
-        }
+        self.count_since(since);
         self.poll.next = Some(now);
         if self.most_heard_since(since) {
             self.poll.lacking = None;
@@ -140,14 +133,29 @@ impl<A: Authenticator> Ring<A> {
         self.tick_poll(now, out);
     }
 
+    /// Counts those heard since then, and from now on those that answer.
+    fn count_since(&mut self, since: Instant) {
+        self.poll.number = self.poll.number.wrapping_add(1).max(1);
+        self.poll.since = since;
+        self.poll.nonce = self.random.next().max(1);
+        self.poll.count = 0;
+        let me = self.peers.me();
+        for index in self.peers.indices() {
+            if index == me || self.was_heard_since(index, since) {
+                self.count_in(index);
+            }
+        }
+    }
+
     /// If most of the last view is heard again after a while, the votes from that while count no
-    /// more: those they are against may speak in the very next moment.
+    /// more: those they are against may speak in the very next moment. The poll begins before the
+    /// vote, so that even a short while is noticed.
     pub(super) fn regain(&mut self, now: Instant) {
         if self.poll.lacking.is_none() || !self.most_heard_since(self.poll.since) {
             return;
         }
         let lacked = self.poll.lacking.take();
-        if lacked.is_some_and(|since| now.saturating_since(since) > self.settling()) {
+        if lacked.is_some_and(|since| now.saturating_since(since) > self.profile.poke_every() / 2) {
             self.doubt_all(now);
         }
     }
@@ -195,11 +203,16 @@ impl<A: Authenticator> Ring<A> {
             return;
         }
         self.poll.tries += 1;
-        self.poll.next = Some(if self.poll.tries <= 2 * TRIES {
-            now + self.profile.poke_every()
-        } else {
-            now + self.profile.heartbeat()
-        });
+        let gap = match self.poll.tries {
+            ..=QUICK_TRIES => self.profile.poke_every() / 5,
+            ..=TRIES => self.profile.poke_every(),
+            _ => self.profile.heartbeat(),
+        };
+        self.poll.next = Some(now + gap);
+        if self.poll.tries > TRIES {
+            // Who answered long ago may be out of reach as well by now.
+            self.count_since(now - self.profile.vote_after());
+        }
         let item = Poke {
             nonce: self.poll.nonce,
             origin: self.peers.own().id,
@@ -223,14 +236,14 @@ impl<A: Authenticator> Ring<A> {
             let stage = if small {
                 watch.suspicion.is_some()
             } else {
-                watch.ballot().is_some() && self.poll.tries > 1
+                watch.ballot().is_some() && self.poll.tries > QUICK_TRIES
             };
             stage && !self.most_heard_since(watch.silent_since(self.profile))
         });
         if !wanted {
             self.witness.next = None;
         } else if self.witness.next.is_none_or(|next| now >= next) {
-            let slow = self.poll.tries > 2 * TRIES + 20;
+            let slow = self.poll.tries > TRIES + 20;
             self.witness.next = Some(if slow {
                 now + self.profile.heartbeat()
             } else {

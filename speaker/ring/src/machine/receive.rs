@@ -103,7 +103,10 @@ impl<A: Authenticator> Ring<A> {
             self.answer(now, sender, poke, out);
         }
         if !self.peers.get(sender).is_up() {
-            self.tell_standing(now, sender, out);
+            match &body {
+                Body::Answer(answer) if self.is_outweighed(answer) => self.change_sides(now, out),
+                _ => self.tell_standing(now, sender, out),
+            }
             return;
         }
         self.heard(now, sender, out);
@@ -131,6 +134,7 @@ impl<A: Authenticator> Ring<A> {
                     self.voted(now, id, &vote, out);
                 }
             }
+            Body::Statements(_) if self.peers.get(sender).tainted => {}
             Body::Statements(statements) => {
                 for statement in statements {
                     self.consider(now, &statement, id, out);
@@ -175,6 +179,7 @@ impl<A: Authenticator> Ring<A> {
             view: self.peers.view(),
             incarnation: peer.incarnation.max(peer.listed),
             standing: peer.standing,
+            live: self.peers.live(),
         };
         self.send(now, sender, Kind::Answer, &item, out);
     }
@@ -230,6 +235,7 @@ impl<A: Authenticator> Ring<A> {
     /// Others know a later life of the sender's than it does.
     fn tell_later_life(&mut self, now: Instant, sender: Index, out: &mut Vec<Effect>) {
         let pace = self.profile.poke_every() * 2;
+        let live = self.peers.live();
         let peer = self.peers.get_mut(sender);
         if peer
             .told
@@ -244,6 +250,7 @@ impl<A: Authenticator> Ring<A> {
             view: 0,
             incarnation: peer.incarnation.max(peer.listed),
             standing: peer.standing,
+            live,
         };
         self.send(now, sender, Kind::Answer, &item, out);
     }

@@ -136,6 +136,10 @@ impl Pending {
         self.items.len()
     }
 
+    pub(super) fn clear(&mut self) {
+        self.items.clear();
+    }
+
     pub(super) fn forget(&mut self, member: NodeId) {
         self.items.retain(|item| item.statement.member != member);
     }
@@ -188,6 +192,16 @@ impl<A: Authenticator> Ring<A> {
             return;
         }
         self.counters.unsupported += 1;
+        if statement.standing.is_down() {
+            // Its voters will not vote again; if we observe the member too, our vote may be the
+            // one that is missing.
+            let until = now + self.profile.heartbeat() * 4;
+            for voter in statement.voters.as_slice() {
+                let victim = (statement.member, statement.incarnation);
+                let kernel_silent = statement.standing == Standing::NodeDown;
+                self.votes.cast(now, victim, *voter, kernel_silent, until);
+            }
+        }
         let (first, senders) = self.pending.add(now, statement, sender);
         // Two others say so for a while: it is our own view of the observers that is behind.
         let others = self.peers.iter().filter(|peer| peer.is_up()).count();
