@@ -1,7 +1,7 @@
 //! `/livez`, `/readyz` and `/metrics`.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,9 +32,18 @@ pub(crate) struct Admin {
     pub(crate) data_plane: forward::Handle,
 }
 
-/// Binds the address, so that a port that is taken ends the program at once.
+/// Binds the address, so that a port that is taken ends the program at once. Where the kernel has
+/// no IPv6, all addresses are those of IPv4.
 pub(crate) async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
-    TcpListener::bind(address).await
+    match TcpListener::bind(address).await {
+        Err(error)
+            if address.ip() == Ipv6Addr::UNSPECIFIED
+                && error.raw_os_error() == Some(libc::EAFNOSUPPORT) =>
+        {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
+        }
+        bound => bound,
+    }
 }
 
 /// Serves for ever.
@@ -69,7 +78,10 @@ pub(crate) async fn serve(listener: TcpListener, admin: Arc<Admin>) {
 impl Admin {
     async fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         if request.method() != Method::GET && request.method() != Method::HEAD {
-            return text(StatusCode::METHOD_NOT_ALLOWED, "only GET is allowed\n".into());
+            return text(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "only GET is allowed\n".into(),
+            );
         }
         match request.uri().path() {
             "/livez" => text(StatusCode::OK, "ok\n".into()),

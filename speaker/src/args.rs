@@ -24,6 +24,7 @@ use crate::io::bpf;
 /// over, five seconds at most, and ends. The eBPF programs stay and go on forwarding.
 ///
 /// Exit code: 0 after SIGTERM or SIGINT, 1 if it cannot start, 2 for a wrong command line.
+#[expect(clippy::doc_markdown, reason = "the text is for people on a terminal")]
 #[derive(Debug, Parser)]
 #[command(name = "herald-speaker", version, verbatim_doc_comment)]
 pub(crate) struct Args {
@@ -98,12 +99,22 @@ pub(crate) struct Args {
     pub(crate) flows: u32,
 
     /// The form of log lines.
-    #[arg(long, env = "HERALD_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
+    #[arg(
+        long,
+        env = "HERALD_LOG_FORMAT",
+        value_name = "FORMAT",
+        default_value = "text"
+    )]
     pub(crate) log_format: LogFormat,
 
     /// What is logged: error, warn, info, debug or trace, also for single parts, such as
     /// `info,herald_speaker::io::layer2=trace`.
-    #[arg(long, env = "HERALD_LOG", value_name = "FILTER", default_value = "info")]
+    #[arg(
+        long,
+        env = "HERALD_LOG",
+        value_name = "FILTER",
+        default_value = "info"
+    )]
     pub(crate) log_level: String,
 
     /// Which Services and Nodes are ours.

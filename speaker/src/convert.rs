@@ -186,7 +186,11 @@ fn time(seconds: i64) -> Time {
 }
 
 fn resource_version(metadata: &ObjectMeta) -> Arc<str> {
-    metadata.resource_version.as_deref().unwrap_or_default().into()
+    metadata
+        .resource_version
+        .as_deref()
+        .unwrap_or_default()
+        .into()
 }
 
 /// The text, no longer than a field may be.

@@ -1,12 +1,12 @@
 //! The loop around the core.
 
 use std::error::Error;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use herald_model::{IfIndex, MacAddress};
 use herald_speaker_core::{Core, Effect, Input, Overview};
-use std::net::IpAddr;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tracing::{debug, info, warn};
 
@@ -151,11 +151,12 @@ fn carry_out(
         } => writer.vip_status(address, resource_version, status),
         Effect::EmitEvent {
             service,
+            address,
             reason,
             note,
         } => {
-            info!(service = %service.key, ?reason, "{note}");
-            writer.event(&service, reason, note);
+            info!(service = %service.key, vip = %address, ?reason, "{note}");
+            writer.event(&service, address, reason, note);
         }
         Effect::Exit => {}
     }
@@ -178,11 +179,11 @@ pub(crate) fn write_neighbours(
     let (sender, mut changes) = unbounded_channel::<NeighbourChange>();
     tokio::spawn(async move {
         while let Some((interface, address, mac)) = changes.recv().await {
-            let changed = match mac {
+            let outcome = match mac {
                 Some(mac) => netlink.set(interface, address, mac).await,
                 None => netlink.remove(interface, address).await,
             };
-            let Err(error) = changed else {
+            let Err(error) = outcome else {
                 debug!(%interface, %address, ?mac, "changed a neighbour entry");
                 continue;
             };

@@ -86,7 +86,7 @@ fn run(options: &Options, commands: &mpsc::Receiver<Command>, inputs: &Unbounded
                 desired,
                 names,
             } => {
-                let outcome = runner.apply(&desired, names, inputs);
+                let outcome = runner.apply(&desired, &names, inputs);
                 if let Err(error) = &outcome {
                     warn!(
                         reason = error.kind(),
@@ -157,9 +157,12 @@ fn idle(commands: &mpsc::Receiver<Command>, wait: Option<Duration>) -> bool {
     let until = wait.map(|wait| std::time::Instant::now() + wait);
     loop {
         let command = match until {
-            None => commands.recv().map_err(|_gone| mpsc::RecvTimeoutError::Disconnected),
-            Some(until) => commands
-                .recv_timeout(until.saturating_duration_since(std::time::Instant::now())),
+            None => commands
+                .recv()
+                .map_err(|_gone| mpsc::RecvTimeoutError::Disconnected),
+            Some(until) => {
+                commands.recv_timeout(until.saturating_duration_since(std::time::Instant::now()))
+            }
         };
         match command {
             Ok(Command::Count(sender)) => drop(sender.send(None)),
@@ -186,7 +189,7 @@ impl Runner {
     fn apply(
         &mut self,
         desired: &Desired,
-        names: BTreeMap<IfIndex, InterfaceName>,
+        names: &BTreeMap<IfIndex, InterfaceName>,
         inputs: &UnboundedSender<Input>,
     ) -> Result<(), BpfError> {
         let observed = match self.observed.take() {
@@ -194,7 +197,8 @@ impl Runner {
             None => self.data_plane.read()?,
         };
         let compiled = compile(&observed, desired);
-        self.data_plane.apply(&diff(&observed, &compiled.contents))?;
+        self.data_plane
+            .apply(&diff(&observed, &compiled.contents))?;
         self.observed = Some(compiled.contents);
         self.services = compiled.service_ids;
         if self.refused != compiled.refused {
@@ -209,11 +213,11 @@ impl Runner {
 
     fn attach(
         &mut self,
-        names: BTreeMap<IfIndex, InterfaceName>,
+        names: &BTreeMap<IfIndex, InterfaceName>,
         inputs: &UnboundedSender<Input>,
     ) -> Result<(), BpfError> {
         let mut worst = Hook::Tcx;
-        for (index, name) in &names {
+        for (index, name) in names {
             if self.attached.get(index) == Some(name) {
                 continue;
             }

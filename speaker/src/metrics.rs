@@ -60,7 +60,11 @@ impl Page<'_> {
         registry.register("ready", "Whether the speaker is ready to serve", ready);
         let known: Gauge = Gauge::default();
         known.set(i64::try_from(self.overview.vips).unwrap_or(i64::MAX));
-        registry.register("virtualips", "VirtualIP objects that this node knows", known);
+        registry.register(
+            "virtualips",
+            "VirtualIP objects that this node knows",
+            known,
+        );
     }
 
     fn layer2(&self, registry: &mut Registry) {
@@ -71,11 +75,17 @@ impl Page<'_> {
                 .announced
                 .iter()
                 .find(|entry| entry.interface == *interface)
-                .map_or_else(|| interface.to_string(), |entry| entry.interface_name.to_string());
+                .map_or_else(
+                    || interface.to_string(),
+                    |entry| entry.interface_name.to_string(),
+                );
             let labels = vec![
                 ("ip", address.to_string()),
                 ("interface", name),
-                ("protocol", if address.is_ipv4() { "arp" } else { "ndp" }.to_owned()),
+                (
+                    "protocol",
+                    if address.is_ipv4() { "arp" } else { "ndp" }.to_owned(),
+                ),
             ];
             let Counts {
                 requests: asked,

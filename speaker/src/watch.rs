@@ -130,7 +130,7 @@ async fn follow<K, Key>(
     let span = info_span!("watch", kind);
     let work = async move {
         let mut relist = Relist::default();
-        let mut changes = Vec::new();
+        let mut pending = Vec::new();
         let mut is_failing = false;
         let mut events = watcher::watcher(objects, config).default_backoff().boxed();
         while let Some(event) = events.next().await {
@@ -141,7 +141,10 @@ async fn follow<K, Key>(
                     if std::mem::replace(&mut is_failing, true) {
                         debug!(error = &error as &dyn Error, "still not watching");
                     } else {
-                        warn!(error = &error as &dyn Error, "the watch broke, trying again");
+                        warn!(
+                            error = &error as &dyn Error,
+                            "the watch broke, trying again"
+                        );
                     }
                     continue;
                 }
@@ -157,8 +160,8 @@ async fn follow<K, Key>(
                 Event::Apply(object) => WatchEvent::Apply(key(&object), object),
                 Event::Delete(object) => WatchEvent::Delete(key(&object)),
             };
-            relist.handle(event, &mut changes);
-            changes.drain(..).for_each(&mut changed);
+            relist.handle(event, &mut pending);
+            pending.drain(..).for_each(&mut changed);
         }
     };
     work.instrument(span).await;
@@ -211,11 +214,7 @@ struct Slices {
 type SliceKey = (String, String);
 
 impl Slices {
-    fn changed(
-        &mut self,
-        change: Change<SliceKey, EndpointSlice>,
-        tell: &mut impl FnMut(Input),
-    ) {
+    fn changed(&mut self, change: Change<SliceKey, EndpointSlice>, tell: &mut impl FnMut(Input)) {
         match change {
             Change::Applied(key, mut object) => {
                 let service = herald_config::service_of_slice(&object);
@@ -252,10 +251,9 @@ impl Slices {
 
     fn tell_of(&self, service: &ServiceKey, tell: &mut impl FnMut(Input)) {
         tell(match self.slices.get(service) {
-            Some(slices) => Input::EndpointsApplied(herald_config::endpoints(
-                service.clone(),
-                slices.values(),
-            )),
+            Some(slices) => {
+                Input::EndpointsApplied(herald_config::endpoints(service.clone(), slices.values()))
+            }
             None => Input::EndpointsDeleted(service.clone()),
         });
     }

@@ -112,7 +112,13 @@ impl Writer {
     }
 
     /// Tells people on a Service. An Event that is lost is lost: it is a courtesy.
-    pub(crate) fn event(&self, service: &ServiceRef, reason: EventReason, note: String) {
+    pub(crate) fn event(
+        &self,
+        service: &ServiceRef,
+        address: IpAddr,
+        reason: EventReason,
+        note: String,
+    ) {
         let (reason, type_) = match reason {
             EventReason::Announced => (events::ANNOUNCED, EventType::Normal),
             EventReason::Moved => (events::MOVED, EventType::Normal),
@@ -123,7 +129,14 @@ impl Writer {
             reason: reason.to_owned(),
             note: Some(note),
             action: "Announce".to_owned(),
-            secondary: None,
+            // Two addresses of one Service are two things to tell: without this, the second would
+            // only count as a repetition of the first.
+            secondary: Some(ObjectReference {
+                api_version: Some(api::VirtualIP::api_version(&()).into_owned()),
+                kind: Some(api::VirtualIP::kind(&()).into_owned()),
+                name: Some(VirtualIp::object_name(address)),
+                ..ObjectReference::default()
+            }),
         };
         let regarding = ObjectReference {
             api_version: Some(Service::api_version(&()).into_owned()),
@@ -165,7 +178,12 @@ fn outcome(kind: &'static str, name: &str, written: kube::Result<()>) -> WriteOu
             WriteOutcome::Outdated
         }
         Err(error) => {
-            warn!(kind, name, error = &error as &dyn Error, "cannot write, trying again");
+            warn!(
+                kind,
+                name,
+                error = &error as &dyn Error,
+                "cannot write, trying again"
+            );
             WriteOutcome::Failed
         }
     }

@@ -13,7 +13,7 @@ use herald_model::{
 
 use crate::forwarding::cluster_targets;
 use crate::input::{
-    Cache, DataPlaneReport, Effect, Input, ObservedSpeaker, ObservedVip, SpeakerReport,
+    Cache, DataPlaneReport, Effect, Input, ObservedSpeaker, ObservedVip, Priority, SpeakerReport,
     WriteOutcome,
 };
 use crate::uplinks::{Interfaces, Uplink};
@@ -84,6 +84,8 @@ pub struct Core {
     data_plane: DataPlane,
     cluster: Arc<Targets>,
     report_writer: Writer<SpeakerReport>,
+    /// `None`: not known yet.
+    priority: Option<Priority>,
     stopping_until: Option<Instant>,
     exited: bool,
 
@@ -183,6 +185,7 @@ impl Core {
             data_plane: DataPlane::default(),
             cluster: cluster_targets(&BTreeMap::new()),
             report_writer: Writer::default(),
+            priority: None,
             stopping_until: None,
             exited: false,
             dirty: Dirty::default(),
@@ -221,9 +224,10 @@ impl Core {
                 self.dirty.nodes = true;
             }
             Input::SpeakerApplied(speaker) => {
-                self.dirty.nodes |= self.speakers.get(&speaker.node).is_none_or(|before| {
-                    before.report.segments != speaker.report.segments
-                });
+                self.dirty.nodes |= self
+                    .speakers
+                    .get(&speaker.node)
+                    .is_none_or(|before| before.report.segments != speaker.report.segments);
                 self.speakers.insert(speaker.node.clone(), speaker);
             }
             Input::SpeakerDeleted(node) => {
@@ -269,6 +273,7 @@ impl Core {
                 self.data_plane.changed |= ran != self.data_plane_runs();
                 self.dirty.all_vips = true;
             }
+            Input::PriorityKnown(priority) => self.priority = Some(priority),
             Input::DataPlaneApplied {
                 generation,
                 outcome,
@@ -279,11 +284,7 @@ impl Core {
             Input::VipStatusWritten { address, outcome } => {
                 self.vip_status_written(now, address, outcome);
             }
-            Input::SpeakerWritten(outcome) => {
-                if let Some(at) = self.report_writer.written(now, outcome) {
-                    self.timers.insert((at, Timer::Speaker));
-                }
-            }
+            Input::SpeakerWritten(outcome) => self.speaker_written(now, outcome),
             Input::ForeignClaim { address, mac, .. } => self.foreign_claim(now, address, mac),
             Input::Stopping => {
                 self.stopping_until.get_or_insert(now + STOPPING);
@@ -413,6 +414,12 @@ impl Core {
         }
     }
 
+    fn speaker_written(&mut self, now: Instant, outcome: WriteOutcome) {
+        if let Some(at) = self.report_writer.written(now, outcome) {
+            self.timers.insert((at, Timer::Speaker));
+        }
+    }
+
     fn fire_timers(&mut self, now: Instant) {
         while let Some(&(at, timer)) = self.timers.first()
             && at <= now
@@ -429,7 +436,8 @@ impl Core {
                     }
                 }
                 Timer::Port(index) => {
-                    let is_failed = |port: &mut Port| matches!(port.state, PortState::Failed { .. });
+                    let is_failed =
+                        |port: &mut Port| matches!(port.state, PortState::Failed { .. });
                     if self.ports.get_mut(&index).is_some_and(is_failed) {
                         self.ports.remove(&index);
                         self.dirty.uplinks = true;

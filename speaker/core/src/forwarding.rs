@@ -66,9 +66,7 @@ pub(crate) fn plan(address: IpAddr, services: &[&Service], facts: &Facts<'_>) ->
                 continue;
             }
             let node_port = match (&refusal, port.protocol, port.node_port) {
-                (Mode::NodePort, Protocol::Tcp | Protocol::Udp, Some(node_port)) => {
-                    Some(node_port)
-                }
+                (Mode::NodePort, Protocol::Tcp | Protocol::Udp, Some(node_port)) => Some(node_port),
                 (Mode::NodePort, Protocol::Sctp, _) => {
                     off_ports.push(format!("port {}/SCTP cannot be translated", port.port));
                     None
@@ -177,12 +175,9 @@ fn targets(address: IpAddr, service: &Service, facts: &Facts<'_>) -> (Arc<Target
         }
         has_endpoints = true;
         let node = endpoint.node.as_ref();
-        if let Some(node) = node.filter(|node| {
-            facts
-                .nodes
-                .get(node.as_str())
-                .is_some_and(Node::is_usable)
-        }) {
+        if let Some(node) =
+            node.filter(|node| facts.nodes.get(node.as_str()).is_some_and(Node::is_usable))
+        {
             let weight = weights.entry(node.clone()).or_default();
             *weight = weight.saturating_add(1);
         }

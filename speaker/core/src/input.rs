@@ -81,6 +81,8 @@ pub enum Input {
     },
     /// How the data plane can be run here.
     DataPlaneKnown(DataPlaneReport),
+    /// How the kernel schedules the thread that answers and announces.
+    PriorityKnown(Priority),
     /// A wish was handed to the data plane.
     DataPlaneApplied {
         /// Which one.
@@ -182,6 +184,8 @@ pub enum Effect {
     EmitEvent {
         /// The Service.
         service: herald_model::ServiceRef,
+        /// The address it is about.
+        address: IpAddr,
         /// In one word.
         reason: EventReason,
         /// In a sentence.
@@ -324,4 +328,15 @@ pub enum WriteOutcome {
     Outdated,
     /// It failed; it is tried again.
     Failed,
+}
+
+/// How the kernel schedules a thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Priority {
+    /// `SCHED_FIFO`: before every ordinary thread of the machine.
+    RealTime,
+    /// An ordinary thread with the best nice value.
+    Nice,
+    /// An ordinary thread: answers may be late under load.
+    Normal,
 }

@@ -40,8 +40,6 @@ mod writer;
 pub use crate::core::{Announced, Config, Core, Overview};
 pub use crate::input::{
     Cache, DataPlaneMode, DataPlaneReport, Effect, EventReason, Input, Link, ObservedSpeaker,
-    ObservedVip, SpeakerReport, WriteOutcome,
+    ObservedVip, Priority, SpeakerReport, WriteOutcome,
 };
-pub use crate::status::{
-    AnnouncedSegment, Condition, ConditionKind, ForwardingState, VipStatus,
-};
+pub use crate::status::{AnnouncedSegment, Condition, ConditionKind, ForwardingState, VipStatus};

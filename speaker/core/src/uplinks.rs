@@ -3,9 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
 
-use herald_model::{
-    IfIndex, InterfaceName, InterfacePattern, MacAddress, SegmentName,
-};
+use herald_model::{IfIndex, InterfaceName, InterfacePattern, MacAddress, SegmentName};
 use ipnet::IpNet;
 
 use crate::input::Link;
@@ -170,13 +168,21 @@ mod tests {
     #[test]
     fn segment_is_named_by_its_lowest_ipv4_prefix_else_ipv6() {
         let got = segments(&interfaces(&[
-            (2, "eth0", true, &["198.51.100.7/24", "192.0.2.7/25", "2001:db8::7/64"]),
+            (
+                2,
+                "eth0",
+                true,
+                &["198.51.100.7/24", "192.0.2.7/25", "2001:db8::7/64"],
+            ),
             (3, "eth1", true, &["fe80::1/64", "2001:db8:1::7/64"]),
             (4, "eth2", true, &["fe80::2/64", "169.254.1.1/16"]),
             (5, "eth3", true, &["203.0.113.9/32"]),
             (6, "cni0", true, &["10.244.1.1/24"]),
         ]));
-        assert_eq!(got, pairs(&[("192.0.2.0/25", "eth0"), ("2001:db8:1::/64", "eth1")]));
+        assert_eq!(
+            got,
+            pairs(&[("192.0.2.0/25", "eth0"), ("2001:db8:1::/64", "eth1")])
+        );
     }
 
     #[test]
@@ -195,6 +201,9 @@ mod tests {
         let interfaces = interfaces(&[(2, "eth0", true, &["192.0.2.7/24"])]);
         let names = BTreeMap::from([("eth0".into(), "rack7".into())]);
         let uplinks = interfaces.uplinks(&[], &names);
-        assert_eq!(uplinks.keys().map(SegmentName::as_str).collect::<Vec<_>>(), ["rack7"]);
+        assert_eq!(
+            uplinks.keys().map(SegmentName::as_str).collect::<Vec<_>>(),
+            ["rack7"]
+        );
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use herald_elect::elected;
 use herald_model::{
-    Announce, Candidate, Epoch, IfIndex, Incarnation, InterfaceName, Instant, MacAddress, NodeName,
+    Announce, Candidate, Epoch, IfIndex, Incarnation, Instant, InterfaceName, MacAddress, NodeName,
     Phase, SegmentName, Service, ServiceKey, VirtualIp,
 };
 
@@ -230,7 +230,11 @@ fn announced(spec: &VirtualIp, segments: &[AnnouncedSegment]) -> (bool, &'static
             reasons::NO_ADVERTISEMENT,
             "the pool wants an L2Advertisement, and none selects it",
         )
-    } else if spec.segments.iter().all(|planned| planned.candidates.is_empty()) {
+    } else if spec
+        .segments
+        .iter()
+        .all(|planned| planned.candidates.is_empty())
+    {
         (reasons::NO_ELIGIBLE_NODE, "no node may announce it")
     } else {
         (reasons::WAITING_FOR_SPEAKER, "no node announces it now")

@@ -94,9 +94,15 @@ mod tests {
         let mut writer = Writer::default();
         let (one, two) = (Arc::from("1"), Arc::from("2"));
         assert!(writer.should_write(at(0), &one, Some(&"old"), &"new"));
-        assert!(!writer.should_write(at(1), &one, Some(&"old"), &"other"), "in flight");
+        assert!(
+            !writer.should_write(at(1), &one, Some(&"old"), &"other"),
+            "in flight"
+        );
         writer.written(at(2), WriteOutcome::Done);
-        assert!(!writer.should_write(at(3), &one, Some(&"old"), &"new"), "not seen yet");
+        assert!(
+            !writer.should_write(at(3), &one, Some(&"old"), &"new"),
+            "not seen yet"
+        );
         assert!(!writer.should_write(at(4), &two, Some(&"new"), &"new"));
         assert!(writer.should_write(at(5), &two, Some(&"edited"), &"new"));
     }
@@ -114,6 +120,11 @@ mod tests {
             waits.push(retry.saturating_since(now).as_millis());
             now = retry;
         }
-        assert_eq!(waits, [500, 1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000, 30_000]);
+        assert_eq!(
+            waits,
+            [
+                500, 1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000, 30_000
+            ]
+        );
     }
 }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use socket2::SockFilter;
 
-/// BPF_LD | BPF_W | BPF_ABS and so on: `linux/bpf_common.h`.
+/// `BPF_LD | BPF_W | BPF_ABS` and so on: `linux/bpf_common.h`.
 const LOAD_WORD: u16 = 0x20;
 const LOAD_HALF: u16 = 0x28;
 const LOAD_BYTE: u16 = 0x30;
@@ -12,12 +12,39 @@ const JUMP_EQUAL: u16 = 0x15;
 const JUMP_GREATER: u16 = 0x25;
 const JUMP_GREATER_EQUAL: u16 = 0x35;
 const RETURN: u16 = 0x06;
-/// SKF_AD_OFF + SKF_AD_PKTTYPE: for whom the frame is, as the kernel sees it.
+/// `SKF_AD_OFF + SKF_AD_PKTTYPE`: for whom the frame is, as the kernel sees it.
 const PACKET_TYPE: u32 = 0xffff_f004;
-/// PACKET_OTHERHOST, the first that is not for us.
+/// `PACKET_OTHERHOST`, the first that is not for us.
 const OTHER_HOST: u32 = 3;
 /// More addresses than this are checked as one range, as a jump reaches 255 instructions far.
 const MOST_SINGLE: usize = 100;
+
+/// One instruction: what to do, how far to jump if so and if not, and the operand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Instruction {
+    code: u16,
+    if_true: u8,
+    if_false: u8,
+    operand: u32,
+}
+
+impl Instruction {
+    const fn new(code: u16, if_true: u8, if_false: u8, operand: u32) -> Self {
+        Self {
+            code,
+            if_true,
+            if_false,
+            operand,
+        }
+    }
+}
+
+fn for_kernel(program: Vec<Instruction>) -> Vec<SockFilter> {
+    program
+        .into_iter()
+        .map(|one| SockFilter::new(one.code, one.if_true, one.if_false, one.operand))
+        .collect()
+}
 
 /// A program that is built forwards: every check that fails leads to "drop".
 struct Program(Vec<Op>);
@@ -55,44 +82,48 @@ impl Program {
         }
     }
 
-    /// ... , drop, keep.
-    fn build(self) -> Vec<SockFilter> {
+    /// The checks, then "drop", then "keep".
+    fn build(self) -> Vec<Instruction> {
         let length: usize = self.0.iter().map(Op::length).sum();
         let (drop, keep) = (length, length + 1);
-        let mut out: Vec<SockFilter> = Vec::with_capacity(length + 2);
+        let mut out: Vec<Instruction> = Vec::with_capacity(length + 2);
         for op in self.0 {
             let here = out.len();
             let to = |target: usize| {
                 u8::try_from(target - here - 1).expect("a filter is shorter than a jump reaches")
             };
             match op {
-                Op::Load(code, offset) => out.push(SockFilter::new(code, 0, 0, offset)),
+                Op::Load(code, offset) => out.push(Instruction::new(code, 0, 0, offset)),
                 Op::Require(value) => {
-                    out.push(SockFilter::new(JUMP_EQUAL, 0, to(drop), value));
+                    out.push(Instruction::new(JUMP_EQUAL, 0, to(drop), value));
                 }
                 Op::RequireBelow(value) => {
-                    out.push(SockFilter::new(JUMP_GREATER_EQUAL, to(drop), 0, value));
+                    out.push(Instruction::new(JUMP_GREATER_EQUAL, to(drop), 0, value));
                 }
                 Op::RequireAtLeast(value) => {
-                    out.push(SockFilter::new(JUMP_GREATER_EQUAL, 0, to(drop), value));
+                    out.push(Instruction::new(JUMP_GREATER_EQUAL, 0, to(drop), value));
                 }
                 Op::Keep(value) => {
-                    out.push(SockFilter::new(JUMP_EQUAL, to(keep), 0, value));
+                    out.push(Instruction::new(JUMP_EQUAL, to(keep), 0, value));
                 }
                 Op::KeepWithin(lowest, highest) => {
-                    out.push(SockFilter::new(JUMP_GREATER_EQUAL, 0, 1, lowest));
-                    out.push(SockFilter::new(JUMP_GREATER, 0, to(keep) - 1, highest));
+                    out.push(Instruction::new(JUMP_GREATER_EQUAL, 0, 1, lowest));
+                    out.push(Instruction::new(JUMP_GREATER, 0, to(keep) - 1, highest));
                 }
             }
         }
-        out.push(SockFilter::new(RETURN, 0, 0, 0));
-        out.push(SockFilter::new(RETURN, 0, 0, 0xffff));
+        out.push(Instruction::new(RETURN, 0, 0, 0));
+        out.push(Instruction::new(RETURN, 0, 0, 0xffff));
         out
     }
 }
 
 /// ARP for IPv4 over Ethernet whose target or sender is one of the addresses.
 pub(crate) fn arp(addresses: &[IpAddr]) -> Vec<SockFilter> {
+    for_kernel(arp_program(addresses))
+}
+
+fn arp_program(addresses: &[IpAddr]) -> Vec<Instruction> {
     let keys: Vec<u32> = addresses
         .iter()
         .filter_map(|address| match address {
@@ -115,6 +146,10 @@ pub(crate) fn arp(addresses: &[IpAddr]) -> Vec<SockFilter> {
 
 /// Neighbour solicitations and advertisements whose target ends like one of the addresses.
 pub(crate) fn neighbour(addresses: &[IpAddr]) -> Vec<SockFilter> {
+    for_kernel(neighbour_program(addresses))
+}
+
+fn neighbour_program(addresses: &[IpAddr]) -> Vec<Instruction> {
     const SOLICITATION: u32 = 135;
     const ADVERTISEMENT_ABOVE: u32 = 137;
     let keys: Vec<u32> = addresses
@@ -140,3 +175,6 @@ pub(crate) fn neighbour(addresses: &[IpAddr]) -> Vec<SockFilter> {
     program.keys(74, &keys);
     program.build()
 }
+
+#[cfg(test)]
+mod tests;

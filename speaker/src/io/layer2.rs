@@ -4,6 +4,7 @@
 //! wait for anything else the speaker does.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::io::{self, Read as _};
 use std::net::IpAddr;
 use std::os::fd::{AsFd as _, BorrowedFd};
@@ -21,7 +22,7 @@ use tokio::sync::oneshot;
 use tracing::{debug, info, trace, warn};
 
 use super::filter;
-use super::sys::{Priority, packet_socket, raise_priority, wait_readable};
+use super::sys::{packet_socket, raise_priority, wait_readable};
 use crate::clock::Clock;
 
 const ETH_P_ARP: u16 = 0x0806;
@@ -94,7 +95,7 @@ impl Handle {
         let (sender, stopped) = mpsc::channel();
         self.send(Command::Stop(sender));
         // Nothing is ever sent: the thread drops its end when it is done.
-        drop(stopped.recv());
+        let _ended = stopped.recv();
     }
 
     fn send(&self, command: Command) {
@@ -126,13 +127,9 @@ struct Sockets {
 
 impl Driver {
     fn run(mut self) {
-        match raise_priority() {
-            Priority::RealTime => info!("layer 2 runs with real-time priority"),
-            Priority::Nice => info!("layer 2 runs with nice -20: real-time priority was refused"),
-            Priority::Normal => {
-                warn!("layer 2 runs with normal priority: answers may be late under load");
-            }
-        }
+        let priority = raise_priority();
+        info!(?priority, "layer 2 runs");
+        self.report(Input::PriorityKnown(priority));
         loop {
             let ready = match self.wait() {
                 Ok(ready) => ready,
@@ -219,30 +216,25 @@ impl Driver {
             }
             herald_l2::Input::LinkRestored(_) => {}
         }
-        self.machine
-            .handle(self.clock.now(), input, &mut self.out);
+        self.machine.handle(self.clock.now(), input, &mut self.out);
     }
 
     fn open(&mut self, interface: IfIndex) {
-        let answer = if self.ports.contains_key(&interface) {
-            Input::PortOpened(interface)
-        } else {
+        if let Entry::Vacant(place) = self.ports.entry(interface) {
             match Sockets::open(interface) {
                 Ok(sockets) => {
                     debug!(%interface, "sockets are open");
-                    self.ports.insert(interface, sockets);
-                    Input::PortOpened(interface)
+                    place.insert(sockets);
                 }
                 Err(error) => {
                     warn!(%interface, %error, "cannot open packet sockets");
-                    Input::PortFailed {
-                        interface,
-                        reason: error.to_string().into(),
-                    }
+                    let reason = error.to_string().into();
+                    self.report(Input::PortFailed { interface, reason });
+                    return;
                 }
             }
-        };
-        self.report(answer);
+        }
+        self.report(Input::PortOpened(interface));
     }
 
     fn update_filters(&mut self) {
@@ -280,8 +272,7 @@ impl Driver {
                 Ok(length) => {
                     let frame = buffer.get(..length).unwrap_or(&buffer);
                     trace!(%interface, ?frame, "received");
-                    self.machine
-                        .frame_received(interface, frame, &mut self.out);
+                    self.machine.frame_received(interface, frame, &mut self.out);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

@@ -44,7 +44,10 @@ pub(crate) async fn follow(inputs: UnboundedSender<Input>) {
             Ok(()) => return,
             Err(error) => error,
         };
-        warn!(error = &error as &dyn std::error::Error, "looking at all interfaces anew");
+        warn!(
+            error = &error as &dyn std::error::Error,
+            "looking at all interfaces anew"
+        );
         tokio::time::sleep(RETRY).await;
     }
 }
@@ -160,21 +163,12 @@ impl Known {
 fn input(message: RouteNetlinkMessage) -> Option<Input> {
     match message {
         RouteNetlinkMessage::NewLink(link) => link_applied(&link).map(Input::LinkApplied),
-        RouteNetlinkMessage::DelLink(link) => {
-            Some(Input::LinkRemoved(IfIndex(link.header.index)))
-        }
+        RouteNetlinkMessage::DelLink(link) => Some(Input::LinkRemoved(IfIndex(link.header.index))),
         RouteNetlinkMessage::NewAddress(message) => {
-            address(&message).map(|(interface, address)| Input::AddressAdded {
-                interface,
-                address,
-            })
+            address(&message).map(|(interface, address)| Input::AddressAdded { interface, address })
         }
-        RouteNetlinkMessage::DelAddress(message) => {
-            address(&message).map(|(interface, address)| Input::AddressRemoved {
-                interface,
-                address,
-            })
-        }
+        RouteNetlinkMessage::DelAddress(message) => address(&message)
+            .map(|(interface, address)| Input::AddressRemoved { interface, address }),
         _other => None,
     }
 }
@@ -184,14 +178,20 @@ fn link_applied(message: &LinkMessage) -> Option<Link> {
     if message.header.interface_family == AddressFamily::Bridge {
         return None;
     }
-    let name = message.attributes.iter().find_map(|attribute| match attribute {
-        LinkAttribute::IfName(name) => Some(InterfaceName::from(name.as_str())),
-        _other => None,
-    })?;
-    let mac = message.attributes.iter().find_map(|attribute| match attribute {
-        LinkAttribute::Address(bytes) => mac(bytes),
-        _other => None,
-    });
+    let name = message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            LinkAttribute::IfName(name) => Some(InterfaceName::from(name.as_str())),
+            _other => None,
+        })?;
+    let mac = message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            LinkAttribute::Address(bytes) => mac(bytes),
+            _other => None,
+        });
     let flags = message.header.flags;
     let up = flags.contains(LinkFlags::Up);
     Some(Link {

@@ -10,6 +10,7 @@ use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::time::Duration;
 
 use herald_model::IfIndex;
+use herald_speaker_core::Priority;
 use socket2::{Domain, SockAddr, SockAddrStorage, SockFilter, Socket, Type};
 
 /// A packet socket of one interface and Ethernet type that sees what the filter lets through, and
@@ -33,10 +34,11 @@ fn link_address(interface: IfIndex, ether_type: u16) -> io::Result<SockAddr> {
     // SAFETY: sockaddr_ll is one of the platform's sockaddr types, and the storage outlives the
     // reference.
     let address: &mut libc::sockaddr_ll = unsafe { storage.view_as() };
-    address.sll_family = libc::AF_PACKET as libc::c_ushort;
+    address.sll_family = libc::c_ushort::try_from(libc::AF_PACKET).map_err(io::Error::other)?;
     address.sll_protocol = ether_type.to_be();
     address.sll_ifindex = index;
-    let length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+    let length =
+        libc::socklen_t::try_from(size_of::<libc::sockaddr_ll>()).map_err(io::Error::other)?;
     // SAFETY: the family is AF_PACKET, and the storage holds a whole sockaddr_ll of this length.
     Ok(unsafe { SockAddr::new(storage, length) })
 }
@@ -69,17 +71,6 @@ pub(crate) fn wait_readable(
         }
     }
     Ok(polled.iter().map(|polled| polled.revents != 0).collect())
-}
-
-/// How the kernel schedules a thread.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Priority {
-    /// SCHED_FIFO: before every ordinary thread of the machine.
-    RealTime,
-    /// An ordinary thread with the best nice value.
-    Nice,
-    /// An ordinary thread.
-    Normal,
 }
 
 /// Gives the calling thread the best priority that the kernel allows.

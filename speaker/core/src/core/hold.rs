@@ -72,13 +72,13 @@ impl Core {
                 .map(|segment| segment.incarnation)
         };
         for name in self.uplinks.keys() {
-            self.incarnations.entry(name.clone()).or_insert_with(|| {
-                match known(name) {
+            self.incarnations
+                .entry(name.clone())
+                .or_insert_with(|| match known(name) {
                     Some(last) if is_same_boot => last,
                     Some(Incarnation(last)) => Incarnation(last.saturating_add(1)),
                     None => Incarnation(1),
-                }
-            });
+                });
         }
     }
 
@@ -306,7 +306,10 @@ impl Core {
             }
             for interface in joins {
                 self.join_group(interface, address, out);
-                out.push(Effect::Layer2(herald_l2::Input::Held { interface, address }));
+                out.push(Effect::Layer2(herald_l2::Input::Held {
+                    interface,
+                    address,
+                }));
             }
             for (reason, note) in events {
                 self.emit_events(address, reason, &note, out);
@@ -314,13 +317,7 @@ impl Core {
         }
     }
 
-    fn emit_events(
-        &self,
-        address: IpAddr,
-        reason: EventReason,
-        note: &str,
-        out: &mut Vec<Effect>,
-    ) {
+    fn emit_events(&self, address: IpAddr, reason: EventReason, note: &str, out: &mut Vec<Effect>) {
         let Some(vip) = self.vips.get(&address) else {
             return;
         };
@@ -330,6 +327,7 @@ impl Core {
                     key: service.key.clone(),
                     uid: service.uid.clone(),
                 },
+                address,
                 reason,
                 note: note.to_owned(),
             });
@@ -455,9 +453,11 @@ impl Core {
     }
 
     pub(super) fn failed_ports(&self) -> impl Iterator<Item = (IfIndex, &Arc<str>)> {
-        self.ports.iter().filter_map(|(index, port)| match &port.state {
-            PortState::Failed { reason } => Some((*index, reason)),
-            PortState::Opening | PortState::Open => None,
-        })
+        self.ports
+            .iter()
+            .filter_map(|(index, port)| match &port.state {
+                PortState::Failed { reason } => Some((*index, reason)),
+                PortState::Opening | PortState::Open => None,
+            })
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use herald_model::{Instant, SpeakerSegment};
 
 use super::{Announced, Core};
-use crate::input::{Cache, DataPlaneMode, Effect, SpeakerReport};
+use crate::input::{Cache, DataPlaneMode, Effect, Priority, SpeakerReport};
 use crate::status::{Condition, ConditionKind, reasons};
 use crate::vip::{holders, wanted_status};
 
@@ -54,10 +54,8 @@ impl Core {
         }
         let own = self.speakers.get(&self.config.node);
         let report = self.report(now);
-        let version: Arc<str> = own.map_or_else(
-            || Arc::from(""),
-            |own| Arc::clone(&own.resource_version),
-        );
+        let version: Arc<str> =
+            own.map_or_else(|| Arc::from(""), |own| Arc::clone(&own.resource_version));
         let observed = own.map(|own| &own.report);
         if self
             .report_writer
@@ -130,13 +128,20 @@ impl Core {
         if let Some(error) = &self.data_plane.error {
             return (false, reasons::DATA_PLANE_FAILED, error.to_string());
         }
-        let message = match &self.data_plane.report {
+        let work = match &self.data_plane.report {
             Some(report) if report.mode == DataPlaneMode::None => {
                 "announces; forwarding is left to kube-proxy"
             }
             _runs_or_will => "announces and forwards",
         };
-        (true, reasons::READY, message.to_owned())
+        let pace = match self.priority {
+            None | Some(Priority::RealTime) => "",
+            Some(Priority::Nice) => "; the kernel refused real-time priority, nice -20 is used",
+            Some(Priority::Normal) => {
+                "; the kernel refused any priority, answers may be late under load"
+            }
+        };
+        (true, reasons::READY, format!("{work}{pace}"))
     }
 
     /// What still has to come before the speaker is ready to serve.
@@ -156,7 +161,7 @@ impl Core {
                 .map(|(index, reason)| format!("a socket on interface {index}: {reason}")),
         );
         if self.stopping_until.is_some() {
-            waiting.push("nothing: it was asked to end".to_owned());
+            waiting.push("the end: it was asked to stop".to_owned());
         }
         waiting
     }

@@ -265,6 +265,7 @@ fn write(version: &str, status: VipStatus) -> Effect {
 fn event(reason: EventReason, note: &str) -> Effect {
     Effect::EmitEvent {
         service: reference("web"),
+        address: vip4(),
         reason,
         note: note.to_owned(),
     }
@@ -339,7 +340,10 @@ impl Story {
 
     /// The data plane does what it was asked to.
     fn applied(&mut self) -> Vec<Effect> {
-        let generation = self.desired.as_ref().map_or(0, |(generation, _)| *generation);
+        let generation = self
+            .desired
+            .as_ref()
+            .map_or(0, |(generation, _)| *generation);
         self.tell([Input::DataPlaneApplied {
             generation,
             outcome: Ok(()),
@@ -423,7 +427,13 @@ fn without_a_data_plane_kube_proxy_serves_what_is_announced_at_once() {
         panic!("{effects:?}");
     };
     assert_eq!(status.forwarding, Some(ForwardingState::Off));
-    assert!(status.forwarding_reason.as_ref().unwrap().contains("not available"));
+    assert!(
+        status
+            .forwarding_reason
+            .as_ref()
+            .unwrap()
+            .contains("not available")
+    );
 }
 
 #[test]
@@ -456,7 +466,11 @@ fn claim_without_the_service_it_names_is_not_announced() {
         uid: "another".into(),
         ..service("web", &[vip4()])
     };
-    for wrong in [another_life, service("web", &[]), service("other", &[vip4()])] {
+    for wrong in [
+        another_life,
+        service("web", &[]),
+        service("other", &[vip4()]),
+    ] {
         let mut story = Story::ready(DataPlaneMode::Tcx);
         assert_eq!(story.tell([applied(wrong), vip(vip4(), 1, "node1")]), []);
         assert_eq!(story.desired_vip(vip4()), None);
@@ -469,7 +483,10 @@ fn phases_other_than_active_are_not_announced() {
         let mut story = Story::ready(DataPlaneMode::Tcx);
         let mut claimed = observed(vip4(), 1, "node1", "7");
         claimed.vip.phase = phase;
-        let inputs = [applied(service("web", &[vip4()])), Input::VipApplied(claimed)];
+        let inputs = [
+            applied(service("web", &[vip4()])),
+            Input::VipApplied(claimed),
+        ];
         assert_eq!(story.tell(inputs), []);
     }
 }
@@ -633,12 +650,16 @@ fn failed_write_is_tried_again_and_a_lost_race_with_the_new_version() {
     assert_eq!(story.decide(), []);
     story.now += 1;
     let again = story.decide();
-    assert!(matches!(&again[..], [Effect::WriteVipStatus { resource_version, .. }] if &**resource_version == "10"));
+    assert!(
+        matches!(&again[..], [Effect::WriteVipStatus { resource_version, .. }] if &**resource_version == "10")
+    );
     story.tell([failed(WriteOutcome::Outdated)]);
     story.see_status("11", VipStatus::default());
     story.now += 1_000;
     let again = story.decide();
-    assert!(matches!(&again[..], [Effect::WriteVipStatus { resource_version, .. }] if &**resource_version == "11"));
+    assert!(
+        matches!(&again[..], [Effect::WriteVipStatus { resource_version, .. }] if &**resource_version == "11")
+    );
 }
 
 #[test]
@@ -683,9 +704,7 @@ fn one_group_serves_all_addresses_that_end_alike() {
     let about_groups = |effects: &[Effect]| -> Vec<Effect> {
         effects
             .iter()
-            .filter(|effect| {
-                matches!(effect, Effect::JoinGroup { .. } | Effect::LeaveGroup { .. })
-            })
+            .filter(|effect| matches!(effect, Effect::JoinGroup { .. } | Effect::LeaveGroup { .. }))
             .cloned()
             .collect()
     };
@@ -714,7 +733,10 @@ fn strangers_claim_is_a_conflict_and_a_peers_is_not() {
     };
     assert_eq!(story.tell([claim(MAC2)]), []);
     let effects = story.tell([claim(STRANGER)]);
-    let [Effect::EmitEvent { reason, .. }, Effect::WriteVipStatus { status, .. }] = &effects[..]
+    let [
+        Effect::EmitEvent { reason, .. },
+        Effect::WriteVipStatus { status, .. },
+    ] = &effects[..]
     else {
         panic!("{effects:?}");
     };
@@ -727,7 +749,11 @@ fn strangers_claim_is_a_conflict_and_a_peers_is_not() {
     let conflicted = status.clone();
     story.tell([written]);
     assert_eq!(story.see_status("12", conflicted), []);
-    assert_eq!(story.tell([claim(STRANGER)]), [], "one Event for one conflict");
+    assert_eq!(
+        story.tell([claim(STRANGER)]),
+        [],
+        "one Event for one conflict"
+    );
     story.now += 60_001;
     let effects = story.decide();
     assert!(
@@ -754,10 +780,17 @@ fn failing_data_plane_does_not_keep_an_address_silent() {
         panic!("{effects:?}");
     };
     let forwarding = &status.conditions[2];
-    assert_eq!((forwarding.holds, &*forwarding.reason), (false, "DataPlaneFailed"));
+    assert_eq!(
+        (forwarding.holds, &*forwarding.reason),
+        (false, "DataPlaneFailed")
+    );
     story.now += 2_000;
     story.decide();
-    assert_eq!(story.desired.as_ref().unwrap().0, generation + 1, "tried again");
+    assert_eq!(
+        story.desired.as_ref().unwrap().0,
+        generation + 1,
+        "tried again"
+    );
 }
 
 #[test]
@@ -881,7 +914,14 @@ fn sockets_that_cannot_be_opened_are_tried_again() {
         interface: ETH0,
         reason: "operation not permitted".into(),
     }]);
-    assert!(story.core.overview().waiting_for.iter().any(|what| what.contains("not permitted")));
+    assert!(
+        story
+            .core
+            .overview()
+            .waiting_for
+            .iter()
+            .any(|what| what.contains("not permitted"))
+    );
     story.now += 2_000;
     let port = herald_l2::Port {
         index: ETH0,
