@@ -1,5 +1,6 @@
 //! Random faults, one after the other: in the end all that are alive know exactly each other.
-//! A failure prints its seed; `RING_SEED=n cargo test -p herald-sim --test ring_seeds` repeats it.
+//! A failure prints its seed; `RING_SEED=n cargo test -p herald-sim --test ring_seeds` repeats it,
+//! and `RING_SEEDS=n` runs so many.
 
 use herald_model::Incarnation;
 use herald_ring::{Effect, Input, Profile};
@@ -120,14 +121,17 @@ fn own_life(world: &World, node: usize, before: u64) -> u64 {
 
 #[test]
 fn all_that_are_alive_know_each_other_after_any_story() {
-    let only = std::env::var("RING_SEED").ok();
-    let seeds = match only.and_then(|seed| seed.parse().ok()) {
+    let number = |name| std::env::var(name).ok()?.parse::<u64>().ok();
+    let seeds = match number("RING_SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..SEEDS,
+        None => 0..number("RING_SEEDS").unwrap_or(SEEDS),
     };
     let mut failed = Vec::new();
     for seed in seeds {
         let result = std::panic::catch_unwind(|| story(seed));
-        if result.is_err() { failed.push(seed); }
-    }    assert!(failed.is_empty(), "RING_SEED fails with each of {failed:?}");
+        if result.is_err() {
+            failed.push(seed);
+        }
+    }
+    assert!(failed.is_empty(), "RING_SEED fails with each of {failed:?}");
 }

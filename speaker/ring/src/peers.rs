@@ -59,8 +59,10 @@ pub(crate) struct Peer {
     pub(crate) in_base: bool,
     /// Anybody has heard of it in this life.
     pub(crate) heard_of: bool,
-    /// What it says of others in this life is from the wrong side of a partition.
-    pub(crate) tainted: bool,
+    /// Until then, what it says of others may be from the wrong side of a partition.
+    pub(crate) tainted: Option<Instant>,
+    /// Since when it goes on in a life that is over although it was told.
+    pub(crate) disputed: Option<Instant>,
     /// It echoed a nonce of ours in this life.
     pub(crate) proved: bool,
     /// The last sequence it used in this life.
@@ -109,7 +111,8 @@ impl Peer {
             evidence: Evidence::default(),
             in_base,
             heard_of: false,
-            tainted: false,
+            tainted: None,
+            disputed: None,
             proved: false,
             sequence: 0,
             heard: now,
@@ -321,10 +324,11 @@ impl Peers {
         let (before, was_in_base, was_up) = (peer.digest(), peer.in_base, peer.is_up());
         let peer = self.get_mut(index);
         if statement.incarnation != peer.incarnation {
-            peer.tainted = false;
+            peer.tainted = None;
             peer.proved = false;
             peer.sequence = 0;
         }
+        peer.disputed = None;
         peer.incarnation = statement.incarnation;
         peer.standing = statement.standing;
         peer.by_witness = statement.by_witness;

@@ -104,7 +104,7 @@ impl<A: Authenticator> Ring<A> {
         }
         if !self.peers.get(sender).is_up() {
             match &body {
-                Body::Answer(answer) if self.is_outweighed(answer) => self.change_sides(now, out),
+                Body::Answer(answer) => self.contradicted(now, sender, answer, out),
                 _ => self.tell_standing(now, sender, out),
             }
             return;
@@ -134,7 +134,7 @@ impl<A: Authenticator> Ring<A> {
                     self.voted(now, id, &vote, out);
                 }
             }
-            Body::Statements(_) if self.peers.get(sender).tainted => {}
+            Body::Statements(_) if self.is_tainted(now, sender) => {}
             Body::Statements(statements) => {
                 for statement in statements {
                     self.consider(now, &statement, id, out);

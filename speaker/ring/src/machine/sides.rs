@@ -11,6 +11,7 @@ use super::Ring;
 use crate::auth::Authenticator;
 use crate::codec::{Answer, Standing, Statement};
 use crate::face::{Effect, RaiseReason};
+use crate::peers::Index;
 
 impl<A: Authenticator> Ring<A> {
     /// Asks one of those that are down, each time another.
@@ -25,24 +26,55 @@ impl<A: Authenticator> Ring<A> {
         }
     }
 
-    /// Whether one that we take for dead takes us for dead, and knows more members up than we do.
-    /// Among equals the digest of the view decides, which all of a side share.
-    pub(super) fn is_outweighed(&self, answer: &Answer) -> bool {
-        answer.standing.is_down()
-            && answer.incarnation == self.peers.own().incarnation
-            && (answer.live, answer.view) > (self.peers.live(), self.peers.view())
+    /// One that we take for dead answers, in the life that we take for over.
+    pub(super) fn contradicted(
+        &mut self,
+        now: Instant,
+        sender: Index,
+        answer: &Answer,
+        out: &mut Vec<Effect>,
+    ) {
+        // Among equals the digest of the view decides, which all of a side share.
+        let outweighs = (answer.live, answer.view) > (self.peers.live(), self.peers.view());
+        let takes_us_for_dead =
+            answer.standing.is_down() && answer.incarnation == self.peers.own().incarnation;
+        if takes_us_for_dead && outweighs {
+            self.begin_anew(now, answer.incarnation, out);
+            return;
+        }
+        let persists = self.profile.heartbeat() * 6;
+        let peer = self.peers.get_mut(sender);
+        if let Some(since) = peer.disputed {
+            if outweighs && now.saturating_since(since) >= persists {
+                // It has been told, and its own observers do not agree with us.
+                self.forget_the_dead(now, out);
+                return;
+            }
+        } else if peer.told.is_some() {
+            peer.disputed = Some(now);
+        }
+        self.tell_standing(now, sender, out);
     }
 
-    /// Gives in to the larger side.
-    pub(super) fn change_sides(&mut self, now: Instant, out: &mut Vec<Effect>) {
+    pub(super) fn is_tainted(&self, now: Instant, sender: Index) -> bool {
+        let tainted = self.peers.get(sender).tainted;
+        tainted.is_some_and(|until| now < until)
+    }
+
+    /// Gives in: our life is over, and what we knew of others in it may be wrong.
+    pub(super) fn begin_anew(&mut self, now: Instant, over: Incarnation, out: &mut Vec<Effect>) {
+        self.forget_the_dead(now, out);
+        let next = Incarnation(over.0.saturating_add(1));
+        self.raise(now, next, RaiseReason::Certified, out);
+    }
+
+    /// Takes nobody for dead any more; who is, will be told us by others, or found out.
+    fn forget_the_dead(&mut self, now: Instant, out: &mut Vec<Effect>) {
         let me = self.peers.me();
+        let mut forgotten = false;
         for index in self.peers.indices() {
-            if index == me {
-                continue;
-            }
-            let peer = self.peers.get_mut(index);
-            if peer.is_up() {
-                peer.tainted = true;
+            let peer = self.peers.get(index);
+            if index == me || peer.is_up() {
                 continue;
             }
             let statement = Statement {
@@ -54,15 +86,25 @@ impl<A: Authenticator> Ring<A> {
             self.peers.set(index, &statement, true);
             let peer = self.peers.get_mut(index);
             peer.heard_of = false;
+            peer.nonce = 0;
             out.push(Effect::MemberUp {
                 node: peer.node.clone(),
                 incarnation: statement.incarnation,
             });
+            forgotten = true;
+        }
+        if forgotten {
+            // Those that were on our side have to find out for themselves first.
+            let until = now + self.profile.heartbeat() * 20;
+            for index in self.peers.indices() {
+                let peer = self.peers.get_mut(index);
+                if peer.heard_of {
+                    peer.tainted = Some(until);
+                }
+            }
+            self.rearrange = true;
         }
         self.votes.clear();
         self.pending.clear();
-        self.rearrange = true;
-        let next = Incarnation(self.peers.own().incarnation.0.saturating_add(1));
-        self.raise(now, next, RaiseReason::Certified, out);
     }
 }

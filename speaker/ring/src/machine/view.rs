@@ -264,13 +264,12 @@ impl<A: Authenticator> Ring<A> {
         out: &mut Vec<Effect>,
     ) {
         if index == self.peers.me() {
-            let reason = if statement.standing.is_down() {
-                RaiseReason::Certified
+            if statement.standing.is_down() {
+                self.begin_anew(now, statement.incarnation, out);
             } else {
-                RaiseReason::Behind
-            };
-            let next = Incarnation(statement.incarnation.0.saturating_add(1));
-            self.raise(now, next, reason, out);
+                let next = Incarnation(statement.incarnation.0.saturating_add(1));
+                self.raise(now, next, RaiseReason::Behind, out);
+            }
         } else {
             self.apply(now, index, statement, out);
         }
