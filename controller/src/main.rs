@@ -47,7 +47,11 @@ fn main() -> ExitCode {
 }
 
 fn start(args: Args) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&args.log_level).context("--log-level is not a filter")?;
+    let mut filter = EnvFilter::try_new(&args.log_level).context("--log-level is not a filter")?;
+    if !args.log_level.contains("kube_client") {
+        // It logs every attempt of an outage as an error; the watches say it once.
+        filter = filter.add_directive("kube_client=off".parse()?);
+    }
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);

@@ -8,6 +8,7 @@ mod relist;
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use futures::{StreamExt, pin_mut};
 use herald_controller_core::Input;
@@ -15,7 +16,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use kube::api::Api;
 use kube::core::DeserializeGuard;
-use kube::runtime::{WatchStreamExt, watcher};
+use kube::runtime::watcher;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
@@ -24,6 +25,11 @@ use relist::{Change, Relist};
 /// The API server ends each watch after this time, so that a connection that died without a word
 /// is noticed within a few seconds more.
 const WATCH_SECONDS: u32 = 45;
+
+/// The wait after a watch's first failure, and the longest. Short, as whoever waits for an address
+/// after an outage of the API server waits for this.
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+const RETRY_LAST: Duration = Duration::from_secs(3);
 
 /// What a watch tells the driver.
 #[derive(Debug)]
@@ -100,10 +106,11 @@ pub(crate) async fn watch<K: Kind>(
     touch: Touch,
     tell: mpsc::Sender<Told>,
 ) {
-    let stream = watcher(api, config.timeout(WATCH_SECONDS)).default_backoff();
+    let stream = watcher(api, config.timeout(WATCH_SECONDS));
     pin_mut!(stream);
     let mut relist = Relist::new();
     let mut in_touch = true;
+    let mut wait = RETRY_FIRST;
     while let Some(event) = stream.next().await {
         let event = match event {
             Ok(event) => event,
@@ -115,13 +122,18 @@ pub(crate) async fn watch<K: Kind>(
                     in_touch = false;
                     touch.lost(K::NAME, &error);
                 }
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(RETRY_LAST);
                 continue;
             }
         };
         // A list that only begins proves nothing.
-        if !in_touch && !matches!(event, watcher::Event::Init) {
-            in_touch = true;
-            touch.back(K::NAME);
+        if !matches!(event, watcher::Event::Init) {
+            wait = RETRY_FIRST;
+            if !in_touch {
+                in_touch = true;
+                touch.back(K::NAME);
+            }
         }
         for change in relist.handle(event, |object| K::key(object.meta())) {
             let told = match change {

@@ -11,6 +11,7 @@ mod objects;
 mod results;
 mod services;
 mod status;
+mod tell;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -18,13 +19,13 @@ use std::sync::Arc;
 
 use herald_model::{
     AdvertisementName, Announce, Epoch, Instant, NamespaceName, NodeName, PoolName, ServiceKey,
-    ServiceRef, VipSegment, VirtualIp,
+    ServiceRef, Uid, VipSegment, VirtualIp,
 };
 
 use crate::allocator::{Allocator, Counts, PerFamily, Refusal, Terms};
 use crate::controller::Settings;
 use crate::io::{Effect, Event, Write, WriteId};
-use crate::observed::{ObservedService, UserObject, Version};
+use crate::observed::{Condition, ObservedService, UserObject, Version};
 use crate::outbox::{Outbox, Urgency};
 use crate::world::World;
 
@@ -54,6 +55,26 @@ struct Assignment {
     owned: Option<Owned>,
     /// A status write at this version may or may not have taken place.
     uncertain: Option<Version>,
+    /// What its status showed when Events last told of it.
+    told: Told,
+}
+
+/// What people were told of a Service.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Told {
+    ingress: Vec<IpAddr>,
+    allocated: Option<Condition>,
+    announced: Option<Condition>,
+}
+
+impl Told {
+    fn by(observed: &ObservedService) -> Self {
+        Self {
+            ingress: observed.ingress.clone(),
+            allocated: observed.allocated.clone(),
+            announced: observed.announced.clone(),
+        }
+    }
 }
 
 /// Fields of a Service that somebody else owns.
@@ -111,6 +132,8 @@ pub(crate) struct Leader {
     /// Claims with fewer candidates than there could be.
     short: BTreeSet<IpAddr>,
     reserved: BTreeMap<NodeName, BTreeSet<IpAddr>>,
+    /// Services that are not ours and whose statuses were cleared of what Herald owned.
+    cleared: BTreeMap<ServiceKey, Uid>,
     dirty_objects: BTreeSet<UserObject>,
     /// When the status of an object was last written.
     written_at: BTreeMap<UserObject, Instant>,
@@ -144,6 +167,7 @@ impl Leader {
             planned_on: BTreeMap::new(),
             short: BTreeSet::new(),
             reserved: BTreeMap::new(),
+            cleared: BTreeMap::new(),
             dirty_objects: BTreeSet::new(),
             written_at: BTreeMap::new(),
             events: BTreeMap::new(),

@@ -84,6 +84,11 @@ impl ObservedService {
         }
     }
 
+    /// Whether it carries conditions of Herald's.
+    pub fn is_marked(&self) -> bool {
+        self.allocated.is_some() || self.announced.is_some()
+    }
+
     /// The Service, if it is ours and not on its way out.
     pub fn served(&self) -> Option<&Service> {
         self.service.as_deref().filter(|service| !service.deleting)

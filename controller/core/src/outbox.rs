@@ -112,11 +112,10 @@ impl<K: Clone + Ord> Outbox<K> {
         }
     }
 
-    /// An object is to be written, but not before a time, unless it is to be written anyway.
+    /// An object is to be written, but not before a time. One that is to be written anyway is left
+    /// as it is; for one that is being written this is to be asked again when that is done.
     pub fn want_at(&mut self, key: K, urgency: Urgency, at: Instant) {
-        if self.entries.contains_key(&key) {
-            self.want(key, urgency);
-        } else {
+        if !self.entries.contains_key(&key) {
             self.waiting.insert((at, key.clone()));
             let state = State::Waiting(at);
             self.entries.insert(

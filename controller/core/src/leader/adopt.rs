@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use herald_model::{Family, Instant, ServiceKey};
 
-use super::{Assignment, Claim, Leader, Plan};
+use super::{Assignment, Claim, Leader, Plan, Told};
 use crate::allocator::{Ask, Terms};
 use crate::io::{Event, Regarding};
 use crate::observed::{ObservedService, UserObject};
@@ -50,6 +50,13 @@ impl Leader {
         }
         for (_, key) in by_age {
             self.mark_service(world, key);
+        }
+        for observed in world
+            .services
+            .values()
+            .filter(|o| o.served().is_none() && o.is_marked())
+        {
+            self.mark_service(world, &observed.key);
         }
         let pools = world.pools.keys().cloned().map(UserObject::Pool);
         let advertisements = world
@@ -186,7 +193,7 @@ impl Leader {
         self.assignments.insert(key.clone(), assignment);
     }
 
-    fn take_assignment(&mut self, observed: &ObservedService) -> Assignment {
+    pub(super) fn take_assignment(&mut self, observed: &ObservedService) -> Assignment {
         let created = observed
             .served()
             .map_or(i64::MIN, |service| service.created);
@@ -201,6 +208,7 @@ impl Leader {
                 missing: None,
                 owned: None,
                 uncertain: None,
+                told: Told::by(observed),
             })
     }
 }

@@ -188,6 +188,8 @@ impl Leader {
             _ => return,
         };
         self.written_at.insert(object.clone(), now);
+        // What changed during the write had to wait.
+        self.dirty_objects.insert(object.clone());
         let uid = match &object {
             UserObject::Pool(name) => world.pools.get(name).map(|known| known.uid.clone()),
             UserObject::Advertisement(name) => world.advertisements.get_mut(name).map(|known| {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use herald_model::{Instant, ServiceKey};
 
 use super::{Key, Leader};
-use crate::io::{Event, Regarding, ServiceStatus, Write, WriteId, WriteResult};
-use crate::observed::{Condition, Identity, ObservedService, Version};
+use crate::io::{ServiceStatus, Write, WriteId, WriteResult};
+use crate::observed::{Identity, Version};
 use crate::world::World;
 
 impl Leader {
@@ -184,7 +184,7 @@ impl Leader {
         self.mark_service(world, key);
     }
 
-    /// The status is certain: tell of what changed.
+    /// The status is certain.
     fn status_written(
         &mut self,
         world: &mut World,
@@ -199,7 +199,6 @@ impl Leader {
         if observed.identity.uid != identity.uid {
             return;
         }
-        let before = observed.clone();
         // The write was made conditional on the version, so it came right after what was known.
         if !version.is_before(&observed.identity.version) {
             observed.identity.version = version;
@@ -210,75 +209,8 @@ impl Leader {
             observed.announced.clone_from(&status.announced);
             observed.allocated_from.clone_from(&status.allocated_from);
         }
-        self.tell(&before, &status);
-    }
-
-    fn tell(&mut self, before: &ObservedService, status: &ServiceStatus) {
-        let event = |warning, reason: &str, note: String| Event {
-            regarding: Regarding::Service {
-                key: before.key.clone(),
-                uid: before.identity.uid.clone(),
-            },
-            warning,
-            reason: reason.into(),
-            note,
-        };
-        let message = |condition: &Option<Condition>| {
-            condition
-                .as_ref()
-                .map(|condition| condition.message.to_string())
-                .unwrap_or_default()
-        };
-        if let Some(ingress) = &status.ingress {
-            let missing = |from: &[IpAddr], other: &[IpAddr]| -> Vec<String> {
-                let gone = from.iter().filter(|address| !other.contains(address));
-                gone.map(ToString::to_string).collect()
-            };
-            let added = missing(ingress, &before.ingress);
-            let removed = missing(&before.ingress, ingress).join(", ");
-            if !added.is_empty() {
-                let pool = status
-                    .allocated_from
-                    .as_ref()
-                    .map_or("", |pool| pool.as_str());
-                let instead = if removed.is_empty() {
-                    String::new()
-                } else {
-                    format!(" instead of {removed}")
-                };
-                let note = format!("assigned {} from pool {pool}{instead}", added.join(", "));
-                self.record(event(false, "AddressAllocated", note));
-            } else if !removed.is_empty() {
-                let note = match &status.allocated {
-                    Some(allocated) => format!("gave back {removed}: {}", allocated.message),
-                    None => format!("gave back {removed}: the Service is not Herald's any more"),
-                };
-                self.record(event(false, "AddressReleased", note));
-            }
-        }
-        let news = |before: &Option<Condition>, after: &Option<Condition>| {
-            after.as_ref().is_some_and(|after| {
-                !after.status && before.as_ref().is_none_or(|b| b.reason != after.reason)
-            })
-        };
-        // The first word on a Service is the time to speak of its annotations, once.
-        if before.allocated.is_none() && status.allocated.is_some() {
-            for (old, new) in &before.deprecated {
-                let note = format!("annotation {old} is of an old form: write {new} instead");
-                self.record(event(true, "DeprecatedAnnotation", note));
-            }
-        }
-        if news(&before.allocated, &status.allocated) {
-            self.record(event(true, "AllocationFailed", message(&status.allocated)));
-        }
-        if news(&before.announced, &status.announced)
-            && let Some(reason) = status
-                .announced
-                .as_ref()
-                .map(|condition| &*condition.reason)
-            && matches!(reason, "NoEligibleNode" | "NoAdvertisement")
-        {
-            self.record(event(true, reason, message(&status.announced)));
+        if observed.served().is_none() {
+            self.cleared.insert(key.clone(), identity.uid.clone());
         }
     }
 }

@@ -32,6 +32,7 @@ impl Leader {
 
     /// A life of a Service is over: no status shows its addresses any more.
     fn forget(&mut self, key: &ServiceKey) {
+        self.cleared.remove(key);
         let Some(assignment) = self.assignments.remove(key) else {
             return;
         };
@@ -44,6 +45,12 @@ impl Leader {
     /// A Service is not ours, or not any more.
     fn leave_all(&mut self, world: &World, observed: &ObservedService) {
         self.adopt_claims(world, &observed.key);
+        // What Herald wrote is taken out once; if somebody else wrote the same, it stays.
+        let cleared = self.cleared.get(&observed.key) == Some(&observed.identity.uid);
+        if observed.is_marked() && !cleared {
+            let assignment = self.take_assignment(observed);
+            self.assignments.insert(observed.key.clone(), assignment);
+        }
         if let Some(assignment) = self.assignments.get_mut(&observed.key) {
             self.unsatisfied
                 .remove(&(assignment.created, observed.key.clone()));
@@ -58,6 +65,7 @@ impl Leader {
         let Some(service) = observed.served() else {
             return;
         };
+        self.cleared.remove(key);
         if !self.assignments.contains_key(key) {
             self.adopt_claims(world, key);
             self.adopt_status(world, key);
@@ -135,9 +143,6 @@ impl Leader {
             .collect();
         for address in &gone {
             assignment.leaving.remove(address);
-        }
-        if assignment.leaving.is_empty() && observed.served().is_none() {
-            self.assignments.remove(key);
         }
         for address in gone {
             self.drop_holder(address, &me);

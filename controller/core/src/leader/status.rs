@@ -20,6 +20,11 @@ impl Leader {
             return;
         };
         if self.is_shown(observed, &wanted) {
+            self.tell(observed);
+            let done = |assignment: &Assignment| assignment.leaving.is_empty();
+            if observed.served().is_none() && self.assignments.get(key).is_some_and(done) {
+                self.assignments.remove(key);
+            }
             return;
         }
         let addresses = wanted
@@ -80,6 +85,16 @@ impl Leader {
     ) -> Option<ServiceStatus> {
         let assignment = self.assignments.get(&observed.key)?;
         if observed.served().is_none() {
+            let cleared = self.cleared.get(&observed.key) == Some(&observed.identity.uid);
+            if cleared {
+                // Whatever is left is not ours.
+                return Some(ServiceStatus {
+                    ingress: None,
+                    allocated: observed.allocated.clone(),
+                    announced: observed.announced.clone(),
+                    allocated_from: observed.allocated_from.clone(),
+                });
+            }
             return Some(ServiceStatus {
                 ingress: Some(Vec::new()),
                 ..ServiceStatus::default()
