@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use herald_model::{IfIndex, MacAddress};
 use herald_speaker_core::{Core, Effect, Input, Overview};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
 use crate::clock::Clock;
@@ -30,6 +31,7 @@ pub(crate) struct Driver {
     pub(crate) groups: Groups,
     pub(crate) neighbours: UnboundedSender<NeighbourChange>,
     pub(crate) writer: Writer,
+    pub(crate) refresh: watch::Sender<u64>,
     pub(crate) overview: Arc<ArcSwap<Overview>>,
 }
 
@@ -63,7 +65,11 @@ impl Driver {
             self.core.on_deadline(now, &mut out);
             let mut is_over = false;
             for effect in out.drain(..) {
-                is_over |= effect == Effect::Exit;
+                match &effect {
+                    Effect::Exit => is_over = true,
+                    Effect::Refresh => self.refresh.send_modify(|times| *times += 1),
+                    _other => {}
+                }
                 carry_out(
                     effect,
                     &self.layer2,
@@ -158,7 +164,7 @@ fn carry_out(
             info!(service = %service.key, vip = %address, ?reason, "{note}");
             writer.event(&service, address, reason, note);
         }
-        Effect::Exit => {}
+        Effect::Refresh | Effect::Exit => {}
     }
 }
 

@@ -155,7 +155,8 @@ async fn serve(args: Args) -> anyhow::Result<()> {
             }),
         )),
     ];
-    let watches = watch::start(&client, &args.services, &sender);
+    let (refresh, refreshed) = tokio::sync::watch::channel(0);
+    let watches = watch::start(&client, &args.services, &sender, &refreshed);
     let driver = Driver {
         core,
         clock,
@@ -165,6 +166,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         groups: Groups::default(),
         neighbours,
         writer: Writer::new(client, node, sender),
+        refresh,
         overview,
     };
     driver.run().await;

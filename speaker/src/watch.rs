@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt::Debug;
+use std::time::Duration;
 
 use futures::StreamExt as _;
 use herald_api as api;
@@ -13,10 +14,12 @@ use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::runtime::WatchStreamExt as _;
-use kube::runtime::watcher::{self, Event};
+use kube::runtime::utils::Backoff;
+use kube::runtime::watcher::{self, DefaultBackoff, Event};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{Instrument as _, debug, info, info_span, warn};
 
@@ -30,6 +33,7 @@ pub(crate) fn start(
     client: &Client,
     flags: &ServiceFlags,
     inputs: &UnboundedSender<Input>,
+    refresh: &watch::Receiver<u64>,
 ) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     let send = |inputs: &UnboundedSender<Input>| {
@@ -46,6 +50,7 @@ pub(crate) fn start(
         "virtualips",
         Api::<api::VirtualIP>::all(client.clone()),
         config(),
+        refresh.clone(),
         |object| object.metadata.name.clone().unwrap_or_default(),
         move |change| vip_changed(change, &mut tell),
     ));
@@ -56,6 +61,7 @@ pub(crate) fn start(
         Api::<Service>::all(client.clone()),
         // A Service that stops to be a LoadBalancer comes as a deletion.
         config().fields("spec.type=LoadBalancer"),
+        refresh.clone(),
         herald_config::service_key,
         move |change| service_changed(change, &flags_of_services, &mut tell),
     ));
@@ -66,6 +72,7 @@ pub(crate) fn start(
         "endpointslices",
         Api::<EndpointSlice>::all(client.clone()),
         config().labels("kubernetes.io/service-name,!service.kubernetes.io/headless"),
+        refresh.clone(),
         |object| {
             (
                 object.metadata.namespace.clone().unwrap_or_default(),
@@ -80,6 +87,7 @@ pub(crate) fn start(
         "nodes",
         Api::<Node>::all(client.clone()),
         config(),
+        refresh.clone(),
         |object| NodeName::from(object.metadata.name.clone().unwrap_or_default()),
         move |change| {
             tell(match change {
@@ -98,6 +106,7 @@ pub(crate) fn start(
         "speakers",
         Api::<api::Speaker>::all(client.clone()),
         config(),
+        refresh.clone(),
         |object| NodeName::from(object.metadata.name.clone().unwrap_or_default()),
         move |change| {
             tell(match change {
@@ -116,11 +125,32 @@ fn config() -> watcher::Config {
     watcher::Config::default().timeout(WATCH_SECONDS)
 }
 
-/// Follows one kind of object for ever.
+/// kube's usual backoff, but no wait is long: a node that was cut off is to hear soon what it missed.
+struct Prompt(DefaultBackoff);
+
+/// The longest wait.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+
+impl Iterator for Prompt {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        self.0.next().map(|wait| wait.min(LONGEST_WAIT))
+    }
+}
+
+impl Backoff for Prompt {
+    fn reset(&mut self) {
+        self.0.reset();
+    }
+}
+
+/// Follows one kind of object for ever; begins anew with a list when `refresh` changes.
 async fn follow<K, Key>(
     kind: &'static str,
     objects: Api<K>,
     config: watcher::Config,
+    mut refresh: watch::Receiver<u64>,
     key: impl Fn(&K) -> Key + Send,
     mut changed: impl FnMut(Change<Key, K>) + Send,
 ) where
@@ -132,11 +162,25 @@ async fn follow<K, Key>(
         let mut relist = Relist::default();
         let mut pending = Vec::new();
         let mut is_failing = false;
-        let mut events = watcher::watcher(objects, config).default_backoff().boxed();
-        while let Some(event) = events.next().await {
+        let begin = || {
+            watcher::watcher(objects.clone(), config.clone())
+                .backoff(Prompt(DefaultBackoff::default()))
+                .boxed()
+        };
+        let mut events = begin();
+        loop {
+            let event = tokio::select! {
+                event = events.next() => event,
+                Ok(()) = refresh.changed() => {
+                    debug!("asking for everything anew");
+                    events = begin();
+                    continue;
+                }
+            };
             let event = match event {
-                Ok(event) => event,
-                Err(error) => {
+                None => return,
+                Some(Ok(event)) => event,
+                Some(Err(error)) => {
                     // One line when it begins; the retries are of no interest to anybody.
                     if std::mem::replace(&mut is_failing, true) {
                         debug!(error = &error as &dyn Error, "still not watching");

@@ -28,6 +28,10 @@ mod report;
 const STOPPING: Duration = Duration::from_secs(5);
 /// How long a stranger's claim is remembered.
 const CONFLICT: Duration = Duration::from_mins(1);
+/// How long after a peer's claim an address is defended: by then the watches have told whose it is.
+const DEFENCE: Duration = Duration::from_secs(2);
+/// Between two fresh looks at everything.
+const REFRESH: Duration = Duration::from_secs(10);
 /// When something that the kernel refused is tried again.
 const RETRY: Duration = Duration::from_secs(2);
 
@@ -88,6 +92,7 @@ pub struct Core {
     priority: Option<Priority>,
     stopping_until: Option<Instant>,
     exited: bool,
+    refreshed_at: Option<Instant>,
 
     dirty: Dirty,
     timers: BTreeSet<(Instant, Timer)>,
@@ -128,11 +133,16 @@ struct Dirty {
     all_vips: bool,
     uplinks: bool,
     nodes: bool,
+    /// Addresses that are to be defended if they are still held.
+    challenged: BTreeSet<IpAddr>,
+    /// Whether what the watches said may be old.
+    stale: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Timer {
     Vip(IpAddr),
+    Defence(IpAddr),
     Port(IfIndex),
     DataPlane,
     Speaker,
@@ -188,6 +198,7 @@ impl Core {
             priority: None,
             stopping_until: None,
             exited: false,
+            refreshed_at: None,
             dirty: Dirty::default(),
             timers: BTreeSet::new(),
         }
@@ -267,12 +278,7 @@ impl Core {
                 self.port_answered(interface, PortState::Failed { reason });
                 self.timers.insert((now + RETRY, Timer::Port(interface)));
             }
-            Input::DataPlaneKnown(report) => {
-                let ran = self.data_plane_runs();
-                self.data_plane.report = Some(report);
-                self.data_plane.changed |= ran != self.data_plane_runs();
-                self.dirty.all_vips = true;
-            }
+            Input::DataPlaneKnown(report) => self.data_plane_known(report),
             Input::PriorityKnown(priority) => self.priority = Some(priority),
             Input::DataPlaneApplied {
                 generation,
@@ -285,7 +291,11 @@ impl Core {
                 self.vip_status_written(now, address, outcome);
             }
             Input::SpeakerWritten(outcome) => self.speaker_written(now, outcome),
-            Input::ForeignClaim { address, mac, .. } => self.foreign_claim(now, address, mac),
+            Input::ForeignClaim {
+                interface,
+                address,
+                mac,
+            } => self.foreign_claim(now, interface, address, mac),
             Input::Stopping => {
                 self.stopping_until.get_or_insert(now + STOPPING);
                 self.timers.insert((now + STOPPING, Timer::Stop));
@@ -321,6 +331,8 @@ impl Core {
             self.remove_found_neighbours(out);
             self.write_statuses(now, out);
         }
+        self.defend(out);
+        self.refresh(now, out);
         self.write_report(now, out);
         self.stop(now, out);
     }
@@ -434,6 +446,9 @@ impl Core {
                             .conflict
                             .filter(|(_, heard)| now.saturating_since(*heard) < CONFLICT);
                     }
+                }
+                Timer::Defence(address) => {
+                    self.dirty.challenged.insert(address);
                 }
                 Timer::Port(index) => {
                     let is_failed =

@@ -191,6 +191,8 @@ pub enum Effect {
         /// In a sentence.
         note: String,
     },
+    /// Ask the API server for everything anew: what the watches said may be old.
+    Refresh,
     /// End the process: nothing is held any more, or its time is up.
     Exit,
 }

@@ -191,6 +191,13 @@ fn conditions(
     let new = |kind, (holds, reason, message): (bool, &str, String)| {
         Condition::new(kind, holds, reason, message, before, now)
     };
+    let announced = new(
+        ConditionKind::Announced,
+        announced(&vip.observed.vip, segments),
+    );
+    if segments.is_empty() {
+        return vec![announced];
+    }
     let conflict = match &vip.conflict {
         Some((mac, _heard)) => (
             true,
@@ -204,10 +211,7 @@ fn conditions(
         ),
     };
     vec![
-        new(
-            ConditionKind::Announced,
-            announced(&vip.observed.vip, segments),
-        ),
+        announced,
         new(ConditionKind::Conflict, conflict),
         new(
             ConditionKind::Forwarding,

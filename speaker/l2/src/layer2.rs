@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use herald_model::{IfIndex, Instant, MacAddress};
 use herald_wire::Frame;
@@ -14,7 +15,12 @@ pub struct Layer2 {
     responder: Responder,
     announcer: Announcer,
     ports: BTreeMap<IfIndex, Port>,
+    /// When addresses were last defended.
+    defended: BTreeMap<(IfIndex, IpAddr), Instant>,
 }
+
+/// Between two defences of one address.
+const DEFENCE: Duration = Duration::from_secs(10);
 
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +33,14 @@ pub enum Input {
     PortRemoved(IfIndex),
     /// This node now holds an address on an interface.
     Held {
+        /// The interface.
+        interface: IfIndex,
+        /// The address.
+        address: IpAddr,
+    },
+    /// Somebody else claimed an address that is held here by right: it is announced again, at most
+    /// once in ten seconds (RFC 5227 section 2.4).
+    Challenged {
         /// The interface.
         interface: IfIndex,
         /// The address.
@@ -69,6 +83,7 @@ impl Layer2 {
             responder: Responder::new(),
             announcer: Announcer::new(pace),
             ports: BTreeMap::new(),
+            defended: BTreeMap::new(),
         }
     }
 
@@ -85,6 +100,7 @@ impl Layer2 {
             Input::LinkRestored(interface) => self.announcer.restart(now, interface),
             Input::PortRemoved(interface) => {
                 self.ports.remove(&interface);
+                self.defended.retain(|(index, _), _| *index != interface);
                 self.responder.remove_port(interface);
                 self.announcer.remove(interface);
             }
@@ -94,7 +110,9 @@ impl Layer2 {
                     self.announcer.hold(now, interface, address);
                 }
             }
+            Input::Challenged { interface, address } => self.defend(now, interface, address, out),
             Input::Released { interface, address } => {
+                self.defended.remove(&(interface, address));
                 self.responder.release(interface, address);
                 self.announcer.release(interface, address);
             }
@@ -115,6 +133,23 @@ impl Layer2 {
         }
     }
 
+    fn defend(&mut self, now: Instant, interface: IfIndex, address: IpAddr, out: &mut Vec<Effect>) {
+        let place = (interface, address);
+        let is_tired = self
+            .defended
+            .get(&place)
+            .is_some_and(|before| now.saturating_since(*before) < DEFENCE);
+        let (Some(port), Some(counts), false) = (
+            self.ports.get(&interface),
+            self.responder.counts_mut(interface, address),
+            is_tired,
+        ) else {
+            return;
+        };
+        self.defended.insert(place, now);
+        announce(port, address, counts, out);
+    }
+
     /// When the next announcement is due.
     pub fn next_deadline(&self) -> Option<Instant> {
         self.announcer.next_deadline()
@@ -124,15 +159,11 @@ impl Layer2 {
     pub fn on_deadline(&mut self, now: Instant, out: &mut Vec<Effect>) {
         let (ports, responder) = (&self.ports, &mut self.responder);
         self.announcer.on_deadline(now, |interface, address| {
-            let Some(port) = ports.get(&interface) else {
-                return;
-            };
-            let (first, second) = port.announcement(address);
-            for frame in std::iter::once(first).chain(second) {
-                if let Some(counts) = responder.counts_mut(interface, address) {
-                    counts.gratuitous = counts.gratuitous.saturating_add(1);
-                }
-                out.push(Effect::SendFrame { interface, frame });
+            if let (Some(port), Some(counts)) = (
+                ports.get(&interface),
+                responder.counts_mut(interface, address),
+            ) {
+                announce(port, address, counts, out);
             }
         });
     }
@@ -143,6 +174,17 @@ impl Layer2 {
             .held()
             .map(|(interface, address, counts)| ((interface, address), counts))
             .collect()
+    }
+}
+
+fn announce(port: &Port, address: IpAddr, counts: &mut Counts, out: &mut Vec<Effect>) {
+    let (first, second) = port.announcement(address);
+    for frame in std::iter::once(first).chain(second) {
+        counts.gratuitous = counts.gratuitous.saturating_add(1);
+        out.push(Effect::SendFrame {
+            interface: port.index,
+            frame,
+        });
     }
 }
 

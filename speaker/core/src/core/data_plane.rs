@@ -9,7 +9,7 @@ use herald_model::{IfIndex, Instant, InterfaceName, Node, NodeName, VipSegment, 
 
 use super::{Core, RETRY, Timer};
 use crate::forwarding::{Facts, Plan, plan};
-use crate::input::{DataPlaneMode, Effect};
+use crate::input::{DataPlaneMode, DataPlaneReport, Effect};
 use crate::vip::{Vip, holders};
 
 /// Spreads flows and fills tables. The same for every cluster: the tables have to be equal on all
@@ -219,6 +219,13 @@ impl Core {
             interface,
             macs,
         }
+    }
+
+    pub(super) fn data_plane_known(&mut self, report: DataPlaneReport) {
+        let ran = self.data_plane_runs();
+        self.data_plane.report = Some(report);
+        self.data_plane.changed |= ran != self.data_plane_runs();
+        self.dirty.all_vips = true;
     }
 
     pub(super) fn data_plane_applied(

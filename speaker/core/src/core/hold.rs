@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use herald_model::{IfIndex, Incarnation, Instant, MacAddress, SegmentName};
 
-use super::{CONFLICT, Core, Port, PortState, RETRY, Timer};
+use super::{CONFLICT, Core, DEFENCE, Port, PortState, REFRESH, RETRY, Timer};
 use crate::input::{Effect, EventReason};
 use crate::uplinks::Uplink;
 use crate::vip::{Hold, holders, wanted_holds};
@@ -35,6 +35,11 @@ impl Core {
             .copied()
             .collect();
         if uplinks != self.uplinks {
+            // A node that was cut off comes back with what it knew then.
+            self.dirty.stale |= uplinks.iter().any(|(name, uplink)| {
+                let before = self.uplinks.get(name);
+                uplink.carrier && before.is_some_and(|before| !before.carrier)
+            });
             self.uplinks = uplinks;
             self.dirty.all_vips = true;
             self.data_plane.changed = true;
@@ -244,6 +249,9 @@ impl Core {
             };
             vip.holds.insert(name.clone(), hold);
         }
+        if vip.holds.is_empty() {
+            vip.conflict = None;
+        }
         if vip.deleted {
             self.vips.remove(&address);
         }
@@ -388,7 +396,16 @@ impl Core {
         }
     }
 
-    pub(super) fn foreign_claim(&mut self, now: Instant, address: IpAddr, mac: MacAddress) {
+    /// Somebody else claims an address held here. A stranger is a conflict, and the address is
+    /// defended. A peer acts on another plan than we do: one of both is old, so everything is
+    /// asked for anew; who holds the address after that defends it.
+    pub(super) fn foreign_claim(
+        &mut self,
+        now: Instant,
+        interface: IfIndex,
+        address: IpAddr,
+        mac: MacAddress,
+    ) {
         let is_peer = self.speakers.values().any(|speaker| {
             speaker
                 .report
@@ -399,14 +416,46 @@ impl Core {
         let Some(vip) = self.vips.get_mut(&address) else {
             return;
         };
-        if is_peer || vip.holds.is_empty() {
+        if !vip.holds.values().any(|hold| hold.interface == interface) {
+            return;
+        }
+        if is_peer {
+            self.dirty.stale = true;
+            self.timers.insert((now + DEFENCE, Timer::Defence(address)));
             return;
         }
         let is_new = vip.conflict.is_none_or(|(before, _)| before != mac);
         vip.conflict = Some((mac, now));
         vip.conflict_to_tell |= is_new;
+        self.dirty.challenged.insert(address);
         self.dirty.vips.insert(address);
         self.timers.insert((now + CONFLICT, Timer::Vip(address)));
+    }
+
+    pub(super) fn defend(&mut self, out: &mut Vec<Effect>) {
+        for address in std::mem::take(&mut self.dirty.challenged) {
+            let holds = self
+                .vips
+                .get(&address)
+                .into_iter()
+                .flat_map(|vip| vip.holds.values());
+            for hold in holds.filter(|hold| hold.announced) {
+                out.push(Effect::Layer2(herald_l2::Input::Challenged {
+                    interface: hold.interface,
+                    address,
+                }));
+            }
+        }
+    }
+
+    pub(super) fn refresh(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        let is_due = self
+            .refreshed_at
+            .is_none_or(|before| now.saturating_since(before) >= REFRESH);
+        if std::mem::take(&mut self.dirty.stale) && is_due && self.is_synced() {
+            self.refreshed_at = Some(now);
+            out.push(Effect::Refresh);
+        }
     }
 
     pub(super) fn tell_conflicts(&mut self, out: &mut Vec<Effect>) {

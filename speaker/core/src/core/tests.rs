@@ -668,8 +668,10 @@ fn lost_carrier_withdraws_and_returned_carrier_announces_anew() {
     let effects = story.tell([link(false)]);
     assert_eq!(effects[..2], [released(vip4()), remove_neighbour(vip4())]);
     story.applied();
-    let effects = story.tell([link(true)]);
-    assert_eq!(effects[0], set_neighbour(vip4()));
+    assert_eq!(
+        story.tell([link(true)]),
+        [set_neighbour(vip4()), Effect::Refresh]
+    );
     assert_eq!(story.applied()[0], held(vip4()));
 }
 
@@ -724,22 +726,27 @@ fn one_group_serves_all_addresses_that_end_alike() {
 }
 
 #[test]
-fn strangers_claim_is_a_conflict_and_a_peers_is_not() {
+fn strangers_claim_is_a_conflict_and_is_answered() {
     let mut story = Story::announcing(DataPlaneMode::Tcx);
     let claim = |mac| Input::ForeignClaim {
         interface: ETH0,
         address: vip4(),
         mac,
     };
-    assert_eq!(story.tell([claim(MAC2)]), []);
+    let defence = Effect::Layer2(herald_l2::Input::Challenged {
+        interface: ETH0,
+        address: vip4(),
+    });
     let effects = story.tell([claim(STRANGER)]);
     let [
         Effect::EmitEvent { reason, .. },
         Effect::WriteVipStatus { status, .. },
+        last,
     ] = &effects[..]
     else {
         panic!("{effects:?}");
     };
+    assert_eq!(*last, defence);
     assert_eq!(*reason, EventReason::AddressConflict);
     assert!(status.conditions[1].holds);
     let written = Input::VipStatusWritten {
@@ -751,7 +758,7 @@ fn strangers_claim_is_a_conflict_and_a_peers_is_not() {
     assert_eq!(story.see_status("12", conflicted), []);
     assert_eq!(
         story.tell([claim(STRANGER)]),
-        [],
+        [defence],
         "one Event for one conflict"
     );
     story.now += 60_001;
@@ -760,6 +767,33 @@ fn strangers_claim_is_a_conflict_and_a_peers_is_not() {
         matches!(&effects[..], [Effect::WriteVipStatus { status, .. }] if !status.conditions[1].holds),
         "{effects:?}"
     );
+}
+
+#[test]
+fn peers_claim_leads_to_a_fresh_look_and_a_defence_if_the_address_is_still_ours() {
+    let claim = Input::ForeignClaim {
+        interface: ETH0,
+        address: vip4(),
+        mac: MAC2,
+    };
+    let mut story = Story::announcing(DataPlaneMode::Tcx);
+    assert_eq!(story.tell([claim.clone()]), [Effect::Refresh]);
+    story.now += 1_000;
+    assert_eq!(story.tell([claim.clone()]), [], "not again at once");
+    story.now += 1_000;
+    let defence = Effect::Layer2(herald_l2::Input::Challenged {
+        interface: ETH0,
+        address: vip4(),
+    });
+    assert_eq!(story.decide(), [defence]);
+
+    let mut story = Story::announcing(DataPlaneMode::Tcx);
+    assert_eq!(story.tell([claim]), [Effect::Refresh]);
+    let mut moved = observed(vip4(), 2, "node2", "9");
+    moved.status = status(1, EPOCH + 1);
+    story.tell([Input::VipApplied(moved)]);
+    story.now += 5_000;
+    assert_eq!(story.decide(), [], "it is not ours");
 }
 
 #[test]

@@ -179,3 +179,18 @@ fn claim_of_a_stranger_is_reported() {
         }]
     );
 }
+
+#[test]
+fn challenged_address_is_defended_once_in_ten_seconds() {
+    let mut story = Story::begin();
+    let challenged = Input::Challenged {
+        interface: ETH0,
+        address: VIP.into(),
+    };
+    assert_eq!(story.at(0, challenged), [], "not held");
+    story.at(0, held(VIP));
+    story.wait(20_000);
+    assert_eq!(story.at(30_000, challenged), ipv4_announcement(NODE));
+    assert_eq!(story.at(39_999, challenged), []);
+    assert_eq!(story.at(40_000, challenged), ipv4_announcement(NODE));
+}
