@@ -74,12 +74,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hash_is_that_of_the_kernel() {
-        // lookup3's own self-test: hashlittle("Four score and seven years ago") is another length,
-        // so the vectors are from `jhash2` of Linux 6.18 compiled in user space.
-        let cases: [(&str, u16, u32, u32); 0] = [];
-        for (client, port, seed, expected) in cases {
-            assert_eq!(flow_hash(client.parse().unwrap(), port, seed), expected);
+    fn hash_is_that_of_nftables() {
+        // Read back from a set that `meta mark set jhash ip saddr . udp sport mod 4294967295 seed
+        // 0x12345678` filled, on Linux 6.18: `slot` of the hash in that many slots.
+        let cases = [
+            ("192.0.2.77", 1_024, 0x0d31_fc73),
+            ("2001:db8::77", 1_024, 0xbbcd_e845),
+            ("192.0.2.77", 40_000, 0x6d10_5dab),
+            ("2001:db8::77", 40_000, 0x178b_53ca),
+            ("192.0.2.77", 65_535, 0x1f28_0f84),
+            ("2001:db8::77", 65_535, 0x7b15_cccb),
+        ];
+        for (client, port, expected) in cases {
+            let hash = flow_hash(client.parse().unwrap(), port, 0x1234_5678);
+            assert_eq!(slot(hash, u32::MAX), expected, "{client} {port}");
         }
+    }
+
+    #[test]
+    fn slots_of_a_table_are_the_hashs_upper_bits() {
+        assert_eq!(slot(0, 256), 0);
+        assert_eq!(slot(0x0100_0000, 256), 1);
+        assert_eq!(slot(u32::MAX, 16_384), 16_383);
     }
 }

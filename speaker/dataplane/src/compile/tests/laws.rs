@@ -1,0 +1,180 @@
+//! Laws of [`compile`] and [`diff`] over arbitrary wishes.
+
+use super::*;
+use crate::flow_hash;
+
+/// What the program would do with a client's packet, read from the maps as it does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Fate {
+    Passed,
+    UnknownPort,
+    Off,
+    /// The addresses of the target, and the port there.
+    Target(NodeEntry, u16),
+    /// Something that no reader of consistent maps would find.
+    Broken(&'static str),
+}
+
+fn fate(contents: &MapContents, key: PortKey, hash: u32) -> Fate {
+    let vip = VipKey {
+        address: key.address,
+        interface: ETH0,
+    };
+    if contents.get(MapName::Vips, &vip.encode()).is_none() {
+        return Fate::Passed;
+    }
+    let Some(service) = contents.get(MapName::Services, &key.encode()) else {
+        return Fate::UnknownPort;
+    };
+    let Some((table, port)) = ServiceEntry::decode(service).unwrap().node_port else {
+        return Fate::Off;
+    };
+    let slot = slot(hash, table.slots) as usize;
+    let block = table.first_block + u32::try_from(slot / SLOTS_PER_BLOCK).unwrap();
+    let Some(block) = contents.get(MapName::Blocks, &encode_number(block)) else {
+        return Fate::Broken("no block");
+    };
+    let at = slot % SLOTS_PER_BLOCK * 2;
+    let number = u16::from_le_bytes([block[at], block[at + 1]]);
+    let node = contents
+        .get(MapName::Nodes, &encode_number(number.into()))
+        .and_then(NodeEntry::decode);
+    node.map_or(Fate::Broken("no node"), |node| Fate::Target(node, port))
+}
+
+fn weights() -> impl Strategy<Value = Vec<(u8, u32)>> {
+    prop::collection::vec((1_u8..6, 0_u32..4), 0..5)
+}
+
+fn services() -> impl Strategy<Value = Vec<DesiredService>> {
+    let spread = prop_oneof![Just(Spread::Cluster), Just(Spread::Local)];
+    let ranges = prop_oneof![
+        Just(vec![]),
+        Just(vec!["192.0.2.0/24"]),
+        Just(vec!["0.0.0.0/0", "2001:db8::/32"])
+    ];
+    let one = (
+        0_u8..5,
+        80_u16..84,
+        spread,
+        weights(),
+        ranges,
+        any::<bool>(),
+    );
+    let one = one.prop_map(|(name, port, spread, weights, ranges, is_off)| {
+        let ranges: Vec<IpNet> = ranges.iter().map(|range| range.parse().unwrap()).collect();
+        let mut service = service(&format!("s{name}"), port, targets(spread, &weights));
+        service.source_ranges = ranges.into();
+        if is_off {
+            service.forwarding = Forwarding::Off;
+        }
+        service
+    });
+    prop::collection::vec(one, 0..6)
+}
+
+fn wishes() -> impl Strategy<Value = Desired> {
+    let vips = prop::collection::vec((0_u8..4, services(), 0_u8..3), 0..4);
+    let moved = prop::collection::vec((1_u8..6, 100_u8..104), 0..2);
+    (vips, 0_u8..6, moved).prop_map(|(vips, nodes, moved)| {
+        let names = [
+            "192.0.2.200",
+            "192.0.2.201",
+            "2001:db8::200",
+            "2001:db8::201",
+        ];
+        let listed: Vec<(&str, Vec<DesiredService>)> = vips
+            .iter()
+            .map(|(vip, services, _)| (names[usize::from(*vip)], services.clone()))
+            .collect();
+        let mut wish = desired(nodes, &listed);
+        for (name, new) in moved {
+            if let Some(node) = wish.nodes.get_mut(&node(name)) {
+                node.ipv4 = Some(address(new));
+            }
+        }
+        for (vip, _, holder) in vips {
+            let vip: IpAddr = names[usize::from(vip)].parse().unwrap();
+            let holder = match holder {
+                0 => Holder::Me,
+                1 => Holder::Peer {
+                    address: address(2).into(),
+                },
+                _ => Holder::Nobody,
+            };
+            wish.vips.get_mut(&vip).unwrap().holders = BTreeMap::from([(ETH0, holder)]);
+        }
+        wish
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn writes_lead_to_the_wish_and_no_write_is_left(first in wishes(), second in wishes()) {
+        let before = compile(&MapContents::default(), &first).contents;
+        let after = compile(&before, &second).contents;
+        let mut contents = before.clone();
+        contents.apply(&diff(&before, &after));
+        prop_assert_eq!(&contents, &after);
+        prop_assert_eq!(diff(&after, &after), vec![]);
+        prop_assert_eq!(&compile(&after, &second).contents, &after);
+    }
+
+    #[test]
+    fn no_packet_is_misdirected_between_two_writes(
+        first in wishes(),
+        second in wishes(),
+        clients in prop::collection::vec(any::<[u8; 4]>(), 4),
+    ) {
+        let before = compile(&MapContents::default(), &first).contents;
+        let after = compile(&before, &second).contents;
+        let hashes: Vec<u32> = clients
+            .iter()
+            .map(|&client| flow_hash(IpAddr::from(client), 4_000, 42))
+            .collect();
+        let keys: BTreeSet<PortKey> = [&first, &second]
+            .into_iter()
+            .flat_map(|wish| &wish.vips)
+            .flat_map(|(&address, vip)| {
+                vip.services.iter().map(move |service| PortKey {
+                    address,
+                    protocol: service.protocol,
+                    port: service.port,
+                })
+            })
+            .collect();
+        let mut contents = before.clone();
+        for op in diff(&before, &after) {
+            contents.apply(&[op]);
+            for &key in &keys {
+                for &hash in &hashes {
+                    let now = fate(&contents, key, hash);
+                    // While an address or port comes or goes, it may already or still be unknown.
+                    prop_assert!(
+                        now == fate(&before, key, hash) || now == fate(&after, key, hash),
+                        "{:?}: {:?}", key, now
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_read_back_is_compiled_alike(first in wishes(), second in wishes()) {
+        let before = compile(&MapContents::default(), &first).contents;
+        let mut read = MapContents::default();
+        for map in MapName::ALL {
+            let numbers = map.is_array().then(|| before.referenced(map));
+            for (key, value) in before.entries(map) {
+                let number = decode_number(key).unwrap_or_default();
+                if numbers.as_ref().is_none_or(|numbers| numbers.contains(&number)) {
+                    read.put(map, key.to_vec(), value.to_vec());
+                }
+            }
+        }
+        prop_assert_eq!(&read, &before);
+        prop_assert_eq!(compile(&read, &second), compile(&before, &second));
+    }
+}
