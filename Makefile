@@ -37,7 +37,7 @@ setup: ## install what builds, lab and tests need (Debian or Ubuntu, root or sud
 
 .PHONY: demo
 demo: build ## the whole story on a cluster of three nodes, told step by step
-	cargo run --quiet --package herald-e2e --bin herald-demo
+	cargo run --quiet --locked --package herald-e2e --bin herald-demo
 
 .PHONY: test
 test: lint unit e2e ## every test there is, those on the cluster included

@@ -113,6 +113,19 @@ impl Lab {
         self.layout.path("cp/audit.log")
     }
 
+    /// The file that stands for the network namespace of a place, for `setns`: a caller that asks often
+    /// has sockets of its own there rather than a process per question.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSuchPlace`].
+    pub fn network_namespace(&self, place: &str) -> Result<PathBuf> {
+        if place == LAN {
+            return Ok(self.layout.netns_path(LAN));
+        }
+        self.state.leg(place).map(|leg| self.layout.netns_path(&leg))
+    }
+
     /// A command at a place, to be given stdio and run by the caller. It has the lab's kubectl, helm
     /// and lab-echo in its PATH, and KUBECONFIG.
     ///

@@ -18,7 +18,7 @@ pub struct Reply {
 }
 
 impl Reply {
-    fn parse(line: &str) -> Option<Self> {
+    pub(crate) fn parse(line: &str) -> Option<Self> {
         let mut fields = BTreeMap::new();
         for field in line.split(' ') {
             let (name, value) = field.split_once('=')?;

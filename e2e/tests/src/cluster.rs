@@ -40,6 +40,12 @@ pub fn cluster() -> Result<&'static Cluster> {
         .map_err(|error| anyhow!("no cluster to test on: {error}"))
 }
 
+/// A line for the reader of the run, whether tests fail or not.
+pub fn report(line: &str) {
+    // Not through the macro: the test harness would keep it to itself.
+    writeln!(io::stderr(), "{line}").ok();
+}
+
 fn prepare() -> Result<Cluster> {
     let name = env::var("HERALD_LAB_NAME").unwrap_or_else(|_| "test".to_owned());
     let mode = env::var("HERALD_KUBE_PROXY").unwrap_or_default();
@@ -53,14 +59,9 @@ fn prepare() -> Result<Cluster> {
     };
     // What happened is in the logs that a failed run leaves.
     options.chart.set = vec!["logLevel=debug".to_owned()];
-    // Not through the macro: the test harness would keep it to itself.
     let mut tell = |step: &herald_lab::Step| {
-        drop(writeln!(
-            io::stderr(),
-            "lab {name}: {:5.1} s  {}",
-            step.elapsed.as_secs_f32(),
-            step.text
-        ));
+        let seconds = step.elapsed.as_secs_f32();
+        report(&format!("lab {name}: {seconds:5.1} s  {}", step.text));
     };
     let mut lab = Lab::ensure(&options, &mut tell)?;
     lab.deploy(&options.chart, &mut tell)?;

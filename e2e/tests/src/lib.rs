@@ -23,5 +23,6 @@ pub mod cluster;
 pub mod metrics;
 pub mod netns;
 pub mod object;
+pub mod probe;
 pub mod sandbox;
 pub mod wait;

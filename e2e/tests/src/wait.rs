@@ -1,15 +1,30 @@
 //! Waiting for a state, never for a time.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, ensure};
 
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// What everything of a cluster may take when the machine is busy. A test that is about a time says
 /// its own.
 pub const LONG: Duration = Duration::from_mins(1);
+
+/// Set from elsewhere (a signal handler) to end all waiting.
+pub static INTERRUPT: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
+
+/// Whether waiting goes on.
+///
+/// # Errors
+///
+/// If it was interrupted.
+pub fn go_on() -> Result<()> {
+    ensure!(!INTERRUPT.load(Ordering::Relaxed), "interrupted");
+    Ok(())
+}
 
 /// Asks `probe` until it succeeds. Its last error says what was there instead.
 ///
@@ -23,6 +38,7 @@ pub fn eventually<T>(
 ) -> Result<T> {
     let began = Instant::now();
     loop {
+        go_on()?;
         match probe() {
             Ok(value) => return Ok(value),
             Err(last) if began.elapsed() >= limit => {
@@ -45,6 +61,7 @@ pub fn throughout(
 ) -> Result<()> {
     let began = Instant::now();
     while began.elapsed() < time {
+        go_on()?;
         probe().with_context(|| {
             format!(
                 "no longer after {} ms: {expected}",

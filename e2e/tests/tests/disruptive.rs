@@ -1,0 +1,46 @@
+//! What disturbs the whole cluster, one after another: components killed, nodes switched off, the API
+//! server gone, pools that are open to everybody.
+
+#[path = "disruptive/failover.rs"]
+mod failover;
+#[path = "disruptive/fixtures.rs"]
+mod fixtures;
+#[path = "disruptive/restarts.rs"]
+mod restarts;
+
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::{Context as _, Result};
+use herald_e2e::cluster::{Cluster, cluster};
+use herald_lab::{Action, Cable};
+
+/// Runs a test when no other one runs and all is whole, and makes all whole again after it.
+fn alone(test: impl FnOnce(&'static Cluster) -> Result<()>) -> Result<()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let cluster = cluster()?;
+    cluster.wait_whole()?;
+    let result = test(cluster);
+    let mended = mend(cluster).context("after the test");
+    result?;
+    mended
+}
+
+fn mend(cluster: &Cluster) -> Result<()> {
+    let lab = &cluster.lab;
+    lab.api(Action::Thaw)?;
+    lab.api(Action::Start)?;
+    for node in lab.status()?.nodes {
+        if !node.on {
+            lab.power_on(&node.name, false)?;
+            continue;
+        }
+        if node.frozen {
+            lab.thaw(&node.name)?;
+        }
+        if !node.held.is_empty() || node.cable != Some(Cable::Plugged) {
+            lab.heal(&node.name)?;
+        }
+    }
+    cluster.wait_whole()
+}

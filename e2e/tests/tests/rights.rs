@@ -1,0 +1,278 @@
+//! What Herald may do, against what it did. Runs last: it looks back at all requests of the run.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::fs::File;
+use std::io::{BufRead as _, BufReader};
+
+use anyhow::{Context as _, Result, ensure};
+use herald_e2e::cluster::{Cluster, cluster};
+use herald_e2e::object::{items, text};
+use herald_e2e::sandbox::sandbox;
+use herald_lab::HERALD_NAMESPACE;
+use serde_json::{Value, json};
+
+const COMPONENTS: [&str; 2] = ["controller", "speaker"];
+/// Requests of the tests in a speaker's name say so.
+const OUR_AGENT: &str = "herald-e2e";
+
+/// One verb on one kind of object; `namespaced` if granted in Herald's namespace only.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Right {
+    verb: String,
+    resource: String,
+    group: String,
+    namespaced: bool,
+}
+
+impl fmt::Display for Right {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            verb,
+            resource,
+            group,
+            namespaced,
+        } = self;
+        let dot = if group.is_empty() { "" } else { "." };
+        let place = if *namespaced { " in its namespace" } else { "" };
+        write!(f, "{verb} {resource}{dot}{group}{place}")
+    }
+}
+
+/// What the chart's roles grant to a component.
+fn granted(cluster: &Cluster, component: &str) -> Result<BTreeSet<Right>> {
+    let root = "/apis/rbac.authorization.k8s.io/v1";
+    let name = format!("herald-{component}");
+    let roles = [
+        (format!("{root}/clusterroles/{name}"), false),
+        (
+            format!("{root}/namespaces/{HERALD_NAMESPACE}/roles/{name}"),
+            true,
+        ),
+    ];
+    let mut rights = BTreeSet::new();
+    for (path, namespaced) in roles {
+        let Some(role) = cluster.api.find(&path)? else {
+            continue;
+        };
+        for rule in items(&role["rules"]) {
+            for group in items(&rule["apiGroups"]) {
+                for resource in items(&rule["resources"]) {
+                    for verb in items(&rule["verbs"]) {
+                        rights.insert(Right {
+                            verb: text(verb).to_owned(),
+                            resource: text(resource).to_owned(),
+                            group: text(group).to_owned(),
+                            namespaced,
+                        });
+                    }
+                }
+            }
+        }
+    }
+    ensure!(!rights.is_empty(), "{name} has no role");
+    Ok(rights)
+}
+
+/// A component's requests in the audit log.
+fn requests(cluster: &Cluster, component: &str) -> Result<Vec<Value>> {
+    let user = format!("system:serviceaccount:{HERALD_NAMESPACE}:herald-{component}");
+    let path = cluster.lab.audit_log_path();
+    let file = File::open(&path).with_context(|| path.display().to_string())?;
+    let mut requests = Vec::new();
+    for line in BufReader::new(file).lines() {
+        let line = line?;
+        // Most lines are others'; parsing them all would take long.
+        if !line.contains(&user) {
+            continue;
+        }
+        // The last one may be half written.
+        let Ok(event) = serde_json::from_str::<Value>(&line) else {
+            continue;
+        };
+        if text(&event["user"]["username"]) == user
+            && !text(&event["userAgent"]).starts_with(OUR_AGENT)
+        {
+            requests.push(event);
+        }
+    }
+    ensure!(!requests.is_empty(), "{user} has asked for nothing");
+    Ok(requests)
+}
+
+/// What a request asked for; `None` for one that no role is about.
+fn asked(event: &Value, namespaced: bool) -> Option<Right> {
+    let object = &event["objectRef"];
+    let resource = text(&object["resource"]);
+    let subresource = text(&object["subresource"]);
+    if resource.is_empty() {
+        return None;
+    }
+    let slash = if subresource.is_empty() { "" } else { "/" };
+    Some(Right {
+        verb: text(&event["verb"]).to_owned(),
+        resource: format!("{resource}{slash}{subresource}"),
+        group: text(&object["apiGroup"]).to_owned(),
+        namespaced,
+    })
+}
+
+/// Has every right used at least once, also when nothing else has run on this cluster.
+fn use_everything() -> Result<()> {
+    sandbox(|it| {
+        it.pool(
+            "a",
+            json!({"addresses": [it.range_v4(0, 3), it.range_v6(0, 3)]}),
+        )?;
+        it.advertisement("b", json!({}))?;
+        it.dual_service("web", json!({}))?;
+        it.wait_announced("web")?;
+        it.expect_event("web", "Normal", "AddressAllocated")?;
+        it.expect_event("web", "Normal", "Announced")?;
+        // A new plan for the same address.
+        let (node, _) = it.cluster.announcer(it.v4(0))?;
+        let others = json!([{"matchExpressions": [
+            {"key": "kubernetes.io/hostname", "operator": "NotIn", "values": [node]}]}]);
+        it.advertisement("b", json!({"nodeSelectors": others}))?;
+        herald_e2e::wait::eventually("another node announces", herald_e2e::wait::LONG, || {
+            let (now, _) = it.cluster.announcer(it.v4(0))?;
+            ensure!(now != node, "it is still {node}");
+            Ok(())
+        })?;
+        it.delete_service("web")?;
+        let vip = herald_model::VirtualIp::object_name(it.v4(0));
+        herald_e2e::wait::eventually("its claim is gone", herald_e2e::wait::LONG, || {
+            let path = herald_e2e::api::herald("virtualips", &vip);
+            herald_e2e::wait::same(&it.cluster.api.find(&path)?, &None)
+        })
+    })
+}
+
+#[test]
+fn nothing_granted_is_unused_and_nothing_used_is_missing() -> Result<()> {
+    use_everything()?;
+    let cluster = cluster()?;
+    let mut wrong = Vec::new();
+    for component in COMPONENTS {
+        let granted = granted(cluster, component)?;
+        let mut unused = granted.clone();
+        for event in requests(cluster, component)? {
+            let code = event["responseStatus"]["code"].as_u64().unwrap_or(0);
+            let in_namespace = text(&event["objectRef"]["namespace"]) == HERALD_NAMESPACE;
+            let Some(right) = asked(&event, false) else {
+                continue;
+            };
+            if code == 403 || code == 401 {
+                wrong.push(format!(
+                    "{component}: {right} is answered with {code}: {}",
+                    text(&event["responseStatus"]["message"])
+                ));
+                continue;
+            }
+            if unused.remove(&right) || granted.contains(&right) {
+                continue;
+            }
+            let namespaced = Right {
+                namespaced: true,
+                ..right.clone()
+            };
+            if !(in_namespace && granted.contains(&namespaced)) {
+                wrong.push(format!("{component}: {right} is used, and not of its role"));
+            }
+            unused.remove(&namespaced);
+        }
+        wrong.extend(
+            unused
+                .iter()
+                .map(|right| format!("{component}: {right} is granted, and never used")),
+        );
+    }
+    wrong.sort();
+    wrong.dedup();
+    ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+    Ok(())
+}
+
+/// Writes in the name of the speaker of a node, with a token of its pod: the status, and what is said.
+fn as_speaker(cluster: &Cluster, node: &str, path: &str, body: &Value) -> Result<(u16, String)> {
+    let pods = cluster.pods("speaker")?;
+    let pod = pods
+        .iter()
+        .find(|pod| text(&pod["spec"]["nodeName"]) == node)
+        .with_context(|| format!("no speaker on {node}"))?;
+    let name = text(&pod["metadata"]["name"]);
+    let token = cluster.lab.kubectl([
+        "create",
+        "token",
+        "herald-speaker",
+        "-n",
+        HERALD_NAMESPACE,
+        "--bound-object-kind=Pod",
+        &format!("--bound-object-name={name}"),
+    ])?;
+    let server = cluster.lab.address("cp")?.all().swap_remove(0);
+    let said = cluster
+        .lab
+        .exec(
+            "cp",
+            [
+                "curl",
+                "--silent",
+                "--insecure",
+                "--user-agent",
+                OUR_AGENT,
+                "--request",
+                "PATCH",
+                "--header",
+                &format!("Authorization: Bearer {}", token.trim()),
+                "--header",
+                "Content-Type: application/merge-patch+json",
+                "--data",
+                &body.to_string(),
+                "--write-out",
+                "\n%{http_code}",
+                &format!("https://{server}:6443{path}"),
+            ],
+        )?
+        .ok()?;
+    let (body, code) = said.rsplit_once('\n').context("curl says nothing")?;
+    Ok((code.parse()?, body.to_owned()))
+}
+
+#[test]
+fn a_speaker_cannot_write_the_speaker_of_another_node_nor_name_it_as_holder() -> Result<()> {
+    sandbox(|it| {
+        it.pool("a", json!({"addresses": [it.range_v4(0, 3)]}))?;
+        it.service("web", json!({}))?;
+        let address = it.wait_announced("web")?;
+        let (holder, mac) = it.cluster.announcer(address)?;
+        let nodes = it.cluster.nodes();
+        let foreign = nodes
+            .iter()
+            .find(|node| **node != holder)
+            .context("three nodes")?;
+        let third = nodes
+            .iter()
+            .find(|node| **node != holder && *node != foreign)
+            .context("three nodes")?;
+        let path = |node: &str| herald_e2e::api::herald("speakers", node) + "/status";
+        let version = json!({"status": {"version": "forged"}});
+        let (code, said) = as_speaker(it.cluster, foreign, &path(&holder), &version)?;
+        ensure!(
+            code == 403 && said.contains("writes only the Speaker"),
+            "{code}: {said}"
+        );
+        let vip = herald_model::VirtualIp::object_name(address);
+        let path = herald_e2e::api::herald("virtualips", &vip) + "/status";
+        let forged = json!({"status": {"segments": [{
+            "name": "172.30.0.0/16", "node": third, "interface": "eth0", "mac": mac,
+            "epoch": 99, "since": "2026-01-01T00:00:00Z",
+        }]}});
+        let (code, said) = as_speaker(it.cluster, foreign, &path, &forged)?;
+        ensure!(
+            code == 403 && said.contains("only its own node as holder"),
+            "{code}: {said}"
+        );
+        Ok(())
+    })
+}
