@@ -61,14 +61,8 @@ impl Kind for Services {
     }
 
     fn applied(&self, object: Service) -> Option<Input> {
+        let ingress = ingress(&object);
         let status = object.status.as_ref();
-        let balancer = status.and_then(|status| status.load_balancer.as_ref());
-        let ingress: Vec<IpAddr> = balancer
-            .and_then(|balancer| balancer.ingress.as_ref())
-            .into_iter()
-            .flatten()
-            .filter_map(|ingress| ingress.ip.as_ref()?.parse().ok())
-            .collect();
         let all = status
             .and_then(|status| status.conditions.as_deref())
             .unwrap_or_default();
@@ -96,6 +90,18 @@ impl Kind for Services {
     fn deleted(&self, (key, uid): Self::Key) -> Option<Input> {
         Some(Input::ServiceDeleted { key, uid })
     }
+}
+
+/// The addresses in a Service's status.
+pub(crate) fn ingress(object: &Service) -> Vec<IpAddr> {
+    let status = object.status.as_ref();
+    let balancer = status.and_then(|status| status.load_balancer.as_ref());
+    balancer
+        .and_then(|balancer| balancer.ingress.as_ref())
+        .into_iter()
+        .flatten()
+        .filter_map(|ingress| ingress.ip.as_ref()?.parse().ok())
+        .collect()
 }
 
 /// Pools.

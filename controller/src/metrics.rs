@@ -103,7 +103,7 @@ fn result_name(result: &WriteResult) -> &'static str {
     match result {
         WriteResult::VipWritten(_)
         | WriteResult::VipGone
-        | WriteResult::ServiceWritten(_)
+        | WriteResult::ServiceWritten { .. }
         | WriteResult::Done => "done",
         WriteResult::VipDiffers(_) | WriteResult::ServiceDiffers => "conflict",
         WriteResult::ServiceGone => "gone",

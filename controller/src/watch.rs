@@ -78,7 +78,13 @@ pub(crate) struct Touch(Arc<AtomicU32>);
 
 impl Touch {
     fn lost(&self, kind: &str, error: &watcher::Error) {
-        if self.0.fetch_add(1, Ordering::Relaxed) == 0 {
+        let first = self.0.fetch_add(1, Ordering::Relaxed) == 0;
+        if let watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status)) = error
+        {
+            let error = &status.message;
+            tracing::error!(kind, error, "the API server refuses a watch: trying again");
+        } else if first {
             tracing::warn!(
                 kind,
                 error = error as &dyn std::error::Error,

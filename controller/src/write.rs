@@ -142,7 +142,10 @@ impl Writer {
             .patch_status(&key.name, &params, &Patch::Apply(&patch))
             .await
         {
-            Ok(object) => WriteResult::ServiceWritten(kinds::version(&object.metadata)),
+            Ok(object) => WriteResult::ServiceWritten {
+                version: kinds::version(&object.metadata),
+                ingress: kinds::ingress(&object),
+            },
             Err(kube::Error::Api(status)) if status.code == 404 => WriteResult::ServiceGone,
             Err(kube::Error::Api(status)) if status.code == 409 => service_conflict(&status),
             Err(error) => failed(&error),

@@ -220,8 +220,13 @@ pub enum WriteResult {
     /// The `VirtualIP` is not what it must be for this write; it is this, if it was there when
     /// looked for.
     VipDiffers(Option<Box<ObservedVip>>),
-    /// The Service's status was written; the Service is now of this version.
-    ServiceWritten(Version),
+    /// The Service's status was written.
+    ServiceWritten {
+        /// The version it made.
+        version: Version,
+        /// The addresses that the status shows now: those of other owners stay.
+        ingress: Vec<IpAddr>,
+    },
     /// The Service is not there at all.
     ServiceGone,
     /// The Service has changed since; its new form will come as [`Input::ServiceApplied`].

@@ -68,9 +68,15 @@ struct Told {
 }
 
 impl Told {
-    fn by(observed: &ObservedService) -> Self {
+    /// What a Service shows now; `ours`: whether an address is Herald's.
+    fn by(observed: &ObservedService, ours: impl Fn(IpAddr) -> bool) -> Self {
         Self {
-            ingress: observed.ingress.clone(),
+            ingress: observed
+                .ingress
+                .iter()
+                .copied()
+                .filter(|a| ours(*a))
+                .collect(),
             allocated: observed.allocated.clone(),
             announced: observed.announced.clone(),
         }

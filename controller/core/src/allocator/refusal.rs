@@ -111,7 +111,10 @@ pub enum Refusal {
         holder: Option<ServiceKey>,
     },
     /// Every address of the family is given.
-    #[error("pool {pool} is full: {assigned} of {total} {family} addresses assigned")]
+    #[error(
+        "pool {pool} is full: {assigned} of {total} {family} addresses assigned{}",
+        Rest { assigned: *assigned, total: *total }
+    )]
     Exhausted {
         /// The pool.
         pool: PoolName,
@@ -171,6 +174,21 @@ impl Refusal {
                     .find(|kind| kinds().any(|other| other == *kind))
                     .unwrap_or("NotAllowed")
             }
+        }
+    }
+}
+
+/// Addresses that are neither assigned nor free.
+struct Rest {
+    assigned: u128,
+    total: u128,
+}
+
+impl fmt::Display for Rest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.total.saturating_sub(self.assigned) {
+            0 => Ok(()),
+            rest => write!(f, ", {rest} resting or being given back"),
         }
     }
 }

@@ -113,7 +113,7 @@ impl Leader {
         }
         // What the status shows is in use: it comes first.
         claimed.sort_by_key(|address| (!observed.ingress.contains(address), *address));
-        let mut assignment = self.take_assignment(observed);
+        let mut assignment = self.take_assignment(world, observed);
         for address in claimed {
             let may = observed.served().is_some_and(|service| {
                 let ask = Ask {
@@ -156,7 +156,7 @@ impl Leader {
             return;
         };
         let me = observed.service_ref();
-        let mut assignment = self.take_assignment(observed);
+        let mut assignment = self.take_assignment(world, observed);
         for &address in &observed.ingress {
             let family = Family::of(address);
             if self.allocator.is_holder(address, &me)
@@ -193,7 +193,12 @@ impl Leader {
         self.assignments.insert(key.clone(), assignment);
     }
 
-    pub(super) fn take_assignment(&mut self, observed: &ObservedService) -> Assignment {
+    pub(super) fn take_assignment(
+        &mut self,
+        world: &World,
+        observed: &ObservedService,
+    ) -> Assignment {
+        let claimed = world.claims_of(&observed.service_ref());
         let created = observed
             .served()
             .map_or(i64::MIN, |service| service.created);
@@ -208,7 +213,7 @@ impl Leader {
                 missing: None,
                 owned: None,
                 uncertain: None,
-                told: Told::by(observed),
+                told: Told::by(observed, |address| claimed.contains(&address)),
             })
     }
 }

@@ -140,10 +140,10 @@ impl Leader {
         // what was told of it is old.
         let mut uncertain = Some(identity.version.clone());
         match result {
-            WriteResult::ServiceWritten(version) => {
+            WriteResult::ServiceWritten { version, ingress } => {
                 uncertain = None;
                 self.outbox.done(id);
-                self.status_written(world, key, &identity, version, status);
+                self.status_written(world, key, &identity, version, ingress, status);
             }
             WriteResult::FieldsOwned {
                 ingress,
@@ -191,6 +191,7 @@ impl Leader {
         key: &ServiceKey,
         identity: &Identity,
         version: Version,
+        ingress: Vec<IpAddr>,
         status: ServiceStatus,
     ) {
         let Some(observed) = world.services.get_mut(key) else {
@@ -202,9 +203,18 @@ impl Leader {
         // The write was made conditional on the version, so it came right after what was known.
         if !version.is_before(&observed.identity.version) {
             observed.identity.version = version;
-            if let Some(ingress) = &status.ingress {
-                observed.ingress.clone_from(ingress);
+            if status
+                .ingress
+                .as_ref()
+                .is_some_and(|wanted| *wanted != ingress)
+                && let Some(assignment) = self.assignments.get_mut(key)
+            {
+                // What Herald does not name is not taken out if somebody else named it.
+                let owned = assignment.owned.get_or_insert_default();
+                owned.ingress = true;
+                "it shows addresses that Herald did not write".clone_into(&mut owned.message);
             }
+            observed.ingress = ingress;
             observed.allocated.clone_from(&status.allocated);
             observed.announced.clone_from(&status.announced);
             observed.allocated_from.clone_from(&status.allocated_from);

@@ -48,7 +48,7 @@ impl Leader {
         // What Herald wrote is taken out once; if somebody else wrote the same, it stays.
         let cleared = self.cleared.get(&observed.key) == Some(&observed.identity.uid);
         if observed.is_marked() && !cleared {
-            let assignment = self.take_assignment(observed);
+            let assignment = self.take_assignment(world, observed);
             self.assignments.insert(observed.key.clone(), assignment);
         }
         if let Some(assignment) = self.assignments.get_mut(&observed.key) {

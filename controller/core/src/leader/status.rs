@@ -157,7 +157,10 @@ impl Leader {
                 give_up_ingress = true;
                 ingress.clear();
                 (holds, reason) = (false, "StatusOwned");
-                message = format!("somebody else owns the status: {}", owned.message);
+                message = format!(
+                    "somebody else owns the addresses in the status ({}): Herald writes its own once they are taken out",
+                    owned.message
+                );
             }
         }
         let announced = self.announced(now, world, observed, assignment);

@@ -12,10 +12,13 @@ impl Leader {
     /// What is compared is what was told, not what was written: the write's result may be lost, or
     /// come after the change itself was seen.
     pub(super) fn tell(&mut self, observed: &ObservedService) {
-        let now = Told::by(observed);
         let Some(assignment) = self.assignments.get_mut(&observed.key) else {
             return;
         };
+        let ours =
+            |address| assignment.target.contains(&address) || assignment.leaving.contains(&address);
+        let now = Told::by(observed, ours);
+        let shown = now.ingress.clone();
         if assignment.told == now {
             return;
         }
@@ -36,8 +39,8 @@ impl Leader {
                 self.record(event(true, "DeprecatedAnnotation", note));
             }
         }
-        let added = missing(&observed.ingress, &before.ingress);
-        let removed = missing(&before.ingress, &observed.ingress);
+        let added = missing(&shown, &before.ingress);
+        let removed = missing(&before.ingress, &shown);
         if !added.is_empty() {
             let pool = observed
                 .allocated_from

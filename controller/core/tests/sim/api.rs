@@ -223,7 +223,10 @@ impl Api {
                 service.announced.clone_from(&status.announced);
                 service.allocated_from.clone_from(&status.allocated_from);
                 if service == *there {
-                    return WriteResult::ServiceWritten(identity.version.clone());
+                    return WriteResult::ServiceWritten {
+                        version: identity.version.clone(),
+                        ingress: service.ingress,
+                    };
                 }
                 if late {
                     self.written_late.insert(key.clone());
@@ -234,9 +237,12 @@ impl Api {
                 service.identity.version = self.version();
                 self.services.insert(key.clone(), service.clone());
                 self.changes += 1;
-                let version = service.identity.version.clone();
+                let result = WriteResult::ServiceWritten {
+                    version: service.identity.version.clone(),
+                    ingress: service.ingress.clone(),
+                };
                 self.log(Kind::Service, Input::ServiceApplied(Box::new(service)));
-                WriteResult::ServiceWritten(version)
+                result
             }
             Write::ApplyPoolStatus { pool, status } => {
                 if let Some(there) = self.pools.get(pool) {
