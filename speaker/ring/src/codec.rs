@@ -131,7 +131,7 @@ pub struct Header {
     pub sender: NodeId,
     /// The number of the sender's life.
     pub incarnation: Incarnation,
-    /// Rises from one datagram of a life to the next.
+    /// One more than the last datagram's of this life.
     pub sequence: u64,
 }
 

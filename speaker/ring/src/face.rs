@@ -200,7 +200,7 @@ pub struct Counters {
     pub forged: u64,
     /// From nobody in the list of members.
     pub strangers: u64,
-    /// Not newer than what was received before.
+    /// Received before, or too old to tell.
     pub replayed: u64,
     /// From a life that is over.
     pub outdated: u64,

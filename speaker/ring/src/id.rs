@@ -79,5 +79,5 @@ mod tests {
         assert!(seen.iter().all(|count| *count > 50), "{seen:?}");
         assert_eq!(random.below(0), 0);
     }
-    const NODE1: u64 = 1;
+    const NODE1: u64 = 2;
 }

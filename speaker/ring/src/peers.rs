@@ -65,8 +65,8 @@ pub(crate) struct Peer {
     pub(crate) disputed: Option<Instant>,
     /// It echoed a nonce of ours in this life.
     pub(crate) proved: bool,
-    /// The last sequence it used in this life.
-    pub(crate) sequence: u64,
+    /// What it sent in this life.
+    pub(crate) received: Received,
     /// When it last proved to be alive.
     pub(crate) heard: Instant,
     /// The nonce that it is to echo; 0 if none.
@@ -97,6 +97,51 @@ pub(crate) struct Repair {
     pub(crate) rounds: u32,
 }
 
+/// Sequences already received: the highest, and which of the 64 before it. Datagrams sent within
+/// microseconds can overtake each other; none is taken twice.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Received {
+    highest: u64,
+    /// Bit n: `highest - n - 1`.
+    before: u64,
+}
+
+impl Received {
+    /// Everything up to this one.
+    pub(crate) fn up_to(sequence: u64) -> Self {
+        Self {
+            highest: sequence,
+            before: u64::MAX,
+        }
+    }
+
+    /// Notes a sequence. Returns whether it is new.
+    pub(crate) fn note(&mut self, sequence: u64) -> bool {
+        if sequence > self.highest {
+            let ahead = u32::try_from(sequence - self.highest).unwrap_or(u32::MAX);
+            // The old highest is one of those before the new one now.
+            let shifted = self.before.checked_shl(ahead).unwrap_or(0);
+            let bit = 1_u64.checked_shl(ahead - 1).unwrap_or(0);
+            self.before = shifted | bit;
+            self.highest = sequence;
+            return true;
+        }
+        let Some(behind) = (self.highest - sequence).checked_sub(1) else {
+            return false;
+        };
+        let bit = u32::try_from(behind)
+            .ok()
+            .and_then(|it| 1_u64.checked_shl(it));
+        match bit {
+            Some(bit) if self.before & bit == 0 => {
+                self.before |= bit;
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
 impl Peer {
     fn new(id: NodeId, member: &Member, now: Instant, in_base: bool) -> Self {
         Self {
@@ -114,7 +159,7 @@ impl Peer {
             tainted: None,
             disputed: None,
             proved: false,
-            sequence: 0,
+            received: Received::default(),
             heard: now,
             nonce: 0,
             poked: None,
@@ -326,7 +371,7 @@ impl Peers {
         if statement.incarnation != peer.incarnation {
             peer.tainted = None;
             peer.proved = false;
-            peer.sequence = 0;
+            peer.received = Received::default();
         }
         peer.disputed = None;
         peer.incarnation = statement.incarnation;
@@ -373,4 +418,20 @@ impl Peers {
 fn take(table: &mut Vec<Peer>, id: NodeId) -> Option<Peer> {
     let place = table.iter().position(|peer| peer.id == id)?;
     Some(table.swap_remove(place))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sequence_is_taken_once_and_only_if_it_is_not_too_old() {
+        let mut received = Received::up_to(100);
+        let mut note = |sequence| received.note(sequence);
+        assert!(!note(100) && !note(99) && !note(36) && !note(0));
+        assert!(note(103) && note(101) && note(102));
+        assert!(!note(101) && !note(102) && !note(103));
+        assert!(note(200) && note(136) && !note(136) && !note(135));
+        assert!(note(u64::MAX) && !note(200) && note(u64::MAX - 64) && !note(u64::MAX - 65));
+    }
 }

@@ -64,8 +64,13 @@ impl<A: Authenticator> Post<A> {
         fill: impl FnOnce(&mut Draft<'_>),
     ) -> Option<Packet> {
         let key = self.keys?.send;
-        // The driver's clock goes on from one process to the next, so the sequence does too.
-        let sequence = now.as_nanos().max(self.sequence.saturating_add(1));
+        // It starts with the nanoseconds since boot, and no process sends as many datagrams as
+        // nanoseconds pass: so it goes on rising from one process to the next.
+        let sequence = if self.sequence == 0 {
+            now.as_nanos()
+        } else {
+            self.sequence.saturating_add(1)
+        };
         let header = Header {
             key,
             cluster: self.cluster,

@@ -71,12 +71,9 @@ impl<A: Authenticator> Ring<A> {
             return false;
         }
         if incarnation == peer.incarnation && peer.proved {
-            if sequence <= peer.sequence {
-                self.counters.replayed += 1;
-                return false;
-            }
-            peer.sequence = sequence;
-            return true;
+            let new = peer.received.note(sequence);
+            self.counters.replayed += u64::from(!new);
+            return new;
         }
         match body {
             Body::Answer(answer)

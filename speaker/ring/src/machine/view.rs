@@ -9,7 +9,7 @@ use crate::NodeId;
 use crate::auth::Authenticator;
 use crate::codec::{Kind, Standing, Statement, Voters};
 use crate::face::{Effect, RaiseReason, Scope, Timeline};
-use crate::peers::Index;
+use crate::peers::{Index, Received};
 
 /// When a certificate is sent again, counted from the first time: loss comes in bursts.
 const CERTIFICATE_AGAIN: [Duration; 4] = [
@@ -354,7 +354,7 @@ impl<A: Authenticator> Ring<A> {
             peer.voters = Voters::one(own_id);
         }
         peer.proved = true;
-        peer.sequence = sequence;
+        peer.received = Received::up_to(sequence);
         peer.nonce = 0;
     }
 
