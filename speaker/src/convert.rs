@@ -198,3 +198,96 @@ fn cut(text: &str, most_bytes: usize) -> String {
     let end = text.floor_char_boundary(most_bytes);
     text.get(..end).unwrap_or(text).to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use herald_model::{Incarnation, MacAddress, SpeakerSegment};
+
+    use super::*;
+
+    fn condition(kind: ConditionKind, holds: bool) -> Condition {
+        Condition {
+            kind,
+            holds,
+            reason: "Reason".into(),
+            message: "a message".to_owned(),
+            since: 1_700_000_000,
+        }
+    }
+
+    fn status() -> VipStatus {
+        VipStatus {
+            segments: vec![AnnouncedSegment {
+                name: "192.0.2.0/24".into(),
+                node: "node1".into(),
+                interface: "eth0".into(),
+                mac: MacAddress([2, 0, 0, 0, 0, 1]),
+                epoch: Epoch(3),
+                since: 1_700_000_000,
+                reason: "Planned".into(),
+            }],
+            forwarding: Some(ForwardingState::NodePort),
+            forwarding_reason: Some("why".into()),
+            targets: Some(2),
+            conditions: vec![
+                condition(ConditionKind::Announced, true),
+                condition(ConditionKind::Conflict, false),
+                condition(ConditionKind::Forwarding, true),
+            ],
+        }
+    }
+
+    #[test]
+    fn status_that_is_written_is_read_back_as_it_was() {
+        for status in [status(), VipStatus::default()] {
+            assert_eq!(vip_status(&vip_status_object(&status)), status);
+        }
+    }
+
+    #[test]
+    fn order_of_conditions_means_nothing() {
+        let mut object = vip_status_object(&status());
+        object.conditions.reverse();
+        assert_eq!(vip_status(&object), status());
+    }
+
+    #[test]
+    fn entry_that_makes_no_sense_counts_as_absent() {
+        let mut object = vip_status_object(&status());
+        object.segments[0].mac = "nonsense".to_owned();
+        assert_eq!(vip_status(&object).segments, []);
+    }
+
+    #[test]
+    fn report_that_is_written_is_read_back_as_it_was() {
+        let report = SpeakerReport {
+            version: "0.1.0".into(),
+            boot_id: "boot".into(),
+            segments: vec![SpeakerSegment {
+                name: "192.0.2.0/24".into(),
+                interface: "eth0".into(),
+                mac: MacAddress([2, 0, 0, 0, 0, 1]),
+                prefixes: vec!["192.0.2.11/24".parse().unwrap()],
+                carrier: true,
+                incarnation: Incarnation(4),
+            }],
+            data_plane: Some(DataPlaneReport {
+                mode: DataPlaneMode::Clsact,
+                reason: Some("an old kernel".into()),
+            }),
+            conditions: vec![condition(ConditionKind::Ready, true)],
+        };
+        let mut object = api::Speaker::new("node1", api::SpeakerSpec::default());
+        object.status = Some(speaker_status(&report));
+        let observed = observed_speaker(&object);
+        assert_eq!(observed.node, "node1".into());
+        assert_eq!(observed.report, report);
+    }
+
+    #[test]
+    fn long_texts_are_cut_between_characters() {
+        let text = "é".repeat(600);
+        assert_eq!(cut(&text, 1_023).len(), 1_022);
+        assert_eq!(cut("short", 1_024), "short");
+    }
+}

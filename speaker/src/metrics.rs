@@ -1,9 +1,11 @@
 //! The metrics page.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::AtomicU64;
 
 use herald_l2::Counts;
+use herald_model::{IfIndex, InterfaceName};
 use herald_speaker_core::Overview;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -69,16 +71,16 @@ impl Page<'_> {
 
     fn layer2(&self, registry: &mut Registry) {
         let [requests, replies, gratuitous] = [(); 3].map(|()| Counters::default());
+        let names: BTreeMap<IfIndex, &InterfaceName> = self
+            .overview
+            .announced
+            .iter()
+            .map(|entry| (entry.interface, &entry.interface_name))
+            .collect();
         for ((interface, address), counts) in self.layer2 {
-            let name = self
-                .overview
-                .announced
-                .iter()
-                .find(|entry| entry.interface == *interface)
-                .map_or_else(
-                    || interface.to_string(),
-                    |entry| entry.interface_name.to_string(),
-                );
+            let name = names
+                .get(interface)
+                .map_or_else(|| interface.to_string(), ToString::to_string);
             let labels = vec![
                 ("ip", address.to_string()),
                 ("interface", name),
@@ -153,5 +155,81 @@ impl Page<'_> {
             "What happened to packets for addresses of Herald's",
             happened,
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use herald_dataplane::{Event, ServiceCounters};
+    use herald_model::ServiceKey;
+    use herald_speaker_core::Announced;
+
+    use super::*;
+
+    #[test]
+    fn page_has_every_figure_and_no_series_for_what_is_not_there() {
+        let overview = Overview {
+            waiting_for: Vec::new(),
+            announced: vec![Announced {
+                service: ServiceKey::new("ns", "web"),
+                address: [192, 0, 2, 10].into(),
+                interface: IfIndex(2),
+                interface_name: "eth0".into(),
+            }],
+            vips: 1,
+        };
+        let layer2 = AllCounts::from([(
+            (IfIndex(2), [192, 0, 2, 10].into()),
+            Counts {
+                requests: 3,
+                replies: 2,
+                gratuitous: 14,
+            },
+        )]);
+        let mut counted = Counted::default();
+        counted.services.insert(ServiceKey::new("ns", "web"), 7);
+        let counters = ServiceCounters {
+            packets: 5,
+            bytes: 300,
+            flows: 1,
+            reply_packets: 4,
+            reply_bytes: 200,
+        };
+        counted.counters.services.insert(7, counters);
+        counted.counters.events.insert(Event::ALL[0], 9);
+        let page = |data_plane| {
+            let page = Page {
+                node: "node1",
+                overview: &overview,
+                layer2: &layer2,
+                data_plane,
+            };
+            page.render().unwrap()
+        };
+        let text = page(Some(&counted));
+        for line in [
+            r#"herald_speaker_announced{service="ns/web",protocol="layer2",node="node1",ip="192.0.2.10",interface="eth0"} 1"#,
+            "herald_speaker_ready 1",
+            "herald_speaker_virtualips 1",
+            r#"herald_speaker_requests_received_total{ip="192.0.2.10",interface="eth0",protocol="arp"} 3"#,
+            r#"herald_speaker_replies_sent_total{ip="192.0.2.10",interface="eth0",protocol="arp"} 2"#,
+            r#"herald_speaker_gratuitous_sent_total{ip="192.0.2.10",interface="eth0",protocol="arp"} 14"#,
+            "herald_speaker_data_plane_running 1",
+            r#"herald_speaker_forwarded_packets_total{service="ns/web"} 5"#,
+            r#"herald_speaker_forwarded_bytes_total{service="ns/web"} 300"#,
+            r#"herald_speaker_reply_packets_total{service="ns/web"} 4"#,
+            r#"herald_speaker_replies_bytes_total{service="ns/web"} 200"#,
+            r#"herald_speaker_flows_total{service="ns/web"} 1"#,
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+        }
+        let event = format!(
+            r#"herald_speaker_packet_events_total{{event="{}"}} 9"#,
+            Event::ALL[0].as_str()
+        );
+        assert!(text.contains(&event), "{text}");
+        let without = page(None);
+        assert!(without.contains("herald_speaker_data_plane_running 0"));
+        assert!(!without.contains("ns/web\"} 5"), "{without}");
     }
 }

@@ -16,7 +16,9 @@ use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::tc::{
     NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact,
 };
-use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType};
+use aya::programs::{
+    LinkOrder, ProgramError, SchedClassifier, TcAttachType, TestRun as _, TestRunOptions,
+};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use herald_dataplane::{Counters, MapContents, MapName, MapOp};
 use herald_model::{IfIndex, InterfaceName};
@@ -164,6 +166,24 @@ impl BpfError {
     pub const fn is_retryable(&self) -> bool {
         matches!(self, Self::Map { .. } | Self::Attach { .. })
     }
+}
+
+/// What came of [`DataPlane::test_ingress`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TestRun {
+    /// What the program returned.
+    pub verdict: i32,
+    /// The frame as the program left it.
+    pub frame: Vec<u8>,
+}
+
+impl TestRun {
+    /// The verdict of a program that did not act.
+    pub const NEXT: i32 = -1;
+    /// The verdict that drops the frame.
+    pub const DROP: i32 = 2;
+    /// The verdict that sends the frame out.
+    pub const REDIRECT: i32 = 7;
 }
 
 /// One of the two programs.
@@ -352,13 +372,29 @@ impl DataPlane {
         maps::counters(stats, &self.events)
     }
 
-    /// The loaded ingress program, for test runs.
+    /// Runs the ingress program on a frame that comes by interface 1, the loopback device of this
+    /// network namespace, which every frame for MAC address zero is for. Nothing is sent.
     ///
     /// # Errors
     ///
-    /// [`BpfError::Missing`] never happens after [`Self::open`].
-    pub fn ingress_program(&mut self) -> Result<&mut SchedClassifier, BpfError> {
-        program(&mut self.ebpf, INGRESS)
+    /// [`BpfError::Program`] if the kernel does not do it: for a frame below 14 bytes, for one.
+    pub fn test_ingress(&mut self, frame: &[u8]) -> Result<TestRun, BpfError> {
+        let mut out = vec![0; frame.len()];
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut out),
+            ..TestRunOptions::new()
+        };
+        let result = program(&mut self.ebpf, INGRESS)?
+            .test_run(options)
+            .map_err(|source| BpfError::Program {
+                program: INGRESS.program,
+                source: Box::new(source),
+            })?;
+        Ok(TestRun {
+            verdict: result.return_value.cast_signed(),
+            frame: out,
+        })
     }
 
     fn link_path(&self, direction: Direction, index: IfIndex) -> PathBuf {
