@@ -402,3 +402,6 @@ impl Writer<'_> {
         Some(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -248,12 +248,22 @@ impl<A: Authenticator> Ring<A> {
             .filter_map(|voter| self.peers.find(*voter))
             .filter(|voter| observers.contains(*voter))
             .count();
+        // Our own vote, if we have cast one, stands against any life of it.
+        let voted = self
+            .watches
+            .iter()
+            .any(|watch| watch.index == index && watch.ballot().is_some());
+        let own = usize::from(
+            voted
+                && statement.standing.is_down()
+                && !statement.voters.as_slice().contains(&self.peers.own().id),
+        );
         let needed = if statement.by_witness || !statement.standing.is_down() {
             1
         } else {
             observers.majority()
         };
-        support >= needed
+        support > 0 && support + own >= needed
     }
 
     fn believe(
