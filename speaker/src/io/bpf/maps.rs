@@ -92,7 +92,7 @@ fn read_hash<const K: usize, const V: usize>(
     into: &mut MapContents,
 ) -> Result<(), BpfError> {
     let hash: HashMap<&MapData, [u8; K], [u8; V]> = map.try_into().map_err(failed("open", name))?;
-    for entry in hash.iter() {
+    for entry in &hash {
         let (key, value) = entry.map_err(failed("read", name))?;
         into.put(name, key.to_vec(), value.to_vec());
     }
@@ -102,7 +102,7 @@ fn read_hash<const K: usize, const V: usize>(
 fn read_ranges(name: MapName, map: &Map, into: &mut MapContents) -> Result<(), BpfError> {
     let trie: LpmTrie<&MapData, [u8; 20], [u8; 4]> =
         map.try_into().map_err(failed("open", name))?;
-    for entry in trie.iter() {
+    for entry in &trie {
         let (key, value) = entry.map_err(failed("read", name))?;
         let key = [&key.prefix_len().to_le_bytes()[..], &key.data()].concat();
         into.put(name, key, value.to_vec());
@@ -227,7 +227,7 @@ pub(super) fn counters(stats: &Map, events: &Map) -> Result<Counters, BpfError> 
     let mut counters = Counters::default();
     let services: PerCpuHashMap<&MapData, [u8; 4], Stats> =
         stats.try_into().map_err(failed("open", "stats"))?;
-    for entry in services.iter() {
+    for entry in &services {
         let (key, shares) = entry.map_err(failed("read", "stats"))?;
         let total = counters
             .services

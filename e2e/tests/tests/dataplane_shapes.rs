@@ -1,0 +1,575 @@
+//! The ingress program on single frames, byte by byte, by `BPF_PROG_TEST_RUN`. Frames come by
+//! interface 1; expected frames are built by another codec, checksums included.
+
+#[path = "dataplane/frame.rs"]
+mod frame;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use anyhow::{Result, ensure};
+use etherparse::{EtherType, Icmpv4Type, Icmpv6Type, icmpv4, icmpv6};
+use frame::{CLIENT_MAC, CLIENT_PORT, CLIENT4, CLIENT6, Frame, PORT, VIP4, VIP6, ethernet, icmp};
+use herald_dataplane::{
+    CLUSTER_SLOTS, Compiled, Desired, DesiredNode, DesiredService, DesiredVip, Event, Forwarding,
+    Holder, MapContents, Spread, Targets, compile, diff, fill, flow_hash, slot,
+};
+use herald_e2e::netns::Lan;
+use herald_model::{IfIndex, MacAddress, NodeName, Protocol, ServiceKey};
+use herald_speaker::io::bpf::{DataPlane, Options, TestRun};
+
+const LOOPBACK: IfIndex = IfIndex(1);
+const RANGED_PORT: u16 = 81;
+const OFF_PORT: u16 = 82;
+const NODE_PORT: u16 = 30_080;
+const PEER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
+const SEED: u64 = 42;
+
+/// A loaded program that never was attached, and its maps.
+struct Bench {
+    data_plane: DataPlane,
+    contents: MapContents,
+    desired: Desired,
+    // Dropped last: the pins go with it.
+    lan: Lan,
+}
+
+impl Bench {
+    /// Node n2 is the only target; we are n1 and hold the VIPs.
+    fn new() -> Result<Self> {
+        let lan = Lan::new(1)?;
+        let options = Options {
+            pin_root: lan.bpf_folder()?,
+            flows: 1_024,
+            ..Options::default()
+        };
+        let data_plane = DataPlane::open(&options)?;
+        let mut bench = Self {
+            contents: data_plane.read()?,
+            data_plane,
+            desired: desired(),
+            lan,
+        };
+        bench.program()?;
+        Ok(bench)
+    }
+
+    fn program(&mut self) -> Result<Compiled> {
+        let compiled = compile(&self.contents, &self.desired);
+        self.data_plane
+            .apply(&diff(&self.contents, &compiled.contents))?;
+        self.contents = compiled.contents.clone();
+        Ok(compiled)
+    }
+
+    fn held_by(&mut self, holder: Holder) -> Result<()> {
+        for vip in self.desired.vips.values_mut() {
+            vip.holders = BTreeMap::from([(LOOPBACK, holder)]);
+        }
+        self.program()?;
+        Ok(())
+    }
+
+    /// The targets of every Service.
+    fn to_nodes(&mut self, nodes: &[u8]) -> Result<()> {
+        let new = targets(nodes);
+        for vip in self.desired.vips.values_mut() {
+            for service in &mut vip.services {
+                if let Forwarding::NodePort { targets, .. } = &mut service.forwarding {
+                    *targets = Arc::clone(&new);
+                }
+            }
+        }
+        self.program()?;
+        Ok(())
+    }
+
+    fn run(&mut self, frame: &[u8]) -> Result<TestRun> {
+        let data_plane = &mut self.data_plane;
+        self.lan.hosts[0].run(|| Ok(data_plane.test_ingress(frame)?))
+    }
+
+    fn passes(&mut self, frame: &[u8]) -> Result<()> {
+        self.leaves(frame, TestRun::NEXT, None)
+    }
+
+    fn drops(&mut self, frame: &[u8], event: Event) -> Result<()> {
+        self.leaves(frame, TestRun::DROP, Some(event))
+    }
+
+    /// The frame stays as it is, and nothing but this is counted.
+    fn leaves(&mut self, frame: &[u8], verdict: i32, event: Option<Event>) -> Result<()> {
+        let before = self.data_plane.counters()?.events;
+        let result = self.run(frame)?;
+        let after = self.data_plane.counters()?.events;
+        let counted: Vec<Event> = Event::ALL
+            .iter()
+            .copied()
+            .filter(|event| after[event] > before[event])
+            .collect();
+        ensure!(
+            (result.verdict, counted.as_slice()) == (verdict, event.as_slice()),
+            "verdict {} and {counted:?}",
+            result.verdict
+        );
+        ensure!(result.frame == frame, "the frame was changed");
+        Ok(())
+    }
+
+    /// The frame is sent on as this one.
+    fn becomes(&mut self, frame: &[u8], expected: &[u8]) -> Result<()> {
+        let result = self.run(frame)?;
+        ensure!(
+            result.verdict == TestRun::REDIRECT,
+            "verdict {}",
+            result.verdict
+        );
+        ensure!(
+            result.frame == expected,
+            "is       {:02x?}\nshould be {expected:02x?}",
+            result.frame
+        );
+        Ok(())
+    }
+}
+
+fn node(number: u8) -> NodeName {
+    NodeName::from(format!("n{number}"))
+}
+
+fn node4(number: u8) -> Ipv4Addr {
+    Ipv4Addr::new(192, 0, 2, number)
+}
+
+fn node6(number: u8) -> Ipv6Addr {
+    Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, number.into())
+}
+
+fn targets(nodes: &[u8]) -> Arc<Targets> {
+    Arc::new(Targets {
+        spread: Spread::Cluster,
+        weights: nodes.iter().map(|&number| (node(number), 1)).collect(),
+    })
+}
+
+fn desired() -> Desired {
+    let nodes = (1..=3).map(|number| {
+        let wish = DesiredNode {
+            ipv4: Some(node4(number)),
+            ipv6: Some(node6(number)),
+            is_self: number == 1,
+            interface: None,
+            macs: BTreeSet::from([MacAddress([2, 0, 0, 0, 0, number])]),
+        };
+        (node(number), wish)
+    });
+    let mut services = Vec::new();
+    for protocol in [Protocol::Tcp, Protocol::Udp] {
+        for port in [PORT, RANGED_PORT, OFF_PORT] {
+            let forwarding = Forwarding::NodePort {
+                node_port: NODE_PORT - PORT + port,
+                targets: targets(&[2]),
+            };
+            let ranges: &[&str] = match port {
+                RANGED_PORT => &["198.51.100.0/24", "2001:db8:7::/48"],
+                _ => &[],
+            };
+            services.push(DesiredService {
+                service: ServiceKey::new("default", format!("s{port}")),
+                protocol,
+                port,
+                forwarding: if port == OFF_PORT {
+                    Forwarding::Off
+                } else {
+                    forwarding
+                },
+                source_ranges: ranges.iter().map(|range| range.parse().unwrap()).collect(),
+            });
+        }
+    }
+    let vip = DesiredVip {
+        holders: BTreeMap::from([(LOOPBACK, Holder::Me)]),
+        services,
+    };
+    Desired {
+        seed: SEED,
+        interfaces: BTreeSet::from([LOOPBACK]),
+        nodes: nodes.collect(),
+        vips: BTreeMap::from([(VIP4.into(), vip.clone()), (VIP6.into(), vip)]),
+    }
+}
+
+/// A plain frame of each family and protocol, and what it is sent on as to node 2.
+fn plain() -> Vec<(Frame, Frame)> {
+    let mut frames = Vec::new();
+    for protocol in [Protocol::Tcp, Protocol::Udp] {
+        let frame = Frame::v4(protocol);
+        let expected = frame.sent_on((VIP4.into(), CLIENT_PORT), (node4(2).into(), NODE_PORT));
+        frames.push((frame, expected));
+        let frame = Frame::v6(protocol);
+        let expected = frame.sent_on((VIP6.into(), CLIENT_PORT), (node6(2).into(), NODE_PORT));
+        frames.push((frame, expected));
+    }
+    frames
+}
+
+#[test]
+fn frames_of_clients_are_rewritten_to_the_byte() -> Result<()> {
+    let mut bench = Bench::new()?;
+    for (frame, expected) in plain() {
+        bench.becomes(&frame.bytes(), &expected.bytes())?;
+        // Again, from the flow table.
+        bench.becomes(&frame.bytes(), &expected.bytes())?;
+    }
+    Ok(())
+}
+
+#[test]
+fn replies_are_rewritten_to_the_byte() -> Result<()> {
+    let mut bench = Bench::new()?;
+    for (frame, forwarded) in plain() {
+        bench.run(&frame.bytes())?;
+        let mut reply = Frame::between(frame.protocol, forwarded.to, forwarded.from);
+        reply.mac = PEER_MAC;
+        let expected = reply.sent_on(frame.to, frame.from);
+        bench.becomes(&reply.bytes(), &expected.bytes())?;
+    }
+    Ok(())
+}
+
+#[test]
+fn packet_for_ourselves_keeps_its_hop_limit_and_goes_up() -> Result<()> {
+    let mut bench = Bench::new()?;
+    bench.to_nodes(&[1])?;
+    for mut frame in [Frame::v4(Protocol::Tcp), Frame::v6(Protocol::Udp)] {
+        frame.hops = 1;
+        let result = bench.run(&frame.bytes())?;
+        let expected = match frame.to.0 {
+            IpAddr::V4(vip) => {
+                frame.sent_on((vip.into(), CLIENT_PORT), (node4(1).into(), NODE_PORT))
+            }
+            IpAddr::V6(vip) => {
+                frame.sent_on((vip.into(), CLIENT_PORT), (node6(1).into(), NODE_PORT))
+            }
+        };
+        let expected = Frame {
+            hops: 1,
+            ..expected
+        };
+        assert_eq!(
+            (result.verdict, result.frame),
+            (TestRun::NEXT, expected.bytes())
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn every_client_goes_where_the_tables_say() -> Result<()> {
+    let mut bench = Bench::new()?;
+    bench.to_nodes(&[2, 3])?;
+    let names = [2, 3].map(|number| (node(number), (1, number)));
+    let table = fill(SEED, CLUSTER_SLOTS, &BTreeMap::from(names));
+    // A sequence that hits all bits; the multiplier is that of the flow table's generator.
+    let mut state: u32 = 1;
+    for _ in 0..300 {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        let port = u16::try_from(state >> 16).unwrap() | 1;
+        let clients: [IpAddr; 2] = [
+            Ipv4Addr::from(state).into(),
+            Ipv6Addr::from((0x2001_0db8_u128 << 96) | (u128::from(state) << 40) | u128::from(port))
+                .into(),
+        ];
+        for client in clients {
+            let mut frame = Frame::v4(Protocol::Udp);
+            frame.from = (client, port);
+            frame.to.0 = if client.is_ipv4() {
+                VIP4.into()
+            } else {
+                VIP6.into()
+            };
+            let hash = flow_hash(client, port, u32::try_from(SEED)?);
+            let target = table[slot(hash, CLUSTER_SLOTS) as usize].unwrap();
+            let to = match client {
+                IpAddr::V4(_) => node4(target).into(),
+                IpAddr::V6(_) => node6(target).into(),
+            };
+            let result = bench.run(&frame.bytes())?;
+            let expected = frame.sent_on((frame.to.0, port), (to, NODE_PORT));
+            assert_eq!(result.frame, expected.bytes(), "{client} {port}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn options_and_extension_headers_stay_as_they_are() -> Result<()> {
+    let mut bench = Bench::new()?;
+    for (mut frame, mut expected) in plain() {
+        if frame.from.0.is_ipv4() {
+            for words in [1, 10] {
+                frame.options = vec![1; words * 4];
+                expected.options.clone_from(&frame.options);
+                bench.becomes(&frame.bytes(), &expected.bytes())?;
+            }
+        } else {
+            // Hop-by-hop, destination, authentication: padding, and lengths in their own units.
+            let padding = vec![0, 1, 4, 0, 0, 0, 0];
+            let authentication = vec![
+                4, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18,
+            ];
+            frame.extensions = vec![(0, padding.clone()), (60, padding), (51, authentication)];
+            expected.extensions.clone_from(&frame.extensions);
+            bench.becomes(&frame.bytes(), &expected.bytes())?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn datagram_without_a_checksum_stays_without() -> Result<()> {
+    let mut bench = Bench::new()?;
+    let mut frame = Frame::v4(Protocol::Udp);
+    frame.udp_sum = false;
+    let expected = frame.sent_on((VIP4.into(), CLIENT_PORT), (node4(2).into(), NODE_PORT));
+    bench.becomes(&frame.bytes(), &expected.bytes())
+}
+
+#[test]
+fn echo_requests_are_answered_to_the_byte() -> Result<()> {
+    let mut bench = Bench::new()?;
+    let header = etherparse::IcmpEchoHeader { id: 7, seq: 9 };
+    let request = (
+        Icmpv4Type::EchoRequest(header),
+        Icmpv6Type::EchoRequest(header),
+    );
+    let reply = (Icmpv4Type::EchoReply(header), Icmpv6Type::EchoReply(header));
+    let pairs: [(IpAddr, IpAddr); 2] =
+        [(CLIENT4.into(), VIP4.into()), (CLIENT6.into(), VIP6.into())];
+    for (client, vip) in pairs {
+        let asked = icmp(client, vip, 9, &request.0, &request.1);
+        let answered = icmp(vip, client, 64, &reply.0, &reply.1);
+        bench.becomes(&asked, &answered)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn what_is_not_for_a_vip_passes_untouched() -> Result<()> {
+    let mut bench = Bench::new()?;
+    let mut frame = Frame::v4(Protocol::Tcp);
+    frame.to.0 = node4(1).into();
+    bench.passes(&frame.bytes())?;
+    let mut frame = Frame::v6(Protocol::Udp);
+    frame.to.0 = node6(1).into();
+    bench.passes(&frame.bytes())?;
+
+    let mut arp = ethernet(CLIENT_MAC, EtherType::ARP);
+    arp.extend([0; 28]);
+    bench.passes(&arp)?;
+    let mut tagged = Frame::v4(Protocol::Tcp).bytes();
+    tagged.splice(12..12, [0x81, 0, 0, 5]);
+    bench.passes(&tagged)?;
+    let mut for_another = Frame::v4(Protocol::Tcp).bytes();
+    for_another[5] = 9;
+    bench.passes(&for_another)?;
+    let mut broadcast = Frame::v4(Protocol::Tcp).bytes();
+    broadcast[..6].fill(0xff);
+    bench.passes(&broadcast)?;
+    let mut version = Frame::v4(Protocol::Tcp).bytes();
+    version[14] = 0x44;
+    bench.passes(&version)
+}
+
+#[test]
+fn neighbour_discovery_for_a_vip_passes_untouched() -> Result<()> {
+    let mut bench = Bench::new()?;
+    for kind in 133..=137 {
+        let message = Icmpv6Type::Unknown {
+            type_u8: kind,
+            code_u8: 0,
+            bytes5to8: [0; 4],
+        };
+        let v4 = Icmpv4Type::Unknown {
+            type_u8: 8,
+            code_u8: 0,
+            bytes5to8: [0; 4],
+        };
+        bench.passes(&icmp(CLIENT6.into(), VIP6.into(), 255, &v4, &message))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn each_reason_to_drop_is_counted_under_its_name() -> Result<()> {
+    let mut bench = Bench::new()?;
+    for (plain, _) in plain() {
+        let is_ipv4 = plain.from.0.is_ipv4();
+        let mut frame = plain.clone();
+        frame.to.1 = 9_999;
+        bench.drops(&frame.bytes(), Event::UnknownPort)?;
+
+        let mut frame = plain.clone();
+        frame.hops = 1;
+        bench.drops(&frame.bytes(), Event::Ttl)?;
+
+        let mut frame = plain.clone();
+        frame.to.1 = RANGED_PORT;
+        frame.from.0 = if is_ipv4 {
+            Ipv4Addr::new(203, 0, 113, 1).into()
+        } else {
+            Ipv6Addr::new(0x2001, 0xdb8, 8, 0, 0, 0, 0, 1).into()
+        };
+        bench.drops(&frame.bytes(), Event::SourceRange)?;
+        frame.from.0 = plain.from.0;
+        assert_eq!(bench.run(&frame.bytes())?.verdict, TestRun::REDIRECT);
+
+        // A target's reply to nobody: with the port of a Service, and with another.
+        for port in [PORT, 50_000] {
+            let mut frame = plain.clone();
+            frame.from = (
+                if is_ipv4 {
+                    node4(3).into()
+                } else {
+                    node6(3).into()
+                },
+                NODE_PORT,
+            );
+            frame.to.1 = port;
+            bench.drops(&frame.bytes(), Event::StrayReply)?;
+        }
+
+        let bytes = plain.bytes();
+        let network = if is_ipv4 { 34 } else { 54 };
+        let needed = if plain.protocol == Protocol::Tcp {
+            14
+        } else {
+            8
+        };
+        for length in network..network + needed {
+            bench.drops(&bytes[..length], Event::Malformed)?;
+        }
+    }
+    for offset in [0, 100] {
+        let mut frame = Frame::v4(Protocol::Udp);
+        frame.fragment = Some(offset);
+        bench.drops(&frame.bytes(), Event::Fragment)?;
+    }
+    let mut frame = Frame::v6(Protocol::Udp);
+    frame.extensions = vec![(44, vec![0, 0, 1, 0, 0, 0, 9])];
+    bench.drops(&frame.bytes(), Event::Fragment)?;
+
+    let mut frame = Frame::v6(Protocol::Tcp);
+    frame.extensions = vec![(60, vec![0, 1, 4, 0, 0, 0, 0]); 5];
+    bench.drops(&frame.bytes(), Event::Malformed)?;
+    frame.extensions = vec![(60, vec![0xff, 1, 4, 0, 0, 0, 0])];
+    bench.drops(&frame.bytes(), Event::Malformed)?;
+
+    for mut frame in [Frame::v4(Protocol::Sctp), Frame::v6(Protocol::Sctp)] {
+        bench.drops(&frame.bytes(), Event::UnknownPort)?;
+        frame.to.1 = 9_999;
+        bench.drops(&frame.bytes(), Event::UnknownPort)?;
+    }
+    let mut gre = Frame::v6(Protocol::Tcp).bytes();
+    gre[20] = 47;
+    bench.drops(&gre, Event::UnsupportedProtocol)?;
+    let errors = (
+        Icmpv4Type::DestinationUnreachable(icmpv4::DestUnreachableHeader::Port),
+        Icmpv6Type::DestinationUnreachable(icmpv6::DestUnreachableCode::Port),
+    );
+    let pairs: [(IpAddr, IpAddr); 2] =
+        [(CLIENT4.into(), VIP4.into()), (CLIENT6.into(), VIP6.into())];
+    for (client, vip) in pairs {
+        let error = icmp(client, vip, 9, &errors.0, &errors.1);
+        bench.drops(&error, Event::UnsupportedProtocol)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn service_that_is_off_is_left_to_the_stack() -> Result<()> {
+    let mut bench = Bench::new()?;
+    for mut frame in [Frame::v4(Protocol::Tcp), Frame::v6(Protocol::Udp)] {
+        frame.to.1 = OFF_PORT;
+        bench.leaves(&frame.bytes(), TestRun::NEXT, Some(Event::PassedToStack))?;
+    }
+    bench.to_nodes(&[])?;
+    for frame in [Frame::v4(Protocol::Tcp), Frame::v6(Protocol::Udp)] {
+        bench.leaves(&frame.bytes(), TestRun::NEXT, Some(Event::PassedToStack))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn node_that_is_not_the_holder_hands_on_once_or_drops() -> Result<()> {
+    let mut bench = Bench::new()?;
+    bench.held_by(Holder::Peer {
+        address: node4(3).into(),
+    })?;
+    for (frame, _) in plain() {
+        let expected = frame.sent_on(frame.from, frame.to);
+        bench.becomes(&frame.bytes(), &expected.bytes())?;
+        let mut handed_on = frame.clone();
+        handed_on.mac = PEER_MAC;
+        bench.drops(&handed_on.bytes(), Event::Loop)?;
+        let mut last = frame.clone();
+        last.hops = 1;
+        bench.drops(&last.bytes(), Event::Ttl)?;
+
+        // A target's own reply is handed on, one that somebody else handed on is not.
+        let is_ipv4 = frame.from.0.is_ipv4();
+        let mut reply = frame.clone();
+        reply.from = (
+            if is_ipv4 {
+                node4(2).into()
+            } else {
+                node6(2).into()
+            },
+            NODE_PORT,
+        );
+        reply.mac = PEER_MAC;
+        let expected = reply.sent_on(reply.from, reply.to);
+        bench.becomes(&reply.bytes(), &expected.bytes())?;
+        reply.mac = [2, 0, 0, 0, 0, 3];
+        bench.drops(&reply.bytes(), Event::Loop)?;
+    }
+    bench.held_by(Holder::Nobody)?;
+    for (frame, _) in plain() {
+        bench.drops(&frame.bytes(), Event::NoHolder)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn flows_of_an_earlier_time_as_holder_are_forgotten() -> Result<()> {
+    let mut bench = Bench::new()?;
+    let frame = Frame::v4(Protocol::Tcp);
+    let expected = frame.sent_on((VIP4.into(), CLIENT_PORT), (node4(2).into(), NODE_PORT));
+    bench.becomes(&frame.bytes(), &expected.bytes())?;
+    bench.held_by(Holder::Peer {
+        address: node4(3).into(),
+    })?;
+    bench.held_by(Holder::Me)?;
+    // Another client has the port now: what the old flow says must not stand in its way.
+    let mut other = frame.clone();
+    other.from.0 = Ipv4Addr::new(198, 51, 100, 8).into();
+    bench.becomes(&other.bytes(), &expected.bytes())?;
+    let mut reply = Frame::between(Protocol::Tcp, expected.to, expected.from);
+    reply.mac = PEER_MAC;
+    let sent_on = reply.sent_on(other.to, other.from);
+    bench.becomes(&reply.bytes(), &sent_on.bytes())
+}
+
+#[test]
+fn second_client_with_the_same_port_gets_another() -> Result<()> {
+    let mut bench = Bench::new()?;
+    let frame = Frame::v4(Protocol::Tcp);
+    bench.run(&frame.bytes())?;
+    let mut other = frame.clone();
+    other.from.0 = Ipv4Addr::new(198, 51, 100, 8).into();
+    let result = bench.run(&other.bytes())?;
+    let changed = bench.data_plane.counters()?.events[&Event::SourcePortChanged];
+    assert_eq!((result.verdict, changed), (TestRun::REDIRECT, 1));
+    Ok(())
+}
