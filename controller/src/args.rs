@@ -1,5 +1,10 @@
 //! The command line.
 
+#![expect(
+    clippy::doc_markdown,
+    reason = "these comments are the text of --help, where backticks are noise"
+)]
+
 use std::net::SocketAddr;
 
 use clap::{Parser, ValueEnum};

@@ -273,9 +273,8 @@ impl PoolBuilder {
     #[must_use]
     pub fn service_label(self, key: &str, value: &str) -> Self {
         self.with(|pool| {
-            pool.allowed
-                .service_selectors
-                .push(Selector::label(key, value))
+            let selectors = &mut pool.allowed.service_selectors;
+            selectors.push(Selector::label(key, value));
         })
     }
 

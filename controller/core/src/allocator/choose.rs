@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use herald_model::{Allowed, Family, IpFamilyPolicy, Labels, PoolName, Service, ServiceRef};
 
@@ -47,7 +48,7 @@ impl Allocator {
         let service = ask.service;
         if let Some(message) = &service.request.invalid {
             return Err(Refusal::Invalid {
-                message: message.clone(),
+                message: Arc::clone(message),
             });
         }
         if service.families.is_empty() {
@@ -176,7 +177,7 @@ impl Allocator {
         let service = asker.ask.service;
         let partial = service.ip_family_policy == IpFamilyPolicy::PreferDualStack;
         if let Some((space, kept)) = self.kept(asker) {
-            match self.from_pool(space, asker, &service.families, &kept) {
+            match self.in_pool(space, asker, &service.families, &kept) {
                 Ok(addresses) => return Ok(choice(space, addresses, None)),
                 Err(missing) if partial => return Ok(choice(space, kept, Some(missing))),
                 Err(_) => {}
@@ -186,7 +187,7 @@ impl Allocator {
         let mut reasons = Vec::new();
         for space in &candidates {
             match serves(space, asker.ask)
-                .and_then(|()| self.from_pool(space, asker, &service.families, &[]))
+                .and_then(|()| self.in_pool(space, asker, &service.families, &[]))
             {
                 Ok(addresses) => return Ok(choice(space, addresses, None)),
                 Err(reason) => reasons.push(reason),
@@ -197,7 +198,7 @@ impl Allocator {
                 for (space, missing) in candidates.iter().zip(&reasons) {
                     if serves(space, asker.ask).is_ok()
                         && let Ok(addresses) =
-                            self.from_pool(space, asker, std::slice::from_ref(family), &[])
+                            self.in_pool(space, asker, std::slice::from_ref(family), &[])
                     {
                         return Ok(choice(space, addresses, Some(missing.clone())));
                     }
@@ -218,8 +219,9 @@ impl Allocator {
         let mut keepable = current.filter(|&address| self.keepable(asker, address));
         let first = keepable.next()?;
         let space = self.space_of(first)?;
-        let asked = service.request.pool.as_ref();
-        if asked.is_some_and(|name| *name != space.pool.name) || space.pool.scope != service.scope {
+        let wanted = service.request.pool.as_ref();
+        if wanted.is_some_and(|name| *name != space.pool.name) || space.pool.scope != service.scope
+        {
             return None;
         }
         let same_pool = |&address: &IpAddr| owner(&self.owners, address) == Some(&space.pool.name);
@@ -259,7 +261,7 @@ impl Allocator {
 
     /// One address of each family from a pool that serves the asker; of families of which it has
     /// one in `kept`, that one.
-    fn from_pool(
+    fn in_pool(
         &self,
         space: &Space,
         asker: &Asker<'_>,

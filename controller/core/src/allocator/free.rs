@@ -199,7 +199,7 @@ mod tests {
                 prop_assert_eq!(free.contains(number), model.contains(&number));
             }
             let apart = free.intervals.iter().zip(free.intervals.iter().skip(1))
-                .all(|((_, &last), (&first, _))| last + 1 < first);
+                .all(|((_, &last), (&first, _))| last.saturating_add(1) < first);
             prop_assert!(apart);
         }
     }

@@ -143,7 +143,7 @@ pub enum Refusal {
     #[error("{}", Reasons(reasons))]
     NoneFits {
         /// One reason for each pool, in the order they were tried.
-        reasons: Vec<Refusal>,
+        reasons: Vec<Self>,
     },
 }
 

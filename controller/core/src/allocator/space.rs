@@ -177,7 +177,7 @@ pub(super) fn settle(owners: &mut Owners, pool: &Pool) -> (Vec<AddressRange>, Ve
             .range(..range.first_bits())
             .next_back()
             .filter(|(_, (last, _))| *last >= range.first_bits())
-            .map_or(range.first_bits(), |(&first, _)| first);
+            .map_or_else(|| range.first_bits(), |(&first, _)| first);
         let mut next = Some(range.first_bits());
         let mut won = Vec::new();
         for (&first, (last, other)) in owned.range(from..=range.last_bits()) {

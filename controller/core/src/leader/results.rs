@@ -10,6 +10,14 @@ use crate::io::{ServiceStatus, Write, WriteId, WriteResult};
 use crate::observed::{Identity, Version};
 use crate::world::World;
 
+/// A write of a Service's status.
+#[derive(Clone, Copy)]
+struct Sent<'a> {
+    key: &'a ServiceKey,
+    identity: &'a Identity,
+    status: &'a ServiceStatus,
+}
+
 impl Leader {
     /// Takes what came of a write. Of a write of another term only what it made is taken.
     pub(crate) fn note_result(
@@ -40,7 +48,12 @@ impl Leader {
                 identity,
                 status,
             } => {
-                self.status_result(now, world, id, &key, identity, status, result);
+                let sent = Sent {
+                    key: &key,
+                    identity: &identity,
+                    status: &status,
+                };
+                self.status_result(now, world, id, sent, result);
             }
             write @ (Write::ApplyPoolStatus { .. } | Write::ApplyAdvertisementReady { .. }) => {
                 if matches!(result, WriteResult::Failed { .. }) {
@@ -74,7 +87,7 @@ impl Leader {
         let mut error = None;
         let mut uncertain = false;
         match result {
-            WriteResult::VipWritten(vip) => {
+            WriteResult::VipWritten(vip) | WriteResult::VipDiffers(Some(vip)) => {
                 self.outbox.done(id);
                 world.apply_vip(*vip);
             }
@@ -86,10 +99,6 @@ impl Leader {
                 if let Some(uid) = uid {
                     world.delete_vip(address, &uid);
                 }
-            }
-            WriteResult::VipDiffers(Some(vip)) => {
-                self.outbox.done(id);
-                world.apply_vip(*vip);
             }
             WriteResult::Failed {
                 message,
@@ -131,11 +140,10 @@ impl Leader {
         now: Instant,
         world: &mut World,
         id: WriteId,
-        key: &ServiceKey,
-        identity: Identity,
-        status: ServiceStatus,
+        sent: Sent<'_>,
         result: WriteResult,
     ) {
+        let Sent { key, identity, .. } = sent;
         // Whatever is not certain to have failed may have taken place; and if the Service differs,
         // what was told of it is old.
         let mut uncertain = Some(identity.version.clone());
@@ -143,7 +151,7 @@ impl Leader {
             WriteResult::ServiceWritten { version, ingress } => {
                 uncertain = None;
                 self.outbox.done(id);
-                self.status_written(world, key, &identity, version, ingress, status);
+                self.status_written(world, sent, version, ingress);
             }
             WriteResult::FieldsOwned {
                 ingress,
@@ -170,7 +178,7 @@ impl Leader {
             _ => {
                 self.outbox.failed(now, id);
                 let known = world.services.get(key).map(|observed| &observed.identity);
-                if known != Some(&identity) {
+                if known != Some(identity) {
                     // Its new form has come before this result: no other event would hurry it.
                     self.outbox.hurry(&Key::Status(key.clone()));
                 }
@@ -188,12 +196,15 @@ impl Leader {
     fn status_written(
         &mut self,
         world: &mut World,
-        key: &ServiceKey,
-        identity: &Identity,
+        sent: Sent<'_>,
         version: Version,
         ingress: Vec<IpAddr>,
-        status: ServiceStatus,
     ) {
+        let Sent {
+            key,
+            identity,
+            status,
+        } = sent;
         let Some(observed) = world.services.get_mut(key) else {
             return;
         };

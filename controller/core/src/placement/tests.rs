@@ -1,1 +1,278 @@
+use herald_model::{InterfacePattern, MacAddress, Selector, WeightedSelector};
 
+use super::*;
+use crate::testkit::{advertisement, ip, labels};
+
+const VIP: &str = "192.0.2.10";
+
+fn spot(node: &str, segment: &str) -> Spot {
+    Spot {
+        segment: segment.into(),
+        interface: "eth0".into(),
+        incarnation: Incarnation(1),
+        alive: true,
+        labels: labels(&[("node", node)]),
+    }
+}
+
+fn terrain(nodes: &[&str]) -> Terrain {
+    let mut terrain = Terrain::default();
+    for node in nodes {
+        terrain.set(&NodeName::from(*node), vec![spot(node, "lan")]);
+    }
+    terrain
+}
+
+fn all() -> Rules<'static> {
+    Rules {
+        announce: Announce::All,
+        advertisements: Vec::new(),
+        only: None,
+    }
+}
+
+fn listed<'a>(advertisements: &[&'a Advertisement]) -> Rules<'a> {
+    Rules {
+        announce: Announce::Listed,
+        advertisements: advertisements.to_vec(),
+        only: None,
+    }
+}
+
+fn planned(rules: &[Rules<'_>], terrain: &Terrain, segments: &[VipSegment]) -> Planned {
+    let present = Present {
+        epoch: Epoch(1),
+        segments,
+        holdings: &[],
+    };
+    plan(ip(VIP), rules, terrain, present, &BTreeMap::new())
+}
+
+/// The nodes of a plan's only segment.
+fn names(planned: &Planned) -> Vec<&str> {
+    assert!(planned.segments.len() <= 1, "{planned:?}");
+    let candidates = planned
+        .segments
+        .iter()
+        .flat_map(|segment| &segment.candidates);
+    candidates
+        .map(|candidate| candidate.node.as_str())
+        .collect()
+}
+
+/// The scores decide who announces: another value moves every address of every cluster.
+#[test]
+fn scores_are_what_they_were() {
+    let score = |address: &str| score(ip(address), &"192.0.2.0/24".into(), &"node1".into());
+    assert_eq!(score("192.0.2.10"), 0xd9d6_9d1b_490f_ee63);
+    assert_eq!(score("2001:db8::a"), 0xfb0b_d3fe_b230_b228);
+}
+
+#[test]
+fn plan_is_the_same_whatever_the_order_of_events() {
+    let forward = planned(&[all()], &terrain(&["a", "b", "c", "d", "e"]), &[]);
+    let backward = planned(&[all()], &terrain(&["e", "d", "c", "b", "a"]), &[]);
+    assert_eq!(forward, backward);
+    assert_eq!(names(&forward).len(), CANDIDATES);
+    assert!(forward.eligible && !forward.short);
+}
+
+#[test]
+fn first_is_the_least_loaded_of_the_four_highest() {
+    let terrain = terrain(&["a", "b", "c", "d", "e", "f"]);
+    let names: Vec<NodeName> = ["a", "b", "c", "d", "e", "f"].map(NodeName::from).to_vec();
+    let mut by_score = names.clone();
+    by_score.sort_by_key(|node| Reverse(score(ip(VIP), &"lan".into(), node)));
+    let first = |load: &BTreeMap<NodeName, usize>| {
+        let present = Present {
+            epoch: Epoch(1),
+            segments: &[],
+            holdings: &[],
+        };
+        let planned = plan(ip(VIP), &[all()], &terrain, present, load);
+        planned.segments[0].candidates[0].node.clone()
+    };
+    assert_eq!(first(&BTreeMap::new()), by_score[0]);
+    let busy = |who: &[usize]| who.iter().map(|n| (by_score[*n].clone(), 5)).collect();
+    assert_eq!(first(&busy(&[0])), by_score[1]);
+    assert_eq!(first(&busy(&[0, 1, 2])), by_score[3]);
+    assert_eq!(
+        first(&busy(&[0, 1, 2, 3])),
+        by_score[0],
+        "the fifth is not asked"
+    );
+}
+
+#[test]
+fn many_addresses_are_spread_evenly() {
+    let terrain = terrain(&["a", "b", "c", "d", "e"]);
+    let mut load: BTreeMap<NodeName, usize> = BTreeMap::new();
+    for number in 0..1000_u32 {
+        let address = herald_model::Family::V4.address(u128::from(0x0a00_0000 + number));
+        let present = Present {
+            epoch: Epoch(1),
+            segments: &[],
+            holdings: &[],
+        };
+        let planned = plan(address, &[all()], &terrain, present, &load);
+        *load
+            .entry(planned.segments[0].candidates[0].node.clone())
+            .or_default() += 1;
+    }
+    assert!(
+        load.values().all(|count| (198..=202).contains(count)),
+        "{load:?}"
+    );
+}
+
+#[test]
+fn nobody_moves_when_nodes_come_or_return() {
+    let few = terrain(&["a", "b", "c"]);
+    let before = planned(&[all()], &few, &[]);
+    let many = terrain(&["a", "b", "c", "d", "e", "f", "g", "h"]);
+    assert_eq!(planned(&[all()], &many, &before.segments), before);
+}
+
+#[test]
+fn next_candidate_follows_and_who_returns_goes_last() {
+    let mut terrain = terrain(&["a", "b", "c"]);
+    let before = planned(&[all()], &terrain, &[]);
+    let [first, second, third] = names(&before)[..] else {
+        panic!("three nodes, three candidates")
+    };
+    let dead = Spot {
+        alive: false,
+        ..spot(first, "lan")
+    };
+    terrain.set(&first.into(), vec![dead]);
+    let failed = planned(&[all()], &terrain, &before.segments);
+    assert_eq!(names(&failed), [second, third]);
+    assert!(failed.short);
+    terrain.set(&first.into(), vec![spot(first, "lan")]);
+    let back = planned(&[all()], &terrain, &failed.segments);
+    assert_eq!(names(&back), [second, third, first]);
+}
+
+#[test]
+fn node_in_another_life_is_another_candidate() {
+    let mut terrain = terrain(&["a", "b", "c"]);
+    let before = planned(&[all()], &terrain, &[]);
+    let first = before.segments[0].candidates[0].node.clone();
+    let reborn = Spot {
+        incarnation: Incarnation(2),
+        ..spot(first.as_str(), "lan")
+    };
+    terrain.set(&first, vec![reborn]);
+    let after = planned(&[all()], &terrain, &before.segments);
+    let candidates = &after.segments[0].candidates;
+    assert_eq!(candidates[..2], before.segments[0].candidates[1..]);
+    assert_eq!(
+        (&candidates[2].node, candidates[2].incarnation),
+        (&first, Incarnation(2))
+    );
+}
+
+#[test]
+fn plan_stays_while_nobody_is_well_and_goes_when_nobody_may() {
+    let mut terrain = terrain(&["a", "b"]);
+    let before = planned(&[all()], &terrain, &[]);
+    for node in ["a", "b"] {
+        let dead = Spot {
+            alive: false,
+            ..spot(node, "lan")
+        };
+        terrain.set(&node.into(), vec![dead]);
+    }
+    let stuck = planned(&[all()], &terrain, &before.segments);
+    assert_eq!((&stuck.segments, stuck.eligible), (&before.segments, false));
+    let nobody = Rules {
+        announce: Announce::None,
+        ..all()
+    };
+    assert_eq!(planned(&[nobody], &terrain, &before.segments).segments, []);
+}
+
+#[test]
+fn plan_follows_a_speaker_that_took_over_in_the_same_epoch() {
+    let terrain = terrain(&["a", "b", "c"]);
+    let before = planned(&[all()], &terrain, &[]);
+    let second = before.segments[0].candidates[1].node.clone();
+    let holding = |epoch| Holding {
+        segment: "lan".into(),
+        node: second.clone(),
+        interface: "eth0".into(),
+        mac: MacAddress::ZERO,
+        epoch: Epoch(epoch),
+    };
+    let now = |epoch| {
+        let holdings = [holding(epoch)];
+        let present = Present {
+            epoch: Epoch(2),
+            segments: &before.segments,
+            holdings: &holdings,
+        };
+        let planned = plan(ip(VIP), &[all()], &terrain, present, &BTreeMap::new());
+        planned.segments[0].candidates[0].node.clone()
+    };
+    assert_eq!(now(2), second);
+    assert_ne!(
+        now(1),
+        second,
+        "a holder of an older plan is on its way out"
+    );
+}
+
+#[test]
+fn advertisements_unite_and_each_binds_its_nodes_to_its_interfaces() {
+    let mut terrain = terrain(&["a", "b", "c"]);
+    for node in ["a", "b", "c"] {
+        let second = Spot {
+            interface: "eth1".into(),
+            ..spot(node, "other")
+        };
+        terrain.set(&node.into(), vec![spot(node, "lan"), second]);
+    }
+    let mut on_a = advertisement("on-a");
+    on_a.node_selectors = vec![Selector::label("node", "a")];
+    on_a.interfaces = vec![InterfacePattern("eth0".into())];
+    let mut on_b = advertisement("on-b");
+    on_b.node_selectors = vec![Selector::label("node", "b")];
+    let plan = planned(&[listed(&[&on_a, &on_b])], &terrain, &[]);
+    let by_segment: BTreeMap<&str, BTreeSet<&str>> = plan
+        .segments
+        .iter()
+        .map(|segment| {
+            let nodes = segment.candidates.iter().map(|c| c.node.as_str()).collect();
+            (segment.name.as_str(), nodes)
+        })
+        .collect();
+    let expected = [("lan", ["a", "b"].into()), ("other", ["b"].into())];
+    assert_eq!(by_segment, BTreeMap::from(expected));
+}
+
+#[test]
+fn sharers_are_announced_where_all_of_them_may_be() {
+    let terrain = terrain(&["a", "b", "c"]);
+    let only = |nodes: &[&str]| Rules {
+        only: Some(nodes.iter().map(|node| NodeName::from(*node)).collect()),
+        ..all()
+    };
+    let both = planned(&[only(&["a", "b"]), only(&["b", "c"])], &terrain, &[]);
+    assert_eq!(names(&both), ["b"]);
+    let none = planned(&[only(&["a"]), only(&["c"])], &terrain, &[]);
+    assert_eq!((none.segments.len(), none.eligible), (0, false));
+}
+
+#[test]
+fn preferred_nodes_come_first_by_the_sum_of_weights() {
+    let terrain = terrain(&["a", "b", "c", "d", "e"]);
+    let mut preferring = advertisement("p");
+    for (weight, node) in [(10, "c"), (5, "e"), (6, "e")] {
+        preferring.preferred_nodes.push(WeightedSelector {
+            weight,
+            preference: Selector::label("node", node),
+        });
+    }
+    let plan = planned(&[listed(&[&preferring])], &terrain, &[]);
+    assert_eq!(names(&plan)[..2], ["e", "c"]);
+}

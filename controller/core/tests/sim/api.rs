@@ -167,13 +167,13 @@ impl Api {
 
     fn write_by(&mut self, write: &Write, late: bool) -> WriteResult {
         match write {
-            Write::CreateVip(vip) => match self.vips.get(&vip.address) {
-                Some(there) => WriteResult::VipDiffers(Some(Box::new(there.clone()))),
-                None => {
-                    let uid = Uid::from(format!("vip-{}", self.next()));
-                    self.store_vip(uid, vip)
+            Write::CreateVip(vip) => {
+                if let Some(there) = self.vips.get(&vip.address) {
+                    return WriteResult::VipDiffers(Some(Box::new(there.clone())));
                 }
-            },
+                let uid = Uid::from(format!("vip-{}", self.next()));
+                self.store_vip(uid, vip)
+            }
             Write::ReplaceVip { identity, vip } => match self.vips.get(&vip.address) {
                 None => WriteResult::VipGone,
                 Some(there) if there.identity != *identity => {

@@ -67,15 +67,20 @@ impl Cluster {
         }
     }
 
-    fn below(&mut self, limit: u64) -> u64 {
+    /// A number below the limit, at random by xorshift64.
+    fn below(&mut self, limit: usize) -> usize {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
-        self.random % limit
+        usize::try_from(self.random >> 32).map_or(0, |top| top % limit)
     }
 
-    fn one_in(&mut self, chance: u64) -> bool {
+    fn one_in(&mut self, chance: usize) -> bool {
         self.below(chance) == 0
+    }
+
+    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len())]
     }
 
     /// One thing happens.
@@ -99,7 +104,7 @@ impl Cluster {
             0..6 => self.put_service(&name, &key),
             6 | 7 => self.api.delete_service(&key),
             8 => {
-                let pool = ["a", "b", "c"][usize::try_from(self.below(3)).unwrap()];
+                let pool = self.pick(&["a", "b", "c"]);
                 self.api.delete_pool(&pool.into());
             }
             _ => self.put_pool(),
@@ -112,17 +117,17 @@ impl Cluster {
             Some(service) => service.created,
             None => self.created,
         };
-        let port = 80 + u16::try_from(self.below(3)).unwrap();
+        let port = self.pick(&[80, 81, 82]);
         let mut builder = svc(name).created(created).port(port);
         builder = match self.below(6) {
-            0 => builder.from_pool(["a", "b", "c"][usize::try_from(self.below(3)).unwrap()]),
+            0 => builder.from_pool(self.pick(&["a", "b", "c"])),
             1 => builder.requests(&[&format!("10.0.0.{}", self.below(12))]),
             2 => builder.families(&[Family::V4, Family::V6], IpFamilyPolicy::PreferDualStack),
             3 => builder.families(&[Family::V6, Family::V4], IpFamilyPolicy::RequireDualStack),
             _ => builder,
         };
         if self.one_in(2) {
-            builder = builder.sharing(["x", "y"][usize::try_from(self.below(2)).unwrap()]);
+            builder = builder.sharing(self.pick(&["x", "y"]));
         }
         if self.one_in(4) {
             builder = builder.with(|service| service.traffic_policy = TrafficPolicy::Local);
@@ -132,12 +137,11 @@ impl Cluster {
     }
 
     fn put_pool(&mut self) {
-        let choice = self.below(3);
-        let name = ["a", "b", "c"][usize::try_from(choice).unwrap()];
-        let first = choice * 3;
-        let last = first + self.below(4);
+        let (name, created) = self.pick(&[("a", 0), ("b", 1), ("c", 2)]);
+        let first = created * 3;
+        let last = first + self.pick(&[0, 1, 2, 3]);
         let mut builder = pool(name)
-            .created(i64::try_from(choice).unwrap())
+            .created(created)
             .range(&format!("10.0.0.{first}-10.0.0.{last}"));
         if self.one_in(2) {
             builder = builder.range(&format!("fd00::{first}-fd00::{last}"));
@@ -148,13 +152,13 @@ impl Cluster {
         if self.one_in(4) {
             builder = builder.with(|pool| pool.reuse_delay = Duration::from_secs(5));
         }
-        let priority = i32::try_from(self.below(3)).unwrap();
+        let priority = self.pick(&[0, 1, 2]);
         self.api.put_pool(builder.priority(priority).pool());
     }
 
     /// The leader is told of the next change of one kind.
     fn tell_one(&mut self) {
-        let kind = KINDS[usize::try_from(self.below(3)).unwrap()];
+        let kind = self.pick(&KINDS);
         let position = self.replica.told.entry(kind).or_default();
         if let Some(input) = self.api.since(kind, *position).first().cloned() {
             *position += 1;
@@ -186,8 +190,7 @@ impl Cluster {
         if self.replica.writing.is_empty() {
             return;
         }
-        let count = u64::try_from(self.replica.writing.len()).unwrap();
-        let position = usize::try_from(self.below(count)).unwrap();
+        let position = self.below(self.replica.writing.len());
         let (id, write) = self.replica.writing.swap_remove(position);
         let unknown = |refused| WriteResult::Failed {
             message: "simulated".to_owned(),
@@ -216,8 +219,7 @@ impl Cluster {
         if self.late.is_empty() {
             return;
         }
-        let count = u64::try_from(self.late.len()).unwrap();
-        let position = usize::try_from(self.below(count)).unwrap();
+        let position = self.below(self.late.len());
         let write = self.late.swap_remove(position);
         self.api.write_late(&write);
     }
@@ -268,7 +270,13 @@ impl Cluster {
                 }
             }
         }
-        panic!("seed {}: still writing", self.seed);
+        assert_eq!(
+            self.replica.writing,
+            [],
+            "seed {}: still writing",
+            self.seed
+        );
+        unreachable!("seed {}: never at rest", self.seed);
     }
 
     /// Laws of a settled state.
