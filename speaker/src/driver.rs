@@ -9,6 +9,7 @@ use herald_model::{IfIndex, MacAddress};
 use herald_speaker_core::{Core, Effect, Input, Overview};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tracing::{debug, info, warn};
 
 use crate::clock::Clock;
@@ -177,13 +178,14 @@ fn change_neighbour(neighbours: &UnboundedSender<NeighbourChange>, change: Neigh
     }
 }
 
-/// Starts the task that writes neighbour entries, in the order it is told.
+/// Starts the task that writes neighbour entries, in the order it is told. It ends when everything
+/// is written after the channel was closed.
 pub(crate) fn write_neighbours(
     netlink: Neighbours,
     inputs: UnboundedSender<Input>,
-) -> UnboundedSender<NeighbourChange> {
+) -> (UnboundedSender<NeighbourChange>, JoinHandle<()>) {
     let (sender, mut changes) = unbounded_channel::<NeighbourChange>();
-    tokio::spawn(async move {
+    let task = tokio::spawn(async move {
         while let Some((interface, address, mac)) = changes.recv().await {
             let outcome = match mac {
                 Some(mac) => netlink.set(interface, address, mac).await,
@@ -204,5 +206,5 @@ pub(crate) fn write_neighbours(
             }
         }
     });
-    sender
+    (sender, task)
 }

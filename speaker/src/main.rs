@@ -31,6 +31,7 @@ mod write;
 
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
@@ -40,7 +41,7 @@ use herald_model::{InterfacePattern, NodeName};
 use herald_speaker_core::{Config, Core, Input};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 use tracing_subscriber::EnvFilter;
 
 use crate::admin::Admin;
@@ -53,6 +54,9 @@ use crate::write::Writer;
 
 /// The kernel's id of this boot.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// How long the last changes in the kernel may take.
+const LAST_WRITES: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -140,7 +144,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let data_plane = forward::start(options, sender.clone())
         .context("the data plane thread cannot be started")?;
     let netlink = Neighbours::open().context("netlink cannot be used")?;
-    let neighbours = driver::write_neighbours(netlink, sender.clone());
+    let (neighbours, neighbours_written) = driver::write_neighbours(netlink, sender.clone());
     let overview = Arc::new(ArcSwap::from_pointee(core.overview()));
 
     let background = [
@@ -176,6 +180,10 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         task.abort();
     }
     layer2.stop();
+    // The entries of addresses that others have taken over would swallow the replies of our pods.
+    if let Err(_elapsed) = tokio::time::timeout(LAST_WRITES, neighbours_written).await {
+        warn!("not every neighbour entry could be removed");
+    }
     info!("the speaker ends; the eBPF programs go on forwarding");
     Ok(())
 }
