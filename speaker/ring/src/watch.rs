@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use herald_model::{Incarnation, Instant};
+use herald_model::Instant;
 
 use crate::NodeId;
 use crate::config::Profile;
@@ -129,7 +129,6 @@ impl Watch {
 #[derive(Clone, Copy, Debug)]
 struct Cast {
     victim: NodeId,
-    incarnation: Incarnation,
     voter: NodeId,
     kernel_silent: bool,
     until: Instant,
@@ -154,17 +153,16 @@ impl Votes {
     pub(crate) fn cast(
         &mut self,
         now: Instant,
-        victim: (NodeId, Incarnation),
+        victim: NodeId,
         voter: NodeId,
         kernel_silent: bool,
         until: Instant,
     ) {
         self.cast
-            .retain(|cast| cast.until > now && !(cast.victim == victim.0 && cast.voter == voter));
+            .retain(|cast| cast.until > now && !(cast.victim == victim && cast.voter == voter));
         if self.cast.len() < MOST_VOTES {
             self.cast.push(Cast {
-                victim: victim.0,
-                incarnation: victim.1,
+                victim,
                 voter,
                 kernel_silent,
                 until,
@@ -185,19 +183,13 @@ impl Votes {
         self.cast.clear();
     }
 
-    /// Whether the voter voted against this life of the victim, and if so, whether it found the
-    /// kernel silent.
-    pub(crate) fn by(
-        &self,
-        now: Instant,
-        victim: (NodeId, Incarnation),
-        voter: NodeId,
-    ) -> Option<bool> {
+    /// Whether the voter voted against the victim, and if so, whether it found the kernel silent.
+    ///
+    /// In which life the voter knows the victim does not matter: it hears it in none.
+    pub(crate) fn by(&self, now: Instant, victim: NodeId, voter: NodeId) -> Option<bool> {
         self.cast
             .iter()
-            .find(|cast| {
-                (cast.victim, cast.incarnation) == victim && cast.voter == voter && cast.until > now
-            })
+            .find(|cast| cast.victim == victim && cast.voter == voter && cast.until > now)
             .map(|cast| cast.kernel_silent)
     }
 }

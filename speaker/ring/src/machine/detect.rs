@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use herald_model::{Incarnation, Instant};
+use herald_model::Instant;
 
 use super::Ring;
 use crate::NodeId;
@@ -227,17 +227,45 @@ impl<A: Authenticator> Ring<A> {
         let Some(index) = self.peers.find(vote.victim) else {
             return;
         };
+        self.agree_or_tell(now, index, voter, vote, out);
         let valid = self.profile.heartbeat() * 4;
-        self.votes.cast(
-            now,
-            (vote.victim, vote.incarnation),
-            voter,
-            vote.kernel_silent,
-            now + valid,
-        );
+        self.votes
+            .cast(now, vote.victim, voter, vote.kernel_silent, now + valid);
         let watch = self.watches.iter().find(|watch| watch.index == index);
         if let Some(watch) = watch.copied() {
             self.certify(now, watch, out);
+        }
+    }
+
+    /// If the victim is dead as far as we know, the voter is told so; if we know it dead only in an
+    /// earlier life, we vote as well, for we have heard of it in none since.
+    fn agree_or_tell(
+        &mut self,
+        now: Instant,
+        index: Index,
+        voter: NodeId,
+        vote: &Vote,
+        out: &mut Vec<Effect>,
+    ) {
+        let peer = self.peers.get(index);
+        let (statement, life) = (peer.statement(), peer.incarnation);
+        let Some(to) = self.peers.find(voter) else {
+            return;
+        };
+        if !statement.standing.is_down() {
+            return;
+        }
+        if life >= vote.incarnation {
+            let kernel_only = statement.standing == Standing::SpeakerDown && vote.kernel_silent;
+            if life > vote.incarnation || !kernel_only {
+                self.send(now, to, Kind::Statements, &statement, out);
+            }
+        } else if self.peers.observers_of(index).contains(self.peers.me()) {
+            let item = Vote {
+                kernel_silent: statement.standing == Standing::NodeDown,
+                ..*vote
+            };
+            self.send(now, to, Kind::Votes, &item, out);
         }
     }
 
@@ -260,9 +288,9 @@ impl<A: Authenticator> Ring<A> {
         if watch.kernel_only != peer.standing.is_down() || peer.standing == Standing::NodeDown {
             return; // Certified in this very round.
         }
-        let victim = (watch.id, peer.incarnation);
+        let life = peer.incarnation;
         let since = watch.silent_since(self.profile);
-        let votes = self.count_votes(now, &watch, victim, since);
+        let votes = self.count_votes(now, &watch, since);
         let agreed = votes.voters.as_slice().len() >= votes.majority;
         let witnessed = self.is_witnessed(now);
         let most = self.most_heard_since(since);
@@ -290,7 +318,7 @@ impl<A: Authenticator> Ring<A> {
         self.counters.certificates += 1;
         let statement = Statement {
             member: watch.id,
-            incarnation: victim.1,
+            incarnation: life,
             standing,
             by_witness,
             voters: votes.voters,
@@ -303,13 +331,7 @@ impl<A: Authenticator> Ring<A> {
         self.flood.begin(now, watch.id, true);
     }
 
-    fn count_votes(
-        &self,
-        now: Instant,
-        watch: &Watch,
-        victim: (NodeId, Incarnation),
-        since: Instant,
-    ) -> Count {
+    fn count_votes(&self, now: Instant, watch: &Watch, since: Instant) -> Count {
         let observers = self.peers.observers_of(watch.index);
         let me = self.peers.me();
         let mut count = Count {
@@ -321,7 +343,7 @@ impl<A: Authenticator> Ring<A> {
             let vote = if observer == me {
                 Some(watch.kernel_silent(now))
             } else {
-                self.votes.by(now, victim, id)
+                self.votes.by(now, watch.id, id)
             };
             match vote {
                 Some(kernel_silent) => {

@@ -197,9 +197,9 @@ impl<A: Authenticator> Ring<A> {
             // one that is missing.
             let until = now + self.profile.heartbeat() * 4;
             for voter in statement.voters.as_slice() {
-                let victim = (statement.member, statement.incarnation);
                 let kernel_silent = statement.standing == Standing::NodeDown;
-                self.votes.cast(now, victim, *voter, kernel_silent, until);
+                self.votes
+                    .cast(now, statement.member, *voter, kernel_silent, until);
             }
         }
         let (first, senders) = self.pending.add(now, statement, sender);
