@@ -9,7 +9,7 @@ use herald_model::{Incarnation, Instant};
 
 use super::Ring;
 use crate::auth::Authenticator;
-use crate::codec::{Answer, Standing, Statement};
+use crate::codec::{Answer, Standing, Statement, Voters};
 use crate::face::{Effect, RaiseReason};
 use crate::peers::Index;
 
@@ -71,6 +71,7 @@ impl<A: Authenticator> Ring<A> {
     /// Takes nobody for dead any more; who is, will be told us by others, or found out.
     fn forget_the_dead(&mut self, now: Instant, out: &mut Vec<Effect>) {
         let me = self.peers.me();
+        let own = self.peers.own().id;
         let mut forgotten = false;
         for index in self.peers.indices() {
             let peer = self.peers.get(index);
@@ -81,6 +82,8 @@ impl<A: Authenticator> Ring<A> {
                 member: peer.id,
                 incarnation: peer.incarnation,
                 standing: Standing::Up,
+                // That it got as far as this life is true in any case.
+                voters: Voters::one(own),
                 ..Statement::default()
             };
             self.peers.set(index, &statement, true);

@@ -193,11 +193,11 @@ impl<A: Authenticator> Ring<A> {
         }
         self.counters.unsupported += 1;
         if statement.standing.is_down() {
-            // Its voters will not vote again; if we observe the member too, our vote may be the
-            // one that is missing.
+            // Neither its voters nor the sender will vote again; if we observe the member too, our
+            // vote may be the one that is missing.
             let until = now + self.profile.heartbeat() * 4;
-            for voter in statement.voters.as_slice() {
-                let kernel_silent = statement.standing == Standing::NodeDown;
+            let kernel_silent = statement.standing == Standing::NodeDown;
+            for voter in statement.voters.as_slice().iter().chain([&sender]) {
                 self.votes
                     .cast(now, statement.member, *voter, kernel_silent, until);
             }
