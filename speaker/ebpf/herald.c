@@ -136,7 +136,7 @@ APART int relay(struct __sk_buff *skb, const struct packet *packet, const struct
 		return drop(EVENT_LOOP);
 	if (packet->hops <= 1)
 		return drop(EVENT_TTL);
-	if (write_network(skb, packet, packet->hops - 1, &packet->source, &packet->destination, 0))
+	if (write_network(skb, packet, packet->hops - 1, &packet->source, &packet->destination))
 		return drop(EVENT_REWRITE_FAILED);
 	count(EVENT_RELAYED);
 	return bpf_redirect_neigh(skb->ifindex, &holder, sizeof(holder), 0);
@@ -421,7 +421,7 @@ INLINE int answer_echo(struct __sk_buff *skb, const struct packet *packet)
 	/* Swapping the addresses changes no sum; the type is the first byte of its word. */
 	if (bpf_l4_csum_replace(skb, packet->transport + 2, packet->icmp_type, reply, 2) ||
 	    bpf_skb_store_bytes(skb, packet->transport, &reply, 1, 0) ||
-	    write_network(skb, packet, ECHO_HOPS, &packet->destination, &packet->source, 0))
+	    write_network(skb, packet, ECHO_HOPS, &packet->destination, &packet->source))
 		return drop(EVENT_REWRITE_FAILED);
 	count(EVENT_ECHO_ANSWERED);
 	return bpf_redirect_neigh(skb->ifindex, 0, 0, 0);

@@ -168,6 +168,26 @@ APART int skip_extensions(struct __sk_buff *skb, struct packet *packet)
 	return -1;
 }
 
+/* Copies the start of the transport header, straight from the packet where it mostly lies. */
+INLINE int load_transport(struct __sk_buff *skb, const struct packet *packet, __u8 *header,
+			  __u32 length)
+{
+	void *data = (void *)(long)skb->data;
+	void *end = (void *)(long)skb->data_end;
+	void *ipv4 = data + ETH_LENGTH + sizeof(struct iphdr);
+	void *ipv6 = data + ETH_LENGTH + sizeof(struct ipv6hdr);
+
+	if (!packet->is_ipv6 && packet->transport == ETH_LENGTH + sizeof(struct iphdr) &&
+	    ipv4 + length <= end)
+		__builtin_memcpy(header, ipv4, length);
+	else if (packet->is_ipv6 && packet->transport == ETH_LENGTH + sizeof(struct ipv6hdr) &&
+		 ipv6 + length <= end)
+		__builtin_memcpy(header, ipv6, length);
+	else
+		return bpf_skb_load_bytes(skb, packet->transport, header, length);
+	return 0;
+}
+
 /*
  * Reads ports, TCP flags and ICMP type. Returns -1 if the packet is too short for its protocol; an
  * unknown protocol and a fragment have none of these and are no error.
@@ -176,13 +196,14 @@ INLINE int read_transport(struct __sk_buff *skb, struct packet *packet)
 {
 	__u8 header[TCP_FLAGS_OFFSET + 1];
 
-	if (packet->is_ipv6 && skip_extensions(skb, packet))
+	if (packet->is_ipv6 && packet->protocol != IPPROTO_TCP && packet->protocol != IPPROTO_UDP &&
+	    skip_extensions(skb, packet))
 		return -1;
 	if (packet->is_fragment)
 		return 0;
 	switch (packet->protocol) {
 	case IPPROTO_TCP:
-		if (bpf_skb_load_bytes(skb, packet->transport, header, sizeof(header)))
+		if (load_transport(skb, packet, header, sizeof(header)))
 			return -1;
 		packet->tcp_flags = header[TCP_FLAGS_OFFSET];
 		break;
@@ -190,7 +211,7 @@ INLINE int read_transport(struct __sk_buff *skb, struct packet *packet)
 	case IPPROTO_SCTP:
 	case IPPROTO_ICMP:
 	case IPPROTO_ICMPV6:
-		if (bpf_skb_load_bytes(skb, packet->transport, header, 8))
+		if (load_transport(skb, packet, header, 8))
 			return -1;
 		break;
 	default:
@@ -211,40 +232,68 @@ INLINE __u16 fold(__u64 sum)
 	return (__u16)sum;
 }
 
-/*
- * Writes hop limit and addresses; `difference` is the checksum difference of the addresses. What
- * the network card summed up (CHECKSUM_COMPLETE) stays right: in IPv4 the header checksum makes up
- * for the change, in IPv6 the helper is told to.
- */
-INLINE int write_network(struct __sk_buff *skb, const struct packet *packet, __u8 hops,
-			 const struct address *source, const struct address *destination,
-			 __u32 difference)
+/* The header checksum after a change of hop limit and addresses: RFC 1624 equation 3. */
+INLINE __u16 ipv4_check(const struct packet *packet, __u8 hops, __u32 difference)
 {
-	if (packet->is_ipv6) {
-		struct {
-			__u8 next_header;
-			__u8 hop_limit;
-			__u32 address[8];
-		} __attribute__((packed)) new = {packet->hop_neighbour, hops, {}};
-
-		__builtin_memcpy(&new.address[0], source, 16);
-		__builtin_memcpy(&new.address[4], destination, 16);
-		return bpf_skb_store_bytes(skb, ETH_LENGTH + 6, &new, sizeof(new),
-					   BPF_F_RECOMPUTE_CSUM);
-	}
-	/* RFC 1624 equation 3, on the word of hop limit and protocol and on the addresses. */
+	/* Hop limit and protocol share a word. */
 	__u16 old_word = packet->hops | packet->hop_neighbour << 8;
 	__u16 new_word = hops | packet->hop_neighbour << 8;
-	__u64 sum = (__u64)(__u16)~packet->check + (__u16)~old_word + new_word + difference;
-	struct {
-		__u8 ttl;
-		__u8 protocol;
-		__u16 check;
-		__be32 address[2];
-	} new = {hops, packet->hop_neighbour, (__u16)~fold(sum),
-		 {source->word[3], destination->word[3]}};
 
-	return bpf_skb_store_bytes(skb, ETH_LENGTH + 8, &new, sizeof(new), 0);
+	return ~fold((__u64)(__u16)~packet->check + (__u16)~old_word + new_word + difference);
+}
+
+/* What the checksums of a packet change by with its addresses. */
+INLINE __u32 address_difference(const struct packet *packet, const struct address *source,
+				const struct address *destination)
+{
+	__u64 sum = 0;
+
+	/* In IPv4 the other words are the same constants before and after. */
+	for (int i = packet->is_ipv6 ? 0 : 3; i < 4; i++)
+		sum += (__u64)source->word[i] + destination->word[i] +
+		       (__u32)~packet->source.word[i] + (__u32)~packet->destination.word[i];
+	sum = (sum & 0xffffffff) + (sum >> 32);
+	return (__u32)((sum & 0xffffffff) + (sum >> 32));
+}
+
+/* IPv6: what the network card summed up (CHECKSUM_COMPLETE) has to follow. */
+INLINE int write_ipv6(struct __sk_buff *skb, const struct packet *packet, __u8 hops,
+		      const struct address *source, const struct address *destination)
+{
+	struct {
+		__u8 next_header;
+		__u8 hop_limit;
+		__u32 address[8];
+	} __attribute__((packed)) new = {packet->hop_neighbour, hops, {}};
+
+	__builtin_memcpy(&new.address[0], source, 16);
+	__builtin_memcpy(&new.address[4], destination, 16);
+	return bpf_skb_store_bytes(skb, ETH_LENGTH + 6, &new, sizeof(new), BPF_F_RECOMPUTE_CSUM);
+}
+
+/* The part of an IPv4 header that changes, and the ports that follow where there are no options. */
+struct ipv4_change {
+	__u8 ttl;
+	__u8 protocol;
+	__u16 check;
+	__be32 address[2];
+	__be16 port[2];
+};
+
+/* Gives a packet a new hop limit, sender and receiver, and leaves its transport header alone. */
+INLINE int write_network(struct __sk_buff *skb, const struct packet *packet, __u8 hops,
+			 const struct address *source, const struct address *destination)
+{
+	if (packet->is_ipv6)
+		return write_ipv6(skb, packet, hops, source, destination);
+
+	__u32 difference = address_difference(packet, source, destination);
+	/* The change of the checksum makes up for the others: CHECKSUM_COMPLETE stays right. */
+	struct ipv4_change new = {hops, packet->hop_neighbour,
+				  ipv4_check(packet, hops, difference),
+				  {source->word[3], destination->word[3]}, {}};
+
+	return bpf_skb_store_bytes(skb, ETH_LENGTH + 8, &new, 12, 0);
 }
 
 /* Gives a TCP or UDP packet a new sender and receiver, and a new hop limit. */
@@ -252,10 +301,7 @@ INLINE int rewrite(struct __sk_buff *skb, const struct packet *packet, __u8 hops
 		   const struct address *source, __be16 source_port,
 		   const struct address *destination, __be16 destination_port)
 {
-	struct address old[2] = {packet->source, packet->destination};
-	struct address new[2] = {*source, *destination};
-	/* The mapped form's constant words cancel out. */
-	__u32 difference = bpf_csum_diff(&old, sizeof(old), &new, sizeof(new), 0);
+	__u32 difference = address_difference(packet, source, destination);
 	__u32 check = packet->transport;
 	__u64 flags = 0;
 
@@ -267,19 +313,24 @@ INLINE int rewrite(struct __sk_buff *skb, const struct packet *packet, __u8 hops
 		check += TCP_CHECK_OFFSET;
 	}
 
-	__be16 old_ports[2] = {packet->source_port, packet->destination_port};
-	__be16 new_ports[2] = {source_port, destination_port};
-	__u32 ports_from, ports_to;
+	struct ipv4_change new = {hops, packet->hop_neighbour,
+				  ipv4_check(packet, hops, difference),
+				  {source->word[3], destination->word[3]},
+				  {source_port, destination_port}};
+	__u32 ports_from = packet->source_port | (__u32)packet->destination_port << 16;
+	__u32 ports_to = source_port | (__u32)destination_port << 16;
 
-	__builtin_memcpy(&ports_from, old_ports, 4);
-	__builtin_memcpy(&ports_to, new_ports, 4);
-	if (bpf_l4_csum_replace(skb, check, 0, difference, BPF_F_PSEUDO_HDR | flags))
+	/* Two calls: under CHECKSUM_PARTIAL the sum holds the addresses, and not yet the ports. */
+	if (bpf_l4_csum_replace(skb, check, 0, difference, BPF_F_PSEUDO_HDR | flags) ||
+	    bpf_l4_csum_replace(skb, check, ports_from, ports_to, flags | 4))
 		return -1;
-	if (bpf_l4_csum_replace(skb, check, ports_from, ports_to, flags | 4))
+	if (!packet->is_ipv6 && packet->transport == ETH_LENGTH + sizeof(struct iphdr))
+		return bpf_skb_store_bytes(skb, ETH_LENGTH + 8, &new, sizeof(new), 0);
+	if (bpf_skb_store_bytes(skb, packet->transport, new.port, 4, 0))
 		return -1;
-	if (bpf_skb_store_bytes(skb, packet->transport, new_ports, 4, 0))
-		return -1;
-	return write_network(skb, packet, hops, source, destination, difference);
+	if (packet->is_ipv6)
+		return write_ipv6(skb, packet, hops, source, destination);
+	return bpf_skb_store_bytes(skb, ETH_LENGTH + 8, &new, 12, 0);
 }
 
 #endif

@@ -142,7 +142,7 @@ impl Host {
     }
 }
 
-/// Some hosts on one bridge, 192.0.2.0/24 and 2001:db8::/64. Host number n has .n and ::n.
+/// Some hosts on one bridge, 192.0.2.0/24 and `2001:db8::/64`. Host number n has .n and `::n`.
 #[derive(Debug)]
 pub struct Lan {
     /// The hosts.
