@@ -248,7 +248,12 @@ impl Driver {
                     self.snapshot.store(Arc::new(self.controller.snapshot()));
                     continue;
                 }
-                Some(finished) = self.writes.join_next() => self.take_result(finished),
+                Some(finished) = self.writes.join_next() => {
+                    self.take_result(finished);
+                    while let Some(finished) = self.writes.try_join_next() {
+                        self.take_result(finished);
+                    }
+                }
                 first = told.recv() => match first {
                     Some(first) => self.take_told(first, &mut told),
                     None => return,

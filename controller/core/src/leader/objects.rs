@@ -16,6 +16,8 @@ use crate::world::World;
 
 /// The status of one pool or advertisement is written at most this often.
 const STATUS_EVERY: Duration = Duration::from_secs(1);
+/// And this long after a change, as one seldom comes alone.
+const STATUS_AFTER: Duration = Duration::from_millis(200);
 
 impl Leader {
     pub(crate) fn pool_applied(
@@ -69,10 +71,9 @@ impl Leader {
 
     /// Queues the status of an object, not too soon after the last time.
     pub(super) fn want_object(&mut self, now: Instant, object: UserObject) {
-        let at = self
-            .written_at
-            .get(&object)
-            .map_or(now, |last| now.max(*last + STATUS_EVERY));
+        let soon = now + STATUS_AFTER;
+        let last = self.written_at.get(&object);
+        let at = last.map_or(soon, |last| soon.max(*last + STATUS_EVERY));
         self.outbox
             .want_at(Key::Object(object), Urgency::Eventually, at);
     }

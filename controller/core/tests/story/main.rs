@@ -1,0 +1,527 @@
+//! Stories: what is told, and every write that follows, in order.
+
+mod teller;
+
+use std::time::Duration;
+
+use herald_controller_core::testkit::{
+    advertised, advertisement, ip, key, labels, node, pool, speaker, speaker_pod, svc, well,
+};
+use herald_controller_core::{Condition, Input, UserObject, WriteResult};
+use herald_model::IpFamilyPolicy::PreferDualStack;
+use herald_model::{
+    AdvertisementPolicy, Endpoint, Family, ForwardingMode, Selector, TrafficPolicy,
+};
+
+use teller::Story;
+
+fn failed(refused: bool) -> WriteResult {
+    WriteResult::Failed {
+        message: "no".to_owned(),
+        refused,
+    }
+}
+
+/// A story that has begun: one node, one pool of four, nothing else.
+fn begun() -> Story {
+    let mut story = Story::default();
+    story.tell(well("n1"));
+    story.tell([pool("public").range("10.0.0.0/30").applied()]);
+    story.lead();
+    story.skip();
+    story
+}
+
+#[test]
+fn service_gets_the_lowest_address_claim_first_then_status_then_event() {
+    let mut story = begun();
+    story.tell([svc("ns/web").port(80).applied()]);
+    story.expect(&[
+        "create 10.0.0.0 public e1 Active All [ns/web] lan:n1",
+        "status ns/web@1 [10.0.0.0] Allocated=True/Allocated(10.0.0.0 from pool public) from=public",
+        "event ns/web Normal AddressAllocated: assigned 10.0.0.0 from pool public",
+        "pool public v4=4/1/3 Ready=True/Ready(in use)",
+    ]);
+}
+
+#[test]
+fn standby_writes_nothing_and_takes_over_warm() {
+    let mut story = Story::default();
+    story.tell(well("n1"));
+    story.tell([
+        pool("public").range("10.0.0.0/30").applied(),
+        svc("ns/web").applied(),
+    ]);
+    story.tell([Input::Synced]);
+    story.expect(&[]);
+    story.tell([Input::LeadershipGained]);
+    assert_eq!(story.count("create"), 1);
+}
+
+#[test]
+fn leader_that_lost_its_lease_begins_no_write() {
+    let mut story = begun();
+    story.tell([Input::LeadershipLost, svc("ns/web").applied()]);
+    story.pass(Duration::from_mins(1));
+    story.expect(&[]);
+}
+
+#[test]
+fn releases_address_when_service_deleted() {
+    let mut story = begun();
+    story.tell([svc("ns/web").applied()]);
+    story.skip();
+    story.tell([svc("ns/web").deleted()]);
+    story.expect(&[
+        "delete 10.0.0.0",
+        "pool public v4=4/0/4 Ready=True/Ready(in use)",
+    ]);
+}
+
+#[test]
+fn service_of_another_type_is_cleared_before_its_claim_goes() {
+    let mut story = begun();
+    story.tell([svc("ns/web").applied()]);
+    story.skip();
+    story.become_foreign("ns/web");
+    story.expect(&[
+        "status ns/web@3 []",
+        "delete 10.0.0.0",
+        "event ns/web Normal AddressReleased: gave back 10.0.0.0: the Service is not Herald's any more",
+        "pool public v4=4/0/4 Ready=True/Ready(in use)",
+    ]);
+}
+
+#[test]
+fn services_that_never_were_ours_are_not_touched() {
+    let mut story = begun();
+    story.tell([svc("ns/other").shows(&["10.0.0.1"]).foreign()]);
+    story.expect(&[]);
+}
+
+#[test]
+fn changed_request_keeps_the_old_address_until_the_new_one_is_certain() {
+    let mut story = begun();
+    story.tell([svc("ns/web").applied()]);
+    story.skip();
+    story.answer("create 10.0.0.2", failed(false));
+    story.change("ns/web", |service| {
+        service.request.addresses = vec![ip("10.0.0.2")];
+    });
+    story.expect_now(&["create 10.0.0.2 public e1 Active All [ns/web] lan:n1"]);
+    story.pass(Duration::from_secs(1));
+    story.expect(&[
+        "create 10.0.0.2 public e1 Active All [ns/web] lan:n1",
+        "status ns/web@3 [10.0.0.2] Allocated=True/Allocated(10.0.0.2 from pool public) from=public",
+        "delete 10.0.0.0",
+        "event ns/web Normal AddressAllocated: assigned 10.0.0.2 from pool public instead of 10.0.0.0",
+    ]);
+}
+
+#[test]
+fn request_that_cannot_be_met_is_said_once_and_the_address_stays() {
+    let mut story = begun();
+    story.tell([svc("ns/web").applied()]);
+    story.skip();
+    story.change("ns/web", |service| {
+        service.request.addresses = vec![ip("1.2.3.4")];
+    });
+    let reason = "address 1.2.3.4 is in no pool: add it to an IPPool or request another one; until then it keeps 10.0.0.0";
+    story.expect(&[
+        &format!("status ns/web@3 [10.0.0.0] Allocated=False/OutsidePools({reason}) from=public"),
+        &format!("event ns/web Warning AllocationFailed: {reason}"),
+    ]);
+    story.tell([pool("other").range("10.5.0.0/30").applied()]);
+    story.expect(&["pool other v4=4/0/4 Ready=True/Ready(in use)"]);
+}
+
+#[test]
+fn pending_services_are_served_in_the_order_of_creation_when_an_address_is_free() {
+    let mut story = Story::default();
+    story.tell(well("n1"));
+    story.tell([pool("one").range("10.0.0.0/32").applied()]);
+    story.lead();
+    story.tell([svc("ns/first").created(1).applied()]);
+    story.tell([
+        svc("ns/a-third").created(3).applied(),
+        svc("ns/second").created(2).applied(),
+    ]);
+    story.skip();
+    story.tell([svc("ns/first").deleted()]);
+    let writes = story.writes();
+    assert_eq!(
+        writes[..2],
+        [
+            "delete 10.0.0.0",
+            "create 10.0.0.0 one e1 Active All [ns/second] lan:n1",
+        ]
+    );
+    assert!(
+        !writes.iter().any(|write| write.contains("a-third")),
+        "{writes:?}"
+    );
+}
+
+#[test]
+fn pool_grown_serves_pending_services_without_touching_them() {
+    let mut story = Story::default();
+    story.tell([pool("p").range("10.0.0.0/32").applied()]);
+    story.lead();
+    story.tell([svc("ns/a").applied(), svc("ns/b").created(1).applied()]);
+    story.skip();
+    story.tell([pool("p").range("10.0.0.0/31").applied()]);
+    assert_eq!(story.writes()[0], "create 10.0.0.1 p e1 Active All [ns/b]");
+}
+
+#[test]
+fn services_of_a_deleted_pool_get_addresses_elsewhere_or_give_theirs_up() {
+    let mut story = begun();
+    story.tell([pool("spare").range("10.1.0.0/32").priority(-1).applied()]);
+    story.tell([svc("ns/a").applied(), svc("ns/b").created(1).applied()]);
+    story.skip();
+    story.tell([pool("public").deleted()]);
+    story.expect(&[
+        "create 10.1.0.0 spare e1 Active All [ns/a] lan:n1",
+        "status ns/b@2 [] Allocated=False/PoolExhausted(pool spare is full: 1 of 1 IPv4 addresses assigned)",
+        "delete 10.0.0.1",
+        "status ns/a@2 [10.1.0.0] Allocated=True/Allocated(10.1.0.0 from pool spare) from=spare",
+        "event ns/b Normal AddressReleased: gave back 10.0.0.1: pool spare is full: 1 of 1 IPv4 addresses assigned",
+        "event ns/b Warning AllocationFailed: pool spare is full: 1 of 1 IPv4 addresses assigned",
+        "delete 10.0.0.0",
+        "event ns/a Normal AddressAllocated: assigned 10.1.0.0 from pool spare instead of 10.0.0.0",
+        "pool spare v4=1/1/0 Ready=True/Ready(in use)",
+    ]);
+}
+
+#[test]
+fn address_taken_by_another_claim_is_left_and_the_next_one_taken() {
+    let mut story = begun();
+    let other = svc("ns/other").shows(&["10.0.0.0"]);
+    story.have_claim("10.0.0.0", "public", &["ns/other"]);
+    story.tell([other.applied(), svc("ns/web").created(1).applied()]);
+    let writes = story.writes();
+    assert!(
+        writes
+            .iter()
+            .any(|w| w.starts_with("create 10.0.0.1 public")),
+        "{writes:?}"
+    );
+    assert!(
+        !writes.iter().any(|w| w.starts_with("delete 10.0.0.0")),
+        "{writes:?}"
+    );
+}
+
+#[test]
+fn status_without_claim_gets_one_and_is_not_touched() {
+    let mut story = begun();
+    story.tell([svc("ns/web").shows(&["10.0.0.2"]).applied()]);
+    let writes = story.writes();
+    assert_eq!(
+        writes[0],
+        "create 10.0.0.2 public e1 Active All [ns/web] lan:n1"
+    );
+    assert!(
+        writes[1].starts_with("status ns/web@1 [10.0.0.2] Allocated=True"),
+        "{writes:?}"
+    );
+}
+
+#[test]
+fn two_statuses_with_one_address_the_older_keeps_it_and_the_loser_says_so() {
+    let mut story = Story::default();
+    story.tell([
+        pool("p").range("10.0.0.0/30").applied(),
+        svc("ns/old").created(1).shows(&["10.0.0.3"]).applied(),
+        svc("ns/a-new").created(2).shows(&["10.0.0.3"]).applied(),
+    ]);
+    story.lead();
+    let writes = story.writes();
+    let has = |text: &str| writes.iter().any(|write| write.starts_with(text));
+    assert!(
+        has("create 10.0.0.3 p e1 Active All [ns/old]"),
+        "{writes:?}"
+    );
+    assert!(has("status ns/a-new@1 [10.0.0.0]"), "{writes:?}");
+    assert!(
+        has("event ns/a-new Warning AddressConflict: the status showed 10.0.0.3"),
+        "{writes:?}"
+    );
+}
+
+#[test]
+fn failed_status_write_is_tried_again_until_it_succeeds() {
+    let mut story = begun();
+    for _ in 0..3 {
+        story.answer("status ns/web", failed(false));
+    }
+    story.tell([svc("ns/web").applied()]);
+    story.pass(Duration::from_secs(30));
+    assert_eq!(story.count("status ns/web"), 4);
+    assert_eq!(story.count("event ns/web"), 1);
+}
+
+#[test]
+fn refused_claim_is_said_in_the_condition() {
+    let mut story = begun();
+    story.answer("create 10.0.0.0", failed(true));
+    story.tell([svc("ns/web").applied()]);
+    assert_eq!(
+        story.writes_now()[1],
+        "status ns/web@1 [] Allocated=False/ClaimRefused(the API server refused the VirtualIP: no)"
+    );
+}
+
+#[test]
+fn freed_address_rests_as_long_as_its_pool_says() {
+    let mut story = Story::default();
+    let resting = pool("p")
+        .range("10.0.0.0/32")
+        .with(|pool| pool.reuse_delay = Duration::from_mins(1));
+    story.tell([resting.applied()]);
+    story.lead();
+    story.tell([svc("ns/a").applied()]);
+    story.skip();
+    story.tell([svc("ns/a").deleted(), svc("ns/b").applied()]);
+    let writes = story.writes();
+    assert!(
+        writes[0].starts_with("replace 10.0.0.0@1 p e1 Resting(1061) None []"),
+        "{writes:?}"
+    );
+    story.pass(Duration::from_secs(58));
+    assert_eq!(story.count("create"), 0);
+    story.pass(Duration::from_secs(2));
+    let writes = story.writes_now();
+    assert_eq!(
+        writes[..2],
+        ["delete 10.0.0.0", "create 10.0.0.0 p e1 Active All [ns/b]"]
+    );
+}
+
+#[test]
+fn address_moves_when_its_speaker_is_not_ready_and_does_not_move_back() {
+    let mut story = Story::default();
+    for name in ["n1", "n2", "n3"] {
+        story.tell(well(name));
+    }
+    story.tell([pool("p").range("10.0.0.0/30").applied()]);
+    story.lead();
+    story.tell([svc("ns/web").applied()]);
+    let plan = story.plan_of("10.0.0.0");
+    story.skip();
+    let first = plan[0].clone();
+    story.tell([Input::SpeakerPodApplied(speaker_pod(&first, false))]);
+    story.expect(&[&format!(
+        "replace 10.0.0.0@1 p e2 Active All [ns/web] lan:{},{}",
+        plan[1], plan[2]
+    )]);
+    story.tell([Input::SpeakerPodApplied(speaker_pod(&first, true))]);
+    story.expect(&[&format!(
+        "replace 10.0.0.0@2 p e3 Active All [ns/web] lan:{},{},{first}",
+        plan[1], plan[2]
+    )]);
+}
+
+#[test]
+fn node_that_is_excluded_hands_over_and_no_node_at_all_is_said() {
+    let mut story = begun();
+    story.tell([svc("ns/web").applied()]);
+    story.skip();
+    let mut excluded = node("n1");
+    excluded.excluded = true;
+    story.tell([Input::NodeApplied(Box::new(excluded))]);
+    let message = "no node may announce 10.0.0.0 now: none is ready with a ready speaker on a network interface that the advertisements allow";
+    story.expect(&[
+        "replace 10.0.0.0@1 public e2 Active All [ns/web]",
+        &format!("status ns/web@2 [10.0.0.0] Allocated=True/Allocated(10.0.0.0 from pool public) Announced=False/NoEligibleNode({message}) from=public"),
+        &format!("event ns/web Warning NoEligibleNode: {message}"),
+    ]);
+}
+
+#[test]
+fn explicit_pool_without_advertisement_is_announced_by_nobody_and_says_so() {
+    let mut story = Story::default();
+    story.tell(well("n1"));
+    let explicit = pool("p")
+        .range("10.0.0.0/30")
+        .with(|pool| pool.advertisement = AdvertisementPolicy::Explicit);
+    story.tell([explicit.applied()]);
+    story.lead();
+    story.tell([svc("ns/web").applied()]);
+    assert_eq!(story.count("create 10.0.0.0 p e1 Active None [ns/web]"), 1);
+    assert_eq!(story.count("event ns/web Warning NoAdvertisement"), 1);
+    story.skip();
+    story.tell([advertised(advertisement("all"))]);
+    let writes = story.writes();
+    assert_eq!(
+        writes[0],
+        "replace 10.0.0.0@1 p e2 Active Listed(all) [ns/web] lan:n1"
+    );
+}
+
+#[test]
+fn unlabelled_service_of_an_advertised_pool_is_silent() {
+    let mut story = begun();
+    let mut selective = advertisement("web-only");
+    selective.service_selectors = vec![Selector::label("app", "web")];
+    story.tell([advertised(selective)]);
+    story.skip();
+    story.tell([svc("ns/other").applied()]);
+    assert_eq!(
+        story.count("create 10.0.0.0 public e1 Active None [ns/other]"),
+        1
+    );
+    let web = svc("ns/web").with(|service| service.labels = labels(&[("app", "web")]));
+    story.tell([web.applied()]);
+    assert_eq!(
+        story.count("create 10.0.0.1 public e1 Active Listed(web-only) [ns/web] lan:n1"),
+        1
+    );
+}
+
+#[test]
+fn local_service_left_to_kube_proxy_is_announced_only_where_its_pods_are() {
+    let mut story = begun();
+    story.tell(well("n2"));
+    story.skip();
+    let local = svc("ns/web").port(80).with(|service| {
+        service.traffic_policy = TrafficPolicy::Local;
+        service.forwarding = ForwardingMode::Off;
+    });
+    story.tell([local.applied()]);
+    assert_eq!(
+        story.count("create 10.0.0.0 public e1 Active All [ns/web]"),
+        1
+    );
+    story.skip();
+    story.tell([Input::SliceApplied(herald_controller_core::Slice {
+        service: key("ns/web"),
+        name: "web-1".into(),
+        endpoints: vec![Endpoint {
+            address: ip("10.244.0.9"),
+            node: Some("n2".into()),
+            ready: true,
+            serving: true,
+            terminating: false,
+        }],
+    })]);
+    let writes = story.writes();
+    assert_eq!(
+        writes[0],
+        "replace 10.0.0.0@1 public e2 Active All [ns/web] lan:n2"
+    );
+}
+
+#[test]
+fn sharers_are_in_one_claim_and_leave_it_one_by_one() {
+    let mut story = begun();
+    story.tell([svc("ns/a").sharing("x").port(80).applied()]);
+    story.tell([svc("ns/b").sharing("x").port(81).applied()]);
+    assert_eq!(
+        story.count("replace 10.0.0.0@1 public e1 Active All [ns/a,ns/b] lan:n1"),
+        1
+    );
+    story.skip();
+    story.tell([svc("ns/a").deleted()]);
+    story.expect(&["replace 10.0.0.0@2 public e1 Active All [ns/b] lan:n1"]);
+}
+
+#[test]
+fn second_family_is_added_when_the_pool_gets_it_and_the_first_stays() {
+    let mut story = begun();
+    let dual = svc("ns/web").families(&[Family::V4, Family::V6], PreferDualStack);
+    story.tell([dual.applied()]);
+    story.skip();
+    story.tell([pool("public")
+        .range("10.0.0.0/30")
+        .range("fd00::/126")
+        .applied()]);
+    story.expect(&[
+        "create fd00:: public e1 Active All [ns/web] lan:n1",
+        "status ns/web@2 [10.0.0.0,fd00::] Allocated=True/Allocated(10.0.0.0, fd00:: from pool public) from=public",
+        "event ns/web Normal AddressAllocated: assigned fd00:: from pool public",
+        "pool public v4=4/1/3 v6=4/1/3 Ready=True/Ready(in use)",
+    ]);
+}
+
+#[test]
+fn invalid_pool_keeps_its_last_valid_state_and_says_so() {
+    let mut story = begun();
+    story.tell([Input::ObjectInvalid {
+        object: UserObject::Pool("public".into()),
+        uid: "uid-public".into(),
+        message: "spec.addresses[0]: reversed".into(),
+        ready: None,
+    }]);
+    story.expect(&[
+        "pool public v4=4/0/4 Ready=False/Invalid(spec.addresses[0]: reversed)",
+        "event public Warning Invalid: spec.addresses[0]: reversed",
+    ]);
+    story.tell([svc("ns/web").applied()]);
+    assert_eq!(story.count("create 10.0.0.0 public"), 1);
+}
+
+#[test]
+fn condition_of_an_unchanged_service_keeps_its_time() {
+    let mut story = begun();
+    story.tell([svc("ns/web").applied()]);
+    story.skip();
+    story.pass(Duration::from_secs(100));
+    story.change("ns/web", |service| {
+        service.request.pool = Some("nope".into());
+    });
+    let status = story.status_of("ns/web");
+    assert_eq!(
+        status.allocated,
+        Some(Condition {
+            status: false,
+            reason: "UnknownPool".into(),
+            message: "pool nope does not exist; until then it keeps 10.0.0.0".into(),
+            since: 1102,
+        })
+    );
+    story.pass(Duration::from_secs(100));
+    story.change("ns/web", |service| {
+        service.request.pool = Some("nor this".into());
+    });
+    assert_eq!(
+        story.status_of("ns/web").allocated.map(|c| c.since),
+        Some(1102)
+    );
+}
+
+#[test]
+fn who_announces_is_shown_and_a_move_is_told_once_with_both_nodes() {
+    let mut story = begun();
+    story.tell([svc("ns/web").applied()]);
+    story.skip();
+    story.announce("10.0.0.0", "n1");
+    story.expect(&[
+        "status ns/web@2 [10.0.0.0] Allocated=True/Allocated(10.0.0.0 from pool public) Announced=True/Announced(10.0.0.0 by n1 on eth0 (02:00:00:00:00:01)) from=public",
+    ]);
+    story.announce("10.0.0.0", "n2");
+    story.expect(&[
+        "status ns/web@3 [10.0.0.0] Allocated=True/Allocated(10.0.0.0 from pool public) Announced=True/Announced(10.0.0.0 by n2 on eth0 (02:00:00:00:00:01)) from=public",
+        "event ns/web Normal Moved: 10.0.0.0 moved from n1 to n2 on lan",
+    ]);
+}
+
+#[test]
+fn speaker_that_vanishes_leaves_the_plan_of_others_alone() {
+    let mut story = Story::default();
+    for name in ["n1", "n2", "n3", "n4"] {
+        story.tell(well(name));
+    }
+    story.tell([pool("p").range("10.0.0.0/30").applied()]);
+    story.lead();
+    story.tell([svc("ns/web").applied()]);
+    let plan = story.plan_of("10.0.0.0");
+    story.skip();
+    let unplanned = ["n1", "n2", "n3", "n4"]
+        .into_iter()
+        .find(|n| !plan.contains(&(*n).to_owned()));
+    story.tell([Input::SpeakerDeleted(
+        speaker(unplanned.expect("three of four")).node,
+    )]);
+    story.expect(&[]);
+}
