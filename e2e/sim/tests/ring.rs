@@ -1,4 +1,8 @@
 //! The observer ring on a model LAN: how soon deaths are known, and that none are made up.
+#![expect(
+    clippy::print_stdout,
+    reason = "seeds and times, shown when a test fails"
+)]
 
 use herald_ring::Profile;
 use herald_sim::ring::{Detection, Loss, World, detection, false_alarms, millis};

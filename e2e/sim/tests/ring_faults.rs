@@ -1,4 +1,8 @@
 //! The observer ring under pauses, partitions, returns, replays, and a changing key.
+#![expect(
+    clippy::print_stdout,
+    reason = "seeds and times, shown when a test fails"
+)]
 
 use std::time::Duration;
 

@@ -1,6 +1,10 @@
 //! Random faults, one after the other: in the end all that are alive know exactly each other.
 //! A failure prints its seed; `RING_SEED=n cargo test -p herald-sim --test ring_seeds` repeats it,
 //! and `RING_SEEDS=n` runs so many.
+#![expect(
+    clippy::print_stdout,
+    reason = "seeds and times, shown when a test fails"
+)]
 
 use herald_model::Incarnation;
 use herald_ring::{Effect, Input, Profile};

@@ -149,7 +149,7 @@ pub struct Frame<'a> {
 }
 
 /// What a datagram says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Body<'a> {
     /// I am alive.
     Heartbeat(Heartbeat),
@@ -179,11 +179,13 @@ pub struct Items<'a, T> {
 
 impl<T> Clone for Items<'_, T> {
     fn clone(&self) -> Self {
-        *self
+        Self {
+            reader: self.reader,
+            left: self.left,
+            item: PhantomData,
+        }
     }
 }
-
-impl<T> Copy for Items<'_, T> {}
 
 impl<T: Item> Iterator for Items<'_, T> {
     type Item = T;

@@ -112,6 +112,7 @@ impl<A: Authenticator> Ring<A> {
             counters: Counters::default(),
         };
         ring.recount();
+        ring.make_room();
         ring.rearrange(now, &mut Vec::new());
         ring
     }
@@ -241,9 +242,18 @@ impl<A: Authenticator> Ring<A> {
         }
         std::mem::swap(&mut self.watches, &mut self.scratch);
         self.observers = self.peers.observers_of(self.peers.me());
-        self.flood.make_room(self.peers.len());
+        self.make_room();
         self.rearrange = true;
         debug_assert_eq!(kept, self.pending.len(), "pending statements go by id");
+    }
+
+    /// Allocates now what may be needed later: at worst, one observes everybody.
+    fn make_room(&mut self) {
+        let members = self.peers.len();
+        self.flood.make_room(members);
+        for watches in [&mut self.watches, &mut self.scratch] {
+            watches.reserve(members.saturating_sub(watches.len()));
+        }
     }
 
     /// Brings observers, watches and the deadline in line with what has changed.
@@ -328,7 +338,7 @@ impl<A: Authenticator> Ring<A> {
         }
         self.greet(now, out);
         self.beats = self.beats.wrapping_add(1);
-        if self.beats % SEEK_EVERY == 0 {
+        if self.beats.is_multiple_of(SEEK_EVERY) {
             self.seek_lost(now, out);
         }
     }

@@ -64,7 +64,7 @@ pub fn detection(
             let mut known = vec![None; nodes];
             for record in &world.records {
                 if matches!(&record.what, What::Down { victim: it, .. } if it == victim) {
-                    known[record.node].get_or_insert(record.at.saturating_since(killed));
+                    known[record.node].get_or_insert_with(|| record.at.saturating_since(killed));
                 }
             }
             for (node, at) in known.into_iter().enumerate() {

@@ -77,8 +77,8 @@ impl Lan {
 
     /// A number below the limit.
     pub fn below(&mut self, limit: usize) -> usize {
-        let limit = u64::try_from(limit).unwrap();
-        usize::try_from(self.random.next() % limit).unwrap()
+        let limit = u64::try_from(limit).unwrap_or(u64::MAX).max(1);
+        usize::try_from(self.random.next() % limit).unwrap_or(0)
     }
 
     fn delay(&mut self) -> Duration {
@@ -155,7 +155,7 @@ impl Draws {
     fn exponential(&mut self, mean: f64) -> u64 {
         let seconds = -(1.0 - self.fraction()).ln() * mean;
         u64::try_from(Duration::from_secs_f64(seconds).as_nanos())
-            .unwrap()
+            .unwrap_or(u64::MAX)
             .max(1)
     }
 }

@@ -194,7 +194,7 @@ impl World {
             cluster: "cluster".to_owned(),
             segment: "10.0.0.0/16".into(),
         };
-        let seed = u128::from(self.seed) << 64 | u128::try_from(node).unwrap() << 32;
+        let seed = u128::from(self.seed) << 64 | u128::try_from(node).unwrap_or(0) << 32;
         let seed = seed | u128::from(self.now.as_nanos());
         Ring::new(&config, Quick, me, members, seed, self.now)
     }
@@ -423,7 +423,7 @@ impl World {
 
 /// A node's address on the segment.
 fn address(node: usize) -> IpAddr {
-    let [.., high, low] = u32::try_from(node).unwrap().to_be_bytes();
+    let [.., high, low] = u32::try_from(node).unwrap_or(0).to_be_bytes();
     IpAddr::V4(Ipv4Addr::new(10, 0, high, low))
 }
 

@@ -86,7 +86,7 @@ impl<A: Authenticator> Ring<A> {
             };
             suspicion.next_poke = now + gap;
             self.poke(now, watch.index, out);
-            if suspicion.pokes % ASK_WITH_EVERY == 0 {
+            if suspicion.pokes.is_multiple_of(ASK_WITH_EVERY) {
                 self.ask_others(now, watch.index, out);
             }
             suspicion.pokes = suspicion.pokes.wrapping_add(1);
@@ -95,7 +95,7 @@ impl<A: Authenticator> Ring<A> {
             self.start_poll(now, watch.silent_since(profile), out);
         }
         if silent >= profile.vote_after() {
-            suspicion.ballot = self.vote(now, &watch, suspicion.ballot, slow, out);
+            suspicion.ballot = Some(self.vote(now, &watch, suspicion.ballot, slow, out));
         }
         watch.suspicion = Some(suspicion);
         watch
@@ -109,26 +109,26 @@ impl<A: Authenticator> Ring<A> {
         ballot: Option<Ballot>,
         slow: bool,
         out: &mut Vec<Effect>,
-    ) -> Option<Ballot> {
+    ) -> Ballot {
         if let Some(ballot) = ballot
             && now < ballot.next
         {
-            return Some(ballot);
+            return ballot;
         }
         if ballot.is_none() {
             self.counters.votes += 1;
         }
         let heartbeat = self.profile.heartbeat();
         self.tell_observers(now, watch, true, out);
-        Some(Ballot {
+        let gap = if slow {
+            heartbeat * 2
+        } else {
+            heartbeat / 5 * 2
+        };
+        Ballot {
             since: ballot.map_or(now, |ballot| ballot.since),
-            next: now
-                + if slow {
-                    heartbeat * 2
-                } else {
-                    heartbeat / 5 * 2
-                },
-        })
+            next: now + gap,
+        }
     }
 
     /// Tells the other observers of one that we observe whether it is silent.

@@ -203,10 +203,12 @@ impl<A: Authenticator> Ring<A> {
             return;
         }
         self.poll.tries += 1;
-        let gap = match self.poll.tries {
-            ..=QUICK_TRIES => self.profile.poke_every() / 5,
-            ..=TRIES => self.profile.poke_every(),
-            _ => self.profile.heartbeat(),
+        let gap = if self.poll.tries <= QUICK_TRIES {
+            self.profile.poke_every() / 5
+        } else if self.poll.tries <= TRIES {
+            self.profile.poke_every()
+        } else {
+            self.profile.heartbeat()
         };
         self.poll.next = Some(now + gap);
         if self.poll.tries > TRIES {

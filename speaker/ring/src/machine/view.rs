@@ -203,10 +203,13 @@ impl<A: Authenticator> Ring<A> {
             }
         }
         let (first, senders) = self.pending.add(now, statement, sender);
-        // Two others say so for a while: it is our own view of the observers that is behind.
+        // Two others say so for a while: it is our own view of the observers that is behind. That a
+        // member got as far as a life, one may know alone.
         let others = self.peers.iter().filter(|peer| peer.is_up()).count();
-        let enough = senders >= 2 || others <= 2;
-        if enough && now.saturating_since(first) >= self.profile.heartbeat() * 4 {
+        let heartbeat = self.profile.heartbeat();
+        let age = now.saturating_since(first);
+        let many = (senders >= 2 || others <= 2) && age >= heartbeat * 4;
+        if many || (!statement.standing.is_down() && age >= heartbeat * 20) {
             self.believe(now, index, statement, out);
         }
     }
