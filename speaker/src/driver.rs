@@ -81,10 +81,9 @@ impl Driver {
                 );
             }
             let overview = self.core.overview();
-            if **self.overview.load() != overview {
-                if overview.waiting_for != self.overview.load().waiting_for {
-                    log_readiness(&overview);
-                }
+            let before = self.overview.load_full();
+            if *before != overview {
+                log_readiness(&before, &overview);
                 self.overview.store(Arc::new(overview));
             }
             if is_over {
@@ -98,11 +97,18 @@ impl Driver {
     }
 }
 
-fn log_readiness(overview: &Overview) {
-    if overview.waiting_for.is_empty() {
+/// People want to know when it changes; what it waits for while it starts is of less interest.
+fn log_readiness(before: &Overview, now: &Overview) {
+    if before.waiting_for == now.waiting_for {
+        return;
+    }
+    let waiting_for = now.waiting_for.join(", ");
+    if now.waiting_for.is_empty() {
         info!("ready");
+    } else if before.waiting_for.is_empty() {
+        info!(waiting_for, "no longer ready");
     } else {
-        info!(waiting_for = overview.waiting_for.join(", "), "not ready");
+        debug!(waiting_for, "not ready");
     }
 }
 

@@ -50,6 +50,7 @@ use crate::clock::Clock;
 use crate::driver::Driver;
 use crate::io::groups::Groups;
 use crate::io::netlink::{self, Neighbours};
+use crate::watch::OwnNode;
 use crate::write::Writer;
 
 /// The kernel's id of this boot.
@@ -160,7 +161,8 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         )),
     ];
     let (refresh, refreshed) = tokio::sync::watch::channel(0);
-    let watches = watch::start(&client, &args.services, &sender, &refreshed);
+    let own_node = OwnNode::new(node.clone());
+    let watches = watch::start(&client, &args.services, &sender, &refreshed, &own_node);
     let driver = Driver {
         core,
         clock,
@@ -169,7 +171,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         data_plane,
         groups: Groups::default(),
         neighbours,
-        writer: Writer::new(client, node, sender),
+        writer: Writer::new(client, node, own_node, sender),
         refresh,
         overview,
     };

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt::Debug;
+use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use futures::StreamExt as _;
 use herald_api as api;
 use herald_config::{Change, Relist, ServiceFlags, WatchEvent};
@@ -12,7 +14,7 @@ use herald_model::{NodeName, ServiceKey, VirtualIp};
 use herald_speaker_core::{Cache, Input};
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, DefaultBackoff, Event};
@@ -28,12 +30,47 @@ use crate::convert;
 /// The API server ends a watch after this; a half-open connection is noticed soon after.
 const WATCH_SECONDS: u32 = 60;
 
+/// The uid of the Node we run on, once it was seen.
+#[derive(Clone)]
+pub(crate) struct OwnNode {
+    name: NodeName,
+    uid: Arc<ArcSwapOption<String>>,
+}
+
+impl OwnNode {
+    pub(crate) fn new(name: NodeName) -> Self {
+        Self {
+            name,
+            uid: Arc::default(),
+        }
+    }
+
+    fn see(&self, name: &NodeName, object: &Node) {
+        if *name == self.name {
+            self.uid.store(object.metadata.uid.clone().map(Arc::new));
+        }
+    }
+
+    /// The owner of our `Speaker` object: the garbage collector removes it with the Node.
+    pub(crate) fn as_owner(&self) -> Option<OwnerReference> {
+        let uid = self.uid.load_full()?;
+        Some(OwnerReference {
+            api_version: Node::api_version(&()).into_owned(),
+            kind: Node::kind(&()).into_owned(),
+            name: self.name.to_string(),
+            uid: uid.to_string(),
+            ..OwnerReference::default()
+        })
+    }
+}
+
 /// Starts all watches. They go on, whatever happens to the API server, until the set is dropped.
 pub(crate) fn start(
     client: &Client,
     flags: &ServiceFlags,
     inputs: &UnboundedSender<Input>,
     refresh: &watch::Receiver<u64>,
+    own_node: &OwnNode,
 ) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     let send = |inputs: &UnboundedSender<Input>| {
@@ -83,6 +120,7 @@ pub(crate) fn start(
     ));
 
     let (tell, ignore_exclude) = (send(inputs), flags.ignore_exclude_label);
+    let own_node = own_node.clone();
     tasks.spawn(follow(
         "nodes",
         Api::<Node>::all(client.clone()),
@@ -91,10 +129,13 @@ pub(crate) fn start(
         |object| NodeName::from(object.metadata.name.clone().unwrap_or_default()),
         move |change| {
             tell(match change {
-                Change::Applied(_, object) => Input::NodeApplied {
-                    node: herald_config::node(&object, ignore_exclude),
-                    segments: herald_config::segment_overrides(&object),
-                },
+                Change::Applied(name, object) => {
+                    own_node.see(&name, &object);
+                    Input::NodeApplied {
+                        node: herald_config::node(&object, ignore_exclude),
+                        segments: herald_config::segment_overrides(&object),
+                    }
+                }
                 Change::Deleted(name) => Input::NodeDeleted(name),
                 Change::Synced => Input::Synced(Cache::Nodes),
             });

@@ -17,6 +17,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tracing::{debug, warn};
 
 use crate::convert;
+use crate::watch::OwnNode;
 
 /// Writes under way at a time: a takeover of a thousand addresses is not to flood the API server.
 const AT_ONCE: usize = 8;
@@ -26,13 +27,19 @@ const AT_ONCE: usize = 8;
 pub(crate) struct Writer {
     client: Client,
     node: NodeName,
+    own_node: OwnNode,
     recorder: Recorder,
     permits: Arc<Semaphore>,
     inputs: UnboundedSender<Input>,
 }
 
 impl Writer {
-    pub(crate) fn new(client: Client, node: NodeName, inputs: UnboundedSender<Input>) -> Self {
+    pub(crate) fn new(
+        client: Client,
+        node: NodeName,
+        own_node: OwnNode,
+        inputs: UnboundedSender<Input>,
+    ) -> Self {
         let reporter = Reporter {
             controller: managers::SPEAKER.to_owned(),
             instance: Some(node.to_string()),
@@ -41,6 +48,7 @@ impl Writer {
             recorder: Recorder::new(client.clone(), reporter),
             client,
             node,
+            own_node,
             permits: Arc::new(Semaphore::new(AT_ONCE)),
             inputs,
         }
@@ -85,26 +93,25 @@ impl Writer {
 
     async fn write_speaker(&self, create: bool, report: &SpeakerReport) -> kube::Result<()> {
         let objects: Api<api::Speaker> = Api::all(self.client.clone());
-        let identity = json!({
-            "apiVersion": api::Speaker::api_version(&()),
-            "kind": api::Speaker::kind(&()),
-            "metadata": {"name": self.node.as_str()},
-        });
         if create {
-            let mut object = identity.clone();
-            if let Some(fields) = object.as_object_mut() {
-                // Whether to retire is for people to say: the field is not ours.
-                fields.insert("spec".to_owned(), json!({}));
-            }
+            let owners: Vec<_> = self.own_node.as_owner().into_iter().collect();
+            // Whether to retire is for people to say: that field is not ours.
+            let object = json!({
+                "apiVersion": api::Speaker::api_version(&()),
+                "kind": api::Speaker::kind(&()),
+                "metadata": {"name": self.node.as_str(), "ownerReferences": owners},
+                "spec": {},
+            });
             objects
                 .patch(self.node.as_str(), &applied_by_us(), &Patch::Apply(object))
                 .await?;
         }
-        let mut object = identity;
-        if let Some(fields) = object.as_object_mut() {
-            let status = convert::speaker_status(report);
-            fields.insert("status".to_owned(), json!(status));
-        }
+        let object = json!({
+            "apiVersion": api::Speaker::api_version(&()),
+            "kind": api::Speaker::kind(&()),
+            "metadata": {"name": self.node.as_str()},
+            "status": convert::speaker_status(report),
+        });
         objects
             .patch_status(self.node.as_str(), &applied_by_us(), &Patch::Apply(object))
             .await?;

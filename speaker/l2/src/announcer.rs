@@ -95,7 +95,7 @@ impl Announcer {
         self.interfaces.remove(&interface);
     }
 
-    /// Announces everything on an interface anew: its link came back, or its MAC address changed.
+    /// Announces everything on an interface anew: its MAC address changed.
     pub fn restart(&mut self, now: Instant, interface: IfIndex) {
         if let Some(queue) = self.interfaces.get_mut(&interface) {
             let held: Vec<IpAddr> = queue.addresses.keys().copied().collect();

@@ -27,8 +27,6 @@ const DEFENCE: Duration = Duration::from_secs(10);
 pub enum Input {
     /// An interface can be used, or something about it changed.
     PortSet(Port),
-    /// The link of an interface came back: what is held there is announced anew.
-    LinkRestored(IfIndex),
     /// An interface can no longer be used; what was held on it is forgotten.
     PortRemoved(IfIndex),
     /// This node now holds an address on an interface.
@@ -97,7 +95,6 @@ impl Layer2 {
                     self.announcer.restart(now, port.index);
                 }
             }
-            Input::LinkRestored(interface) => self.announcer.restart(now, interface),
             Input::PortRemoved(interface) => {
                 self.ports.remove(&interface);
                 self.defended.retain(|(index, _), _| *index != interface);

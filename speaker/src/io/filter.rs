@@ -16,6 +16,8 @@ const RETURN: u16 = 0x06;
 const PACKET_TYPE: u32 = 0xffff_f004;
 /// `PACKET_OTHERHOST`, the first that is not for us.
 const OTHER_HOST: u32 = 3;
+/// `PACKET_OUTGOING`, what we send ourselves.
+const OUTGOING: u32 = 4;
 /// More addresses than this are checked as one range, as a jump reaches 255 instructions far.
 const MOST_SINGLE: usize = 100;
 
@@ -145,6 +147,10 @@ fn arp_program(addresses: &[IpAddr]) -> Vec<Instruction> {
 }
 
 /// Neighbour solicitations and advertisements whose target ends like one of the addresses.
+///
+/// Those for other hosts are among them: the data plane may call a unicast solicitation for one of
+/// our addresses so, to keep the kernel from forwarding it. The responder looks at the Ethernet
+/// address.
 pub(crate) fn neighbour(addresses: &[IpAddr]) -> Vec<SockFilter> {
     for_kernel(neighbour_program(addresses))
 }
@@ -164,7 +170,7 @@ fn neighbour_program(addresses: &[IpAddr]) -> Vec<Instruction> {
         .collect();
     let mut program = Program(vec![
         Op::Load(LOAD_WORD, PACKET_TYPE),
-        Op::RequireBelow(OTHER_HOST),
+        Op::RequireBelow(OUTGOING),
         // Next header ICMPv6, hop limit 255.
         Op::Load(LOAD_HALF, 20),
         Op::Require(0x3aff),

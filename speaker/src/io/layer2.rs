@@ -214,7 +214,7 @@ impl Driver {
                     sockets.filters_outdated = true;
                 }
             }
-            herald_l2::Input::LinkRestored(_) | herald_l2::Input::Challenged { .. } => {}
+            herald_l2::Input::Challenged { .. } => {}
         }
         self.machine.handle(self.clock.now(), input, &mut self.out);
     }

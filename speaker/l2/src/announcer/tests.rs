@@ -92,7 +92,7 @@ fn holding_twice_announces_once() {
 }
 
 #[test]
-fn restored_link_begins_anew() {
+fn restarted_interface_begins_anew() {
     let mut announcer = Announcer::new(Pace::default());
     announcer.hold(at(0), ETH0, ip("192.0.2.10"));
     run(&mut announcer, at(30_000));

@@ -113,14 +113,16 @@ fn changed_mac_is_announced_and_answered_with() {
 }
 
 #[test]
-fn restored_link_is_announced_anew() {
+fn address_that_is_held_again_is_announced_anew() {
     let mut story = Story::begin();
     story.at(0, held(VIP));
     story.wait(20_000);
-    assert_eq!(
-        story.at(30_000, Input::LinkRestored(ETH0)),
-        ipv4_announcement(NODE)
-    );
+    let release = Input::Released {
+        interface: ETH0,
+        address: VIP.into(),
+    };
+    story.at(30_000, release);
+    assert_eq!(story.at(31_000, held(VIP)), ipv4_announcement(NODE));
 }
 
 #[test]

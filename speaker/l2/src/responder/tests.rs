@@ -113,6 +113,22 @@ fn solicitation_is_answered_only_where_the_address_is_held() {
 }
 
 #[test]
+fn solicitation_for_another_hosts_ethernet_address_is_not_answered() {
+    let mut responder = responder();
+    let mut to = |destination| {
+        let asked = NeighbourSolicitation {
+            ethernet_destination: destination,
+            ..solicitation(VIP6)
+        };
+        responder
+            .frame_received(ETH0, asked.emit().as_bytes())
+            .is_some()
+    };
+    assert!(to(NODE));
+    assert!(!to(MacAddress([2, 0, 0, 0, 0, 7])));
+}
+
+#[test]
 fn detection_of_duplicates_is_defended_to_everybody() {
     let mut responder = responder();
     let probe = NeighbourSolicitation::probe(CLIENT, VIP6).emit();

@@ -151,6 +151,8 @@ fn neighbour_messages_are_kept_by_the_end_of_their_target() {
     ] {
         let frame = neighbour_frame(kind, ip(target));
         assert_eq!(keeps(&program, 2, &frame), expected, "{kind} {target}");
+        assert_eq!(keeps(&program, OTHER_HOST, &frame), expected);
+        assert!(!keeps(&program, OUTGOING, &frame), "our own");
     }
     let mut forwarded = neighbour_frame(135, ip("2001:db8::10"));
     forwarded[21] = 254;
