@@ -1,7 +1,7 @@
 //! Who announces an address: a pure function of the plan and of who is alive.
 //!
-//! Decides who is *elected* for an address on a segment. Who *holds* it, which is a question of
-//! what happened before, is decided by `herald-speaker-core`. Knows no clock and no network.
+//! Decides who is *elected* for an address on a segment, and in [`hold`] who *holds* it, which is
+//! also a question of what happened before. Knows no clock and no network.
 //!
 //! Invariants: the answer depends on the arguments alone, so every node that knows the same gives
 //! the same; the death of a node moves nothing that another node was elected for.
@@ -21,6 +21,8 @@
 //! ```
 
 #![deny(clippy::iter_over_hash_type, clippy::indexing_slicing)]
+
+pub mod hold;
 
 use std::hash::Hasher as _;
 use std::net::IpAddr;
