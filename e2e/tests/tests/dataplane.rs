@@ -1,5 +1,6 @@
 //! The eBPF programs on a LAN of network namespaces, without a cluster.
 
+#[cfg(test)]
 #[path = "dataplane/world.rs"]
 mod world;
 
@@ -10,7 +11,7 @@ use anyhow::Result;
 use herald_dataplane::{Event, Spread};
 use herald_speaker::io::bpf::Hook;
 use ipnet::IpNet;
-use world::{NODE_PORT, PORT, VIP4, VIP6, World};
+use world::{NODE_PORT, PORT, VIP4, VIP6, World, connect_from, is_refused};
 
 const BULK_BYTES: usize = 4 << 20;
 
@@ -102,17 +103,15 @@ fn client_outside_the_source_ranges_is_refused_and_one_inside_is_not() -> Result
     world.program()?;
     for vip in [VIP4, VIP6] {
         world.connect(vip, PORT, 0)?.ask()?;
-        assert!(world.is_refused(world.other_client(), vip, PORT)?);
+        assert!(is_refused(world.other_client(), vip, PORT)?);
     }
     assert!(world.event(1, Event::SourceRange)? >= 2);
 
     world.wish.source_ranges = vec!["192.0.2.0/24".parse()?];
     world.program()?;
-    world
-        .connect_from(world.other_client(), VIP4, PORT, 0)?
-        .ask()?;
+    connect_from(world.other_client(), VIP4, PORT, 0)?.ask()?;
     assert!(
-        world.is_refused(world.client(), VIP6, PORT)?,
+        is_refused(world.client(), VIP6, PORT)?,
         "no IPv6 range, no IPv6 client"
     );
 
@@ -130,7 +129,7 @@ fn open_connection_ends_when_its_client_is_no_longer_allowed() -> Result<()> {
     world.wish.source_ranges = vec!["198.51.100.0/24".parse()?];
     world.program()?;
     talk.say("hello?")?;
-    assert!(world.is_refused(world.client(), VIP4, PORT)?);
+    assert!(is_refused(world.client(), VIP4, PORT)?);
     assert!(world.event(1, Event::SourceRange)? >= 2);
     Ok(())
 }
@@ -140,7 +139,7 @@ fn unknown_port_is_dropped_and_counted() -> Result<()> {
     let world = World::new()?;
     for vip in [VIP4, VIP6] {
         for port in [PORT + 1, NODE_PORT] {
-            assert!(world.is_refused(world.client(), vip, port)?);
+            assert!(is_refused(world.client(), vip, port)?);
         }
     }
     assert!(world.event(1, Event::UnknownPort)? >= 4);
@@ -197,7 +196,7 @@ fn two_clients_with_one_source_port_are_both_served_by_one_target() -> Result<()
         for vip in [VIP4, VIP6] {
             let port = 41_000 + u16::try_from(target)?;
             let mut first = world.connect(vip, PORT, port)?;
-            let mut second = world.connect_from(world.other_client(), vip, PORT, port)?;
+            let mut second = connect_from(world.other_client(), vip, PORT, port)?;
             let (one, other) = (first.ask()?, second.ask()?);
             assert_eq!(one.peer.port(), port);
             assert_ne!(other.peer.port(), port);
@@ -261,7 +260,7 @@ fn service_without_targets_or_off_is_left_to_the_stack() -> Result<()> {
         world.program()?;
         let before = world.event(1, Event::PassedToStack)?;
         for vip in [VIP4, VIP6] {
-            assert!(world.is_refused(world.client(), vip, PORT)?);
+            assert!(is_refused(world.client(), vip, PORT)?);
         }
         assert!(world.event(1, Event::PassedToStack)? >= before + 2);
     }
@@ -302,7 +301,7 @@ fn frame_that_a_node_handed_on_is_not_handed_on_again() -> Result<()> {
     world.program()?;
     world.point_neighbour(world.client(), 2)?;
     for vip in [VIP4, VIP6] {
-        assert!(world.is_refused(world.client(), vip, PORT)?);
+        assert!(is_refused(world.client(), vip, PORT)?);
     }
     let relayed = world.event(2, Event::Relayed)?;
     assert!(relayed >= 2);
@@ -366,7 +365,7 @@ fn address_that_is_given_up_leaves_no_entry_and_its_packets_pass() -> Result<()>
     world.program()?;
     let before = world.counters(1)?;
     assert!(before.services.is_empty());
-    assert!(world.is_refused(world.client(), VIP4, PORT)?);
+    assert!(is_refused(world.client(), VIP4, PORT)?);
     assert_eq!(world.counters(1)?.events, before.events);
     world.wish.has_vips = true;
     world.program()?;
@@ -399,10 +398,10 @@ fn detached_programs_leave_everything_alone() -> Result<()> {
     let mut world = World::new()?;
     world.detach(1)?;
     // The kernel lets go of a link some time after its last name is gone.
-    let is_gone = |_| world.is_refused(world.client(), VIP4, PORT).unwrap();
+    let is_gone = |_| is_refused(world.client(), VIP4, PORT).unwrap();
     assert!((0..50).any(is_gone));
     let before = world.service(1)?;
-    assert!(world.is_refused(world.client(), VIP4, PORT)?);
+    assert!(is_refused(world.client(), VIP4, PORT)?);
     assert_eq!(world.service(1)?, before);
     world.detach(1)?;
     world.restart(1)?;

@@ -1,204 +1,23 @@
 //! The ingress program on single frames, byte by byte, by `BPF_PROG_TEST_RUN`. Frames come by
 //! interface 1; expected frames are built by another codec, checksums included.
 
+#[cfg(test)]
+#[path = "dataplane/bench.rs"]
+mod bench;
+#[cfg(test)]
 #[path = "dataplane/frame.rs"]
 mod frame;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::Arc;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
+use bench::{Bench, NODE_PORT, OFF_PORT, PEER_MAC, RANGED_PORT, SEED, node, node4, node6};
 use etherparse::{EtherType, Icmpv4Type, Icmpv6Type, icmpv4, icmpv6};
 use frame::{CLIENT_MAC, CLIENT_PORT, CLIENT4, CLIENT6, Frame, PORT, VIP4, VIP6, ethernet, icmp};
-use herald_dataplane::{
-    CLUSTER_SLOTS, Compiled, Desired, DesiredNode, DesiredService, DesiredVip, Event, Forwarding,
-    Holder, MapContents, Spread, Targets, compile, diff, fill, flow_hash, slot,
-};
-use herald_e2e::netns::Lan;
-use herald_model::{IfIndex, MacAddress, NodeName, Protocol, ServiceKey};
-use herald_speaker::io::bpf::{DataPlane, Options, TestRun};
-
-const LOOPBACK: IfIndex = IfIndex(1);
-const RANGED_PORT: u16 = 81;
-const OFF_PORT: u16 = 82;
-const NODE_PORT: u16 = 30_080;
-const PEER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
-const SEED: u64 = 42;
-
-/// A loaded program that never was attached, and its maps.
-struct Bench {
-    data_plane: DataPlane,
-    contents: MapContents,
-    desired: Desired,
-    // Dropped last: the pins go with it.
-    lan: Lan,
-}
-
-impl Bench {
-    /// Node n2 is the only target; we are n1 and hold the VIPs.
-    fn new() -> Result<Self> {
-        let lan = Lan::new(1)?;
-        let options = Options {
-            pin_root: lan.bpf_folder()?,
-            flows: 1_024,
-            ..Options::default()
-        };
-        let data_plane = DataPlane::open(&options)?;
-        let mut bench = Self {
-            contents: data_plane.read()?,
-            data_plane,
-            desired: desired(),
-            lan,
-        };
-        bench.program()?;
-        Ok(bench)
-    }
-
-    fn program(&mut self) -> Result<Compiled> {
-        let compiled = compile(&self.contents, &self.desired);
-        self.data_plane
-            .apply(&diff(&self.contents, &compiled.contents))?;
-        self.contents = compiled.contents.clone();
-        Ok(compiled)
-    }
-
-    fn held_by(&mut self, holder: Holder) -> Result<()> {
-        for vip in self.desired.vips.values_mut() {
-            vip.holders = BTreeMap::from([(LOOPBACK, holder)]);
-        }
-        self.program()?;
-        Ok(())
-    }
-
-    /// The targets of every Service.
-    fn to_nodes(&mut self, nodes: &[u8]) -> Result<()> {
-        let new = targets(nodes);
-        for vip in self.desired.vips.values_mut() {
-            for service in &mut vip.services {
-                if let Forwarding::NodePort { targets, .. } = &mut service.forwarding {
-                    *targets = Arc::clone(&new);
-                }
-            }
-        }
-        self.program()?;
-        Ok(())
-    }
-
-    fn run(&mut self, frame: &[u8]) -> Result<TestRun> {
-        let data_plane = &mut self.data_plane;
-        self.lan.hosts[0].run(|| Ok(data_plane.test_ingress(frame)?))
-    }
-
-    fn passes(&mut self, frame: &[u8]) -> Result<()> {
-        self.leaves(frame, TestRun::NEXT, None)
-    }
-
-    fn drops(&mut self, frame: &[u8], event: Event) -> Result<()> {
-        self.leaves(frame, TestRun::DROP, Some(event))
-    }
-
-    /// The frame stays as it is, and nothing but this is counted.
-    fn leaves(&mut self, frame: &[u8], verdict: i32, event: Option<Event>) -> Result<()> {
-        let before = self.data_plane.counters()?.events;
-        let result = self.run(frame)?;
-        let after = self.data_plane.counters()?.events;
-        let counted: Vec<Event> = Event::ALL
-            .iter()
-            .copied()
-            .filter(|event| after[event] > before[event])
-            .collect();
-        ensure!(
-            (result.verdict, counted.as_slice()) == (verdict, event.as_slice()),
-            "verdict {} and {counted:?}",
-            result.verdict
-        );
-        ensure!(result.frame == frame, "the frame was changed");
-        Ok(())
-    }
-
-    /// The frame is sent on as this one.
-    fn becomes(&mut self, frame: &[u8], expected: &[u8]) -> Result<()> {
-        let result = self.run(frame)?;
-        ensure!(
-            result.verdict == TestRun::REDIRECT,
-            "verdict {}",
-            result.verdict
-        );
-        ensure!(
-            result.frame == expected,
-            "is       {:02x?}\nshould be {expected:02x?}",
-            result.frame
-        );
-        Ok(())
-    }
-}
-
-fn node(number: u8) -> NodeName {
-    NodeName::from(format!("n{number}"))
-}
-
-fn node4(number: u8) -> Ipv4Addr {
-    Ipv4Addr::new(192, 0, 2, number)
-}
-
-fn node6(number: u8) -> Ipv6Addr {
-    Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, number.into())
-}
-
-fn targets(nodes: &[u8]) -> Arc<Targets> {
-    Arc::new(Targets {
-        spread: Spread::Cluster,
-        weights: nodes.iter().map(|&number| (node(number), 1)).collect(),
-    })
-}
-
-fn desired() -> Desired {
-    let nodes = (1..=3).map(|number| {
-        let wish = DesiredNode {
-            ipv4: Some(node4(number)),
-            ipv6: Some(node6(number)),
-            is_self: number == 1,
-            interface: None,
-            macs: BTreeSet::from([MacAddress([2, 0, 0, 0, 0, number])]),
-        };
-        (node(number), wish)
-    });
-    let mut services = Vec::new();
-    for protocol in [Protocol::Tcp, Protocol::Udp] {
-        for port in [PORT, RANGED_PORT, OFF_PORT] {
-            let forwarding = Forwarding::NodePort {
-                node_port: NODE_PORT - PORT + port,
-                targets: targets(&[2]),
-            };
-            let ranges: &[&str] = match port {
-                RANGED_PORT => &["198.51.100.0/24", "2001:db8:7::/48"],
-                _ => &[],
-            };
-            services.push(DesiredService {
-                service: ServiceKey::new("default", format!("s{port}")),
-                protocol,
-                port,
-                forwarding: if port == OFF_PORT {
-                    Forwarding::Off
-                } else {
-                    forwarding
-                },
-                source_ranges: ranges.iter().map(|range| range.parse().unwrap()).collect(),
-            });
-        }
-    }
-    let vip = DesiredVip {
-        holders: BTreeMap::from([(LOOPBACK, Holder::Me)]),
-        services,
-    };
-    Desired {
-        seed: SEED,
-        interfaces: BTreeSet::from([LOOPBACK]),
-        nodes: nodes.collect(),
-        vips: BTreeMap::from([(VIP4.into(), vip.clone()), (VIP6.into(), vip)]),
-    }
-}
+use herald_dataplane::{CLUSTER_SLOTS, Event, Holder, fill, flow_hash, slot};
+use herald_model::Protocol;
+use herald_speaker::io::bpf::TestRun;
 
 /// A plain frame of each family and protocol, and what it is sent on as to node 2.
 fn plain() -> Vec<(Frame, Frame)> {
@@ -241,7 +60,7 @@ fn replies_are_rewritten_to_the_byte() -> Result<()> {
 #[test]
 fn packet_for_ourselves_keeps_its_hop_limit_and_goes_up() -> Result<()> {
     let mut bench = Bench::new()?;
-    bench.to_nodes(&[1])?;
+    bench.aim_at(&[1])?;
     for mut frame in [Frame::v4(Protocol::Tcp), Frame::v6(Protocol::Udp)] {
         frame.hops = 1;
         let result = bench.run(&frame.bytes())?;
@@ -268,7 +87,7 @@ fn packet_for_ourselves_keeps_its_hop_limit_and_goes_up() -> Result<()> {
 #[test]
 fn every_client_goes_where_the_tables_say() -> Result<()> {
     let mut bench = Bench::new()?;
-    bench.to_nodes(&[2, 3])?;
+    bench.aim_at(&[2, 3])?;
     let names = [2, 3].map(|number| (node(number), (1, number)));
     let table = fill(SEED, CLUSTER_SLOTS, &BTreeMap::from(names));
     // A sequence that hits all bits; the multiplier is that of the flow table's generator.
@@ -494,7 +313,7 @@ fn service_that_is_off_is_left_to_the_stack() -> Result<()> {
         frame.to.1 = OFF_PORT;
         bench.leaves(&frame.bytes(), TestRun::NEXT, Some(Event::PassedToStack))?;
     }
-    bench.to_nodes(&[])?;
+    bench.aim_at(&[])?;
     for frame in [Frame::v4(Protocol::Tcp), Frame::v6(Protocol::Udp)] {
         bench.leaves(&frame.bytes(), TestRun::NEXT, Some(Event::PassedToStack))?;
     }

@@ -8,42 +8,42 @@ use etherparse::{
 };
 use herald_model::Protocol;
 
-pub const VIP4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 100);
-pub const VIP6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x100);
-pub const CLIENT4: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
-pub const CLIENT6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 7, 0, 0, 0, 0, 7);
-pub const CLIENT_PORT: u16 = 40_000;
-pub const PORT: u16 = 80;
-pub const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0xc1];
-pub const PAYLOAD: &[u8] = b"odd length payload!";
+pub(crate) const VIP4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 100);
+pub(crate) const VIP6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x100);
+pub(crate) const CLIENT4: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
+pub(crate) const CLIENT6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 7, 0, 0, 0, 0, 7);
+pub(crate) const CLIENT_PORT: u16 = 40_000;
+pub(crate) const PORT: u16 = 80;
+pub(crate) const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0xc1];
+pub(crate) const PAYLOAD: &[u8] = b"odd length payload!";
 
 /// Everything that makes a frame; changed field by field from a plain one.
 #[derive(Clone)]
-pub struct Frame {
-    pub mac: [u8; 6],
-    pub from: (IpAddr, u16),
-    pub to: (IpAddr, u16),
-    pub hops: u8,
-    pub protocol: Protocol,
-    pub syn: bool,
-    pub options: Vec<u8>,
+pub(crate) struct Frame {
+    pub(crate) mac: [u8; 6],
+    pub(crate) from: (IpAddr, u16),
+    pub(crate) to: (IpAddr, u16),
+    pub(crate) hops: u8,
+    pub(crate) protocol: Protocol,
+    pub(crate) syn: bool,
+    pub(crate) options: Vec<u8>,
     /// IPv6 extension headers: number and bytes, without their first byte.
-    pub extensions: Vec<(u8, Vec<u8>)>,
-    pub fragment: Option<u16>,
-    pub udp_sum: bool,
+    pub(crate) extensions: Vec<(u8, Vec<u8>)>,
+    pub(crate) fragment: Option<u16>,
+    pub(crate) udp_sum: bool,
 }
 
 impl Frame {
     /// A client's frame to the VIP of a family.
-    pub fn v4(protocol: Protocol) -> Self {
+    pub(crate) fn v4(protocol: Protocol) -> Self {
         Self::between(protocol, (CLIENT4.into(), CLIENT_PORT), (VIP4.into(), PORT))
     }
 
-    pub fn v6(protocol: Protocol) -> Self {
+    pub(crate) fn v6(protocol: Protocol) -> Self {
         Self::between(protocol, (CLIENT6.into(), CLIENT_PORT), (VIP6.into(), PORT))
     }
 
-    pub fn between(protocol: Protocol, from: (IpAddr, u16), to: (IpAddr, u16)) -> Self {
+    pub(crate) fn between(protocol: Protocol, from: (IpAddr, u16), to: (IpAddr, u16)) -> Self {
         Self {
             mac: CLIENT_MAC,
             from,
@@ -59,7 +59,7 @@ impl Frame {
     }
 
     /// The same with another sender and receiver, one hop further.
-    pub fn sent_on(&self, from: (IpAddr, u16), to: (IpAddr, u16)) -> Self {
+    pub(crate) fn sent_on(&self, from: (IpAddr, u16), to: (IpAddr, u16)) -> Self {
         Self {
             from,
             to,
@@ -68,7 +68,7 @@ impl Frame {
         }
     }
 
-    pub fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         let transport = self.transport();
         let number = IpNumber(self.protocol.number());
         match (self.from.0, self.to.0) {
@@ -174,7 +174,7 @@ impl Frame {
 }
 
 /// For MAC address zero, which is the loopback device's.
-pub fn ethernet(from: [u8; 6], ether_type: EtherType) -> Vec<u8> {
+pub(crate) fn ethernet(from: [u8; 6], ether_type: EtherType) -> Vec<u8> {
     let mut bytes = Vec::new();
     let header = Ethernet2Header {
         source: from,
@@ -186,7 +186,13 @@ pub fn ethernet(from: [u8; 6], ether_type: EtherType) -> Vec<u8> {
 }
 
 /// A frame with an ICMP message of its family.
-pub fn icmp(from: IpAddr, to: IpAddr, hops: u8, v4: &Icmpv4Type, v6: &Icmpv6Type) -> Vec<u8> {
+pub(crate) fn icmp(
+    from: IpAddr,
+    to: IpAddr,
+    hops: u8,
+    v4: &Icmpv4Type,
+    v6: &Icmpv6Type,
+) -> Vec<u8> {
     let builder = etherparse::PacketBuilder::ethernet2(CLIENT_MAC, [0; 6]);
     let mut bytes = Vec::new();
     match (from, to) {
@@ -196,7 +202,7 @@ pub fn icmp(from: IpAddr, to: IpAddr, hops: u8, v4: &Icmpv4Type, v6: &Icmpv6Type
             .write(&mut bytes, PAYLOAD),
         (IpAddr::V6(from), IpAddr::V6(to)) => builder
             .ipv6(from.octets(), to.octets(), hops)
-            .icmpv6(v6.clone())
+            .icmpv6(*v6)
             .write(&mut bytes, PAYLOAD),
         _ => panic!("two families"),
     }

@@ -18,24 +18,24 @@ use herald_model::{InterfaceName, NodeName, Protocol, ServiceKey};
 use herald_speaker::io::bpf::{DataPlane, Hook, Options};
 use ipnet::IpNet;
 
-pub const VIP4: &str = "192.0.2.100";
-pub const VIP6: &str = "2001:db8::100";
-pub const PORT: u16 = 80;
-pub const NODE_PORT: u16 = 30_080;
+pub(crate) const VIP4: &str = "192.0.2.100";
+pub(crate) const VIP6: &str = "2001:db8::100";
+pub(crate) const PORT: u16 = 80;
+pub(crate) const NODE_PORT: u16 = 30_080;
 const NODES: usize = 3;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The whole scene. Host 0 is the client, hosts 1 to 3 are the nodes, host 4 is another client.
-pub struct World {
-    planes: Vec<Plane>,
+pub(crate) struct World {
+    planes: Vec<Loaded>,
     hooks: Vec<Hook>,
-    pub wish: Wish,
+    pub(crate) wish: Wish,
     holder: usize,
     // Dropped last: the namespaces go.
-    pub lan: Lan,
+    pub(crate) lan: Lan,
 }
 
-struct Plane {
+struct Loaded {
     data_plane: DataPlane,
     contents: MapContents,
     compiled: Compiled,
@@ -43,27 +43,27 @@ struct Plane {
 
 /// What may differ from test to test; the rest of [`Desired`] follows from the LAN.
 #[derive(Clone)]
-pub struct Wish {
+pub(crate) struct Wish {
     /// Whether there are any VIPs.
-    pub has_vips: bool,
+    pub(crate) has_vips: bool,
     /// Nodes that are targets, by number.
-    pub targets: Vec<usize>,
-    pub source_ranges: Vec<IpNet>,
+    pub(crate) targets: Vec<usize>,
+    pub(crate) source_ranges: Vec<IpNet>,
     /// Forwarded by us, or left to the stack.
-    pub is_off: bool,
-    pub spread: Spread,
+    pub(crate) is_off: bool,
+    pub(crate) spread: Spread,
     /// Nodes that are mistaken about the holder.
-    pub mistaken: BTreeMap<usize, usize>,
+    pub(crate) mistaken: BTreeMap<usize, usize>,
 }
 
 impl World {
     /// Everything set up; node 1 holds the VIPs.
-    pub fn new() -> Result<Self> {
+    pub(crate) fn new() -> Result<Self> {
         Self::on(&[Hook::Tcx, Hook::Clsact])
     }
 
     /// The same on the first of these hooks that takes the programs.
-    pub fn on(hooks: &[Hook]) -> Result<Self> {
+    pub(crate) fn on(hooks: &[Hook]) -> Result<Self> {
         let lan = Lan::new(5)?;
         let folder = lan.bpf_folder()?;
         let mut planes = Vec::new();
@@ -82,7 +82,7 @@ impl World {
                 Ok(data_plane)
             })?;
             let contents = data_plane.read()?;
-            planes.push(Plane {
+            planes.push(Loaded {
                 data_plane,
                 contents,
                 compiled: Compiled::default(),
@@ -106,16 +106,16 @@ impl World {
         Ok(world)
     }
 
-    pub fn client(&self) -> &Host {
+    pub(crate) fn client(&self) -> &Host {
         &self.lan.hosts[0]
     }
 
-    pub fn other_client(&self) -> &Host {
+    pub(crate) fn other_client(&self) -> &Host {
         &self.lan.hosts[4]
     }
 
     /// The VIPs move to this node, in every table and neighbour cache.
-    pub fn hold(&mut self, node: usize) -> Result<()> {
+    pub(crate) fn hold(&mut self, node: usize) -> Result<()> {
         self.holder = node;
         self.program()?;
         for host in &self.lan.hosts {
@@ -125,7 +125,7 @@ impl World {
     }
 
     /// One host's neighbour entries of the VIPs lead to this node.
-    pub fn point_neighbour(&self, host: &Host, node: usize) -> Result<()> {
+    pub(crate) fn point_neighbour(&self, host: &Host, node: usize) -> Result<()> {
         let mac = self.lan.hosts[node].mac;
         host.ip_batch(
             &[VIP4, VIP6]
@@ -134,7 +134,7 @@ impl World {
     }
 
     /// Brings every node's maps to the wish, and checks that reading them back says so.
-    pub fn program(&mut self) -> Result<()> {
+    pub(crate) fn program(&mut self) -> Result<()> {
         for number in 1..=NODES {
             let desired = self.desired(number);
             let plane = &mut self.planes[number - 1];
@@ -151,7 +151,7 @@ impl World {
     }
 
     /// Starts a node's data plane anew, as another process would.
-    pub fn restart(&mut self, node: usize) -> Result<()> {
+    pub(crate) fn restart(&mut self, node: usize) -> Result<()> {
         let host = &self.lan.hosts[node];
         let options = Options {
             pin_root: self.lan.bpf_folder()?.join(format!("n{node}")),
@@ -171,7 +171,7 @@ impl World {
     }
 
     /// Takes a node's programs off its uplink.
-    pub fn detach(&mut self, node: usize) -> Result<()> {
+    pub(crate) fn detach(&mut self, node: usize) -> Result<()> {
         let host = &self.lan.hosts[node];
         let plane = &mut self.planes[node - 1];
         host.run(|| {
@@ -181,7 +181,7 @@ impl World {
         })
     }
 
-    pub fn desired(&self, me: usize) -> Desired {
+    pub(crate) fn desired(&self, me: usize) -> Desired {
         let interface = self.lan.hosts[me].index;
         let nodes = (1..=NODES).map(|number| {
             let host = &self.lan.hosts[number];
@@ -248,24 +248,24 @@ impl World {
         }
     }
 
-    pub fn counters(&self, node: usize) -> Result<Counters> {
+    pub(crate) fn counters(&self, node: usize) -> Result<Counters> {
         Ok(self.planes[node - 1].data_plane.counters()?)
     }
 
     /// The Service's counters on a node.
-    pub fn service(&self, node: usize) -> Result<ServiceCounters> {
+    pub(crate) fn service(&self, node: usize) -> Result<ServiceCounters> {
         let plane = &self.planes[node - 1];
         let id = plane.compiled.service_ids[&ServiceKey::new("default", "web")];
         Ok(self.counters(node)?.services[&id])
     }
 
     /// How often something happened on a node.
-    pub fn event(&self, node: usize, event: Event) -> Result<u64> {
+    pub(crate) fn event(&self, node: usize, event: Event) -> Result<u64> {
         Ok(self.counters(node)?.events[&event])
     }
 
     /// Waits until something happened so often on a node: frames take their time.
-    pub fn await_event(&self, node: usize, event: Event, times: u64) -> Result<()> {
+    pub(crate) fn await_event(&self, node: usize, event: Event, times: u64) -> Result<()> {
         let start = Instant::now();
         while self.event(node, event)? < times {
             ensure!(
@@ -280,25 +280,12 @@ impl World {
     }
 
     /// A TCP connection from the client, from this port if it is not 0.
-    pub fn connect(&self, vip: &str, port: u16, from: u16) -> Result<Talk> {
-        self.connect_from(self.client(), vip, port, from)
-    }
-
-    /// Tries to connect, and gives up soon.
-    pub fn is_refused(&self, host: &Host, vip: &str, port: u16) -> Result<bool> {
-        let to = SocketAddr::new(vip.parse()?, port);
-        host.run(|| Ok(TcpStream::connect_timeout(&to, Duration::from_millis(300)).is_err()))
-    }
-
-    pub fn connect_from(&self, host: &Host, vip: &str, port: u16, from: u16) -> Result<Talk> {
-        let stream = host
-            .run(|| tcp(host, SocketAddr::new(vip.parse()?, port), from))
-            .with_context(|| format!("cannot connect to {vip} port {port}"))?;
-        Talk::new(stream)
+    pub(crate) fn connect(&self, vip: &str, port: u16, from: u16) -> Result<Talk> {
+        connect_from(self.client(), vip, port, from)
     }
 
     /// Has the server of a node send a datagram, from its `NodePort`.
-    pub fn have_send(&self, node: usize, to: SocketAddr) -> Result<()> {
+    pub(crate) fn have_send(&self, node: usize, to: SocketAddr) -> Result<()> {
         let host = &self.lan.hosts[node];
         host.run(|| {
             let server = SocketAddr::new(local(host, to.ip()), NODE_PORT);
@@ -312,27 +299,40 @@ impl World {
     }
 
     /// One datagram from the client and the answer.
-    pub fn ask(&self, vip: &str, from: u16) -> Result<Answer> {
-        self.ask_from(self.client(), vip, from)
+    pub(crate) fn ask(&self, vip: &str, from: u16) -> Result<Answer> {
+        ask_from(self.client(), vip, from)
     }
+}
 
-    pub fn ask_from(&self, host: &Host, vip: &str, from: u16) -> Result<Answer> {
-        let vip: IpAddr = vip.parse()?;
-        let socket = host.run(|| Ok(UdpSocket::bind(SocketAddr::new(local(host, vip), from))?))?;
-        socket.set_read_timeout(Some(PATIENCE))?;
-        socket.connect((vip, PORT))?;
-        socket.send(b"hello\n")?;
-        let mut buffer = [0; 512];
-        let length = socket.recv(&mut buffer)?;
-        Answer::parse(std::str::from_utf8(&buffer[..length])?)
-    }
+/// Tries to connect, and gives up soon.
+pub(crate) fn is_refused(host: &Host, vip: &str, port: u16) -> Result<bool> {
+    let to = SocketAddr::new(vip.parse()?, port);
+    host.run(|| Ok(TcpStream::connect_timeout(&to, Duration::from_millis(300)).is_err()))
+}
+
+pub(crate) fn connect_from(host: &Host, vip: &str, port: u16, from: u16) -> Result<Talk> {
+    let stream = host
+        .run(|| tcp(host, SocketAddr::new(vip.parse()?, port), from))
+        .with_context(|| format!("cannot connect to {vip} port {port}"))?;
+    Talk::new(stream)
+}
+
+pub(crate) fn ask_from(host: &Host, vip: &str, from: u16) -> Result<Answer> {
+    let vip: IpAddr = vip.parse()?;
+    let socket = host.run(|| Ok(UdpSocket::bind(SocketAddr::new(local(host, vip), from))?))?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.connect((vip, PORT))?;
+    socket.send(b"hello\n")?;
+    let mut buffer = [0; 512];
+    let length = socket.recv(&mut buffer)?;
+    Answer::parse(std::str::from_utf8(&buffer[..length])?)
 }
 
 /// What a server says: who it is and whom it saw.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
-    pub node: String,
-    pub peer: SocketAddr,
+pub(crate) struct Answer {
+    pub(crate) node: String,
+    pub(crate) peer: SocketAddr,
 }
 
 impl Answer {
@@ -346,7 +346,7 @@ impl Answer {
 }
 
 /// An open TCP connection to a server, which says one line for each line it gets.
-pub struct Talk {
+pub(crate) struct Talk {
     reader: BufReader<TcpStream>,
 }
 
@@ -360,14 +360,14 @@ impl Talk {
         })
     }
 
-    pub fn ask(&mut self) -> Result<Answer> {
+    pub(crate) fn ask(&mut self) -> Result<Answer> {
         self.say("hello")?;
         let mut line = String::new();
         self.reader.read_line(&mut line)?;
         Answer::parse(&line)
     }
 
-    pub fn say(&mut self, text: &str) -> Result<()> {
+    pub(crate) fn say(&mut self, text: &str) -> Result<()> {
         self.reader
             .get_mut()
             .write_all(format!("{text}\n").as_bytes())?;
@@ -375,7 +375,7 @@ impl Talk {
     }
 
     /// Sends many bytes in one line, and gets the number of bytes that came.
-    pub fn upload(&mut self, bytes: usize) -> Result<usize> {
+    pub(crate) fn upload(&mut self, bytes: usize) -> Result<usize> {
         self.say(&"x".repeat(bytes))?;
         let mut line = String::new();
         self.reader.read_line(&mut line)?;
@@ -383,7 +383,7 @@ impl Talk {
     }
 
     /// Has the server send so many bytes.
-    pub fn download(&mut self, bytes: usize) -> Result<usize> {
+    pub(crate) fn download(&mut self, bytes: usize) -> Result<usize> {
         self.say(&format!("send {bytes}"))?;
         let mut line = String::new();
         self.reader.read_line(&mut line)?;
