@@ -19,6 +19,7 @@
 
 mod admin;
 mod args;
+mod clock;
 mod kinds;
 mod lease;
 mod metrics;

@@ -10,7 +10,6 @@ use herald_api::labels;
 use herald_controller_core::{
     Controller, Effect, Input, Settings, Snapshot, Write, WriteId, WriteResult,
 };
-use herald_model::Instant;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::Api;
 use kube::runtime::watcher;
@@ -21,8 +20,9 @@ use tokio::task::JoinSet;
 
 use crate::admin::{self, Admin};
 use crate::args::Args;
+use crate::clock::Clock;
 use crate::kinds;
-use crate::lease::{Election, Leadership};
+use crate::lease::{Elector, Leadership};
 use crate::metrics::Metrics;
 use crate::watch::{Kind, Told, Touch, watch};
 use crate::write::Writer;
@@ -98,10 +98,11 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         mut tasks, count, ..
     } = watches;
 
+    let clock = Clock::start();
     let leases: Api<Lease> = Api::namespaced(client.clone(), &namespace);
     let (stop_election, stopped) = oneshot::channel();
     let (elect, elected) = mpsc::channel(1);
-    let election = tokio::spawn(Election::new(leases, name.clone()).run(elect, stopped));
+    let election = tokio::spawn(Elector::new(leases, name.clone(), clock).run(elect, stopped));
 
     let seed = jiff::Timestamp::now().as_nanosecond();
     let seed = u64::try_from(seed & i128::from(u64::MAX)).unwrap_or_default();
@@ -113,7 +114,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         }),
         writer: Writer::new(client, name),
         writes: JoinSet::new(),
-        clock: Clock::start(),
+        clock,
         incomplete: count,
         admin,
         snapshot,
@@ -175,29 +176,6 @@ impl Watches {
             K::NAME
         });
         self.count += 1;
-    }
-}
-
-/// The core's monotonic clock, with an origin of its own.
-struct Clock(tokio::time::Instant);
-
-impl Clock {
-    fn start() -> Self {
-        Self(tokio::time::Instant::now())
-    }
-
-    fn now(&self) -> Instant {
-        Instant::ORIGIN + self.0.elapsed()
-    }
-
-    fn at(&self, instant: Instant) -> tokio::time::Instant {
-        self.0 + instant.saturating_since(Instant::ORIGIN)
-    }
-
-    /// Seconds since 1970 at the origin.
-    fn origin(&self) -> i64 {
-        let elapsed = i64::try_from(self.0.elapsed().as_secs()).unwrap_or_default();
-        jiff::Timestamp::now().as_second().saturating_sub(elapsed)
     }
 }
 

@@ -48,6 +48,7 @@
 
 mod allocator;
 mod controller;
+mod election;
 mod io;
 mod leader;
 mod observed;
@@ -60,6 +61,7 @@ mod world;
 
 pub use allocator::{Allocator, Ask, Choice, Counts, Overlap, PerFamily, Refusal, Terms};
 pub use controller::{Controller, Settings};
+pub use election::{Bid, Election, LeaseView};
 pub use io::{Effect, Event, Input, Regarding, ServiceStatus, Write, WriteId, WriteResult};
 pub use observed::{
     Condition, Holding, Identity, ObservedAdvertisement, ObservedPool, ObservedService,

@@ -1,0 +1,116 @@
+//! Thousands of Services: every write is made once, and a restart makes none.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use herald_controller_core::testkit::{pool, svc, well};
+use herald_controller_core::{
+    Controller, Effect, Identity, Input, ObservedService, ObservedVip, Settings, Version, Write,
+    WriteResult,
+};
+use herald_model::{Instant, ServiceKey};
+
+const SERVICES: usize = 2_000;
+
+/// What the API server holds, and how many writes of each kind it got.
+#[derive(Default)]
+struct Api {
+    services: BTreeMap<ServiceKey, ObservedService>,
+    vips: BTreeMap<IpAddr, ObservedVip>,
+    writes: BTreeMap<&'static str, usize>,
+}
+
+impl Api {
+    fn write(&mut self, write: Write) -> WriteResult {
+        let (kind, result) = match write {
+            Write::CreateVip(vip) => {
+                let vip = ObservedVip {
+                    identity: Identity {
+                        uid: vip.address.to_string().into(),
+                        version: Version::new("1"),
+                    },
+                    vip,
+                    holdings: Vec::new(),
+                };
+                self.vips.insert(vip.vip.address, vip.clone());
+                ("create", WriteResult::VipWritten(Box::new(vip)))
+            }
+            Write::ApplyServiceStatus { key, status, .. } => {
+                let version = Version::new("2");
+                let ingress = status.ingress.clone().unwrap_or_default();
+                if let Some(service) = self.services.get_mut(&key) {
+                    service.identity.version = version.clone();
+                    service.ingress.clone_from(&ingress);
+                    service.allocated = status.allocated;
+                    service.announced = status.announced;
+                    service.allocated_from = status.allocated_from;
+                }
+                ("status", WriteResult::ServiceWritten { version, ingress })
+            }
+            Write::RecordEvent(_) => ("event", WriteResult::Done),
+            Write::ApplyPoolStatus { .. } => ("pool", WriteResult::Done),
+            _ => ("other", WriteResult::Done),
+        };
+        *self.writes.entry(kind).or_default() += 1;
+        result
+    }
+
+    /// A controller that knows all of it and leads, run until it is at rest.
+    fn run(&mut self) {
+        let mut controller = Controller::new(Settings::default());
+        let mut now = Instant::ORIGIN;
+        for node in ["n1", "n2", "n3", "n4", "n5"] {
+            for input in well(node) {
+                controller.note(now, input);
+            }
+        }
+        controller.note(now, pool("p").range("10.0.0.0/16").applied());
+        for service in self.services.values() {
+            controller.note(now, Input::ServiceApplied(Box::new(service.clone())));
+        }
+        for vip in self.vips.values() {
+            controller.note(now, Input::VipApplied(Box::new(vip.clone())));
+        }
+        controller.note(now, Input::Synced);
+        controller.note(now, Input::LeadershipGained);
+        let mut effects = Vec::new();
+        loop {
+            controller.on_deadline(now, &mut effects);
+            if effects.is_empty() {
+                match controller.next_deadline() {
+                    Some(at) => now = at,
+                    None => return,
+                }
+            }
+            for Effect::Write { id, write } in effects.drain(..) {
+                let result = self.write(*write);
+                controller.note(now, Input::WriteDone { id, result });
+            }
+        }
+    }
+}
+
+#[test]
+fn thousands_of_services_cost_one_claim_and_one_status_each_and_a_restart_nothing() {
+    let mut api = Api::default();
+    for number in 0..SERVICES {
+        let created = i64::try_from(number / 100).unwrap_or_default();
+        let service = svc(&format!("ns/s{number}"))
+            .port(80)
+            .created(created)
+            .observed();
+        api.services.insert(service.key.clone(), service);
+    }
+    api.run();
+    let expected = [
+        ("create", SERVICES),
+        ("status", SERVICES),
+        ("event", SERVICES),
+        ("pool", 1),
+    ];
+    assert_eq!(api.writes, BTreeMap::from(expected));
+    api.writes.clear();
+    api.run();
+    // The pool's status is not kept by this API server.
+    assert_eq!(api.writes, BTreeMap::from([("pool", 1)]));
+}
