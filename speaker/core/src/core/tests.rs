@@ -967,3 +967,79 @@ fn sockets_that_cannot_be_opened_are_tried_again() {
         [Effect::Layer2(herald_l2::Input::PortSet(port))]
     );
 }
+
+#[test]
+fn changed_mac_address_is_told_everywhere() {
+    let mut story = Story::announcing(DataPlaneMode::Tcx);
+    let other = MacAddress([2, 0, 0, 0, 0, 0x77]);
+    let effects = story.tell([Input::LinkApplied(Link {
+        index: ETH0,
+        name: "eth0".into(),
+        mac: Some(other),
+        carrier: true,
+        up: true,
+    })]);
+    let port = herald_l2::Port {
+        index: ETH0,
+        mac: other,
+        source: Some("fe80::1".parse().unwrap()),
+    };
+    let mut expected = status(1, EPOCH + 1);
+    expected.segments[0].mac = other;
+    assert_eq!(
+        effects,
+        [
+            Effect::Layer2(herald_l2::Input::PortSet(port)),
+            Effect::SetNeighbour {
+                interface: ETH0,
+                address: vip4(),
+                mac: other,
+            },
+            write("8", expected),
+        ]
+    );
+}
+
+#[test]
+fn holders_of_two_segments_write_one_status_without_contradiction() {
+    const FIRST: &str = "10.0.0.0/24";
+    let mut story = Story::ready(DataPlaneMode::None);
+    let mut seen = observed(vip4(), 3, "node1", "9");
+    seen.vip.segments.insert(
+        0,
+        VipSegment {
+            name: FIRST.into(),
+            candidates: vec![Candidate {
+                node: "node2".into(),
+                incarnation: Incarnation(1),
+            }],
+        },
+    );
+    let theirs = AnnouncedSegment {
+        name: FIRST.into(),
+        ..entry("node2", MAC2, 3, EPOCH)
+    };
+    let gone = AnnouncedSegment {
+        name: "198.51.100.0/24".into(),
+        ..entry("node2", MAC2, 2, EPOCH)
+    };
+    seen.status = VipStatus {
+        segments: vec![theirs.clone(), gone],
+        forwarding: Some(ForwardingState::NodePort),
+        targets: Some(7),
+        ..VipStatus::default()
+    };
+    let before = seen.status.clone();
+    let effects = story.tell([applied(service("web", &[vip4()])), Input::VipApplied(seen)]);
+    let Some(Effect::WriteVipStatus { status, .. }) = effects.last() else {
+        panic!("{effects:?}");
+    };
+    let expected = VipStatus {
+        segments: vec![theirs, entry("node1", MAC1, 3, EPOCH)],
+        ..before
+    };
+    assert_eq!(
+        *status, expected,
+        "what is said of the whole is not ours to say"
+    );
+}
