@@ -10,7 +10,7 @@
 FROM --platform=$BUILDPLATFORM rust:1.95-bookworm AS build
 
 RUN apt-get update \
- && apt-get install -y --no-install-recommends clang llvm libbpf-dev \
+ && apt-get install -y --no-install-recommends clang llvm \
  && rm -rf /var/lib/apt/lists/*
 
 WORKDIR /src
