@@ -69,6 +69,10 @@ pub struct Config {
     pub cluster: String,
     /// The segment: bound into every tag.
     pub segment: SegmentName,
+    /// The first sequence to use: higher than any that an earlier process used in the same life.
+    /// The nanoseconds since the kernel booted will do, for a new boot is a new life, and no
+    /// process sends as many datagrams as nanoseconds pass.
+    pub first_sequence: u64,
 }
 
 /// A speaker on the segment, from its `Speaker` object or from the snapshot on disk.

@@ -37,6 +37,7 @@
 //!     profile: Profile::Fast,
 //!     cluster: "5a4c".to_owned(),
 //!     segment: "192.0.2.0/24".into(),
+//!     first_sequence: 1,
 //! };
 //! let (mut now, mut effects) = (Instant::from_nanos(5_000_000_000), Vec::new());
 //! let mut ring = Ring::new(&config, NoTag, &members[0], &members, 7, now);

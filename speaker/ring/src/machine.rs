@@ -39,9 +39,6 @@ const GREETINGS: usize = 16;
 const SEEK_EVERY: u32 = 4;
 
 /// The ring on one segment, as one member runs it.
-///
-/// `now` is the kernel's monotonic clock since boot, not since the start of the process: the
-/// sequence of datagrams goes by it, and must not fall back while the incarnation stays.
 #[derive(Debug)]
 pub struct Ring<A> {
     profile: Profile,
@@ -318,7 +315,7 @@ impl<A: Authenticator> Ring<A> {
         std::mem::swap(&mut self.watches, &mut self.scratch);
         for observer in self.observers.iter() {
             if !before.contains(observer) {
-                self.send_heartbeat(now, observer, out);
+                self.send_heartbeat(observer, out);
             }
         }
         self.confirmed_by_fewer(out);
@@ -331,7 +328,7 @@ impl<A: Authenticator> Ring<A> {
         let early = heartbeat / 20 * u32::try_from(self.random.below(1_000)).unwrap_or(0) / 1_000;
         self.heartbeat_at = now + heartbeat.saturating_sub(early);
         let item = self.heartbeat();
-        if let Some(packet) = self.write(now, Kind::Heartbeat, &item) {
+        if let Some(packet) = self.write(Kind::Heartbeat, &item) {
             for observer in self.observers.iter() {
                 self.post_to(observer, &packet, out);
             }
@@ -351,9 +348,9 @@ impl<A: Authenticator> Ring<A> {
         }
     }
 
-    fn send_heartbeat(&mut self, now: Instant, to: Index, out: &mut Vec<Effect>) {
+    fn send_heartbeat(&mut self, to: Index, out: &mut Vec<Effect>) {
         let item = self.heartbeat();
-        self.send(now, to, Kind::Heartbeat, &item, out);
+        self.send(to, Kind::Heartbeat, &item, out);
     }
 
     fn greet(&mut self, now: Instant, out: &mut Vec<Effect>) {
@@ -400,7 +397,7 @@ impl<A: Authenticator> Ring<A> {
             origin: self.peers.own().id,
             view: self.peers.view(),
         };
-        self.send(now, index, Kind::Poke, &item, out);
+        self.send(index, Kind::Poke, &item, out);
     }
 
     /// Begins a new life.
@@ -431,22 +428,15 @@ impl<A: Authenticator> Ring<A> {
         });
     }
 
-    fn write(&mut self, now: Instant, kind: Kind, item: &impl Item) -> Option<Packet> {
+    fn write(&mut self, kind: Kind, item: &impl Item) -> Option<Packet> {
         if !self.carrier {
             return None;
         }
-        self.post.one(now, self.peers.own().incarnation, kind, item)
+        self.post.one(self.peers.own().incarnation, kind, item)
     }
 
-    fn send(
-        &mut self,
-        now: Instant,
-        to: Index,
-        kind: Kind,
-        item: &impl Item,
-        out: &mut Vec<Effect>,
-    ) {
-        if let Some(packet) = self.write(now, kind, item) {
+    fn send(&mut self, to: Index, kind: Kind, item: &impl Item, out: &mut Vec<Effect>) {
+        if let Some(packet) = self.write(kind, item) {
             self.post_to(to, &packet, out);
         }
     }

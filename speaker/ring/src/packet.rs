@@ -50,9 +50,9 @@ pub(crate) struct Pool {
 }
 
 /// Packets allocated at the start.
-const START: usize = 16;
+const START: usize = 64;
 /// Packets to look at for a free one before a new one is made.
-const LOOK_AT: usize = 8;
+const LOOK_AT: usize = 64;
 
 impl Pool {
     pub(crate) fn new() -> Self {

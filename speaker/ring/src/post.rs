@@ -1,6 +1,6 @@
 //! Writes datagrams: header, items, tag.
 
-use herald_model::{Incarnation, Instant};
+use herald_model::Incarnation;
 
 use crate::NodeId;
 use crate::auth::{Authenticator, Keys};
@@ -37,7 +37,7 @@ impl<A: Authenticator> Post<A> {
             cluster: short_hash(b"cluster", &config.cluster),
             segment: short_hash(b"segment", config.segment.as_str()),
             sender,
-            sequence: 0,
+            sequence: config.first_sequence,
             pool: Pool::new(),
         }
     }
@@ -45,12 +45,11 @@ impl<A: Authenticator> Post<A> {
     /// A datagram with one item. `None` without a key.
     pub(crate) fn one(
         &mut self,
-        now: Instant,
         life: Incarnation,
         kind: Kind,
         item: &impl Item,
     ) -> Option<Packet> {
-        self.list(now, life, kind, |draft| {
+        self.list(life, kind, |draft| {
             draft.push(item);
         })
     }
@@ -58,19 +57,12 @@ impl<A: Authenticator> Post<A> {
     /// A datagram with what `fill` pushes. `None` if that is nothing, or without a key.
     pub(crate) fn list(
         &mut self,
-        now: Instant,
         life: Incarnation,
         kind: Kind,
         fill: impl FnOnce(&mut Draft<'_>),
     ) -> Option<Packet> {
         let key = self.keys?.send;
-        // It starts with the nanoseconds since boot, and no process sends as many datagrams as
-        // nanoseconds pass: so it goes on rising from one process to the next.
-        let sequence = if self.sequence == 0 {
-            now.as_nanos()
-        } else {
-            self.sequence.saturating_add(1)
-        };
+        let sequence = self.sequence;
         let header = Header {
             key,
             cluster: self.cluster,
@@ -88,7 +80,7 @@ impl<A: Authenticator> Post<A> {
             }
             draft.seal(auth, key, context)
         })?;
-        self.sequence = sequence;
+        self.sequence = sequence.saturating_add(1);
         Some(packet)
     }
 }

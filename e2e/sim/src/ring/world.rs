@@ -193,6 +193,7 @@ impl World {
             profile: self.profile,
             cluster: "cluster".to_owned(),
             segment: "10.0.0.0/16".into(),
+            first_sequence: self.now.as_nanos(),
         };
         let seed = u128::from(self.seed) << 64 | u128::try_from(node).unwrap_or(0) << 32;
         let seed = seed | u128::from(self.now.as_nanos());

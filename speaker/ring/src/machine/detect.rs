@@ -87,7 +87,7 @@ impl<A: Authenticator> Ring<A> {
             suspicion.next_poke = now + gap;
             self.poke(now, watch.index, out);
             if suspicion.pokes.is_multiple_of(ASK_WITH_EVERY) {
-                self.ask_others(now, watch.index, out);
+                self.ask_others(watch.index, out);
             }
             suspicion.pokes = suspicion.pokes.wrapping_add(1);
         }
@@ -139,7 +139,7 @@ impl<A: Authenticator> Ring<A> {
             silent,
             kernel_silent: silent && watch.kernel_silent(now),
         };
-        let Some(packet) = self.write(now, Kind::Votes, &item) else {
+        let Some(packet) = self.write(Kind::Votes, &item) else {
             return;
         };
         for observer in self.peers.observers_of(watch.index).iter() {
@@ -150,7 +150,7 @@ impl<A: Authenticator> Ring<A> {
     }
 
     /// Asks two other members, each time others, to poke a suspect for us.
-    fn ask_others(&mut self, now: Instant, target: Index, out: &mut Vec<Effect>) {
+    fn ask_others(&mut self, target: Index, out: &mut Vec<Effect>) {
         let peer = self.peers.get(target);
         let item = Ask {
             target: peer.id,
@@ -173,7 +173,7 @@ impl<A: Authenticator> Ring<A> {
                 break;
             };
             *slot = Some(index);
-            self.send(now, index, Kind::Ask, &item, out);
+            self.send(index, Kind::Ask, &item, out);
         }
     }
 
@@ -227,7 +227,7 @@ impl<A: Authenticator> Ring<A> {
         let Some(index) = self.peers.find(vote.victim) else {
             return;
         };
-        self.agree_or_tell(now, index, voter, vote, out);
+        self.agree_or_tell(index, voter, vote, out);
         let valid = self.profile.heartbeat() * 4;
         self.votes
             .cast(now, vote.victim, voter, vote.kernel_silent, now + valid);
@@ -239,14 +239,7 @@ impl<A: Authenticator> Ring<A> {
 
     /// If the victim is dead as far as we know, the voter is told so; if we know it dead only in an
     /// earlier life, we vote as well, for we have heard of it in none since.
-    fn agree_or_tell(
-        &mut self,
-        now: Instant,
-        index: Index,
-        voter: NodeId,
-        vote: &Vote,
-        out: &mut Vec<Effect>,
-    ) {
+    fn agree_or_tell(&mut self, index: Index, voter: NodeId, vote: &Vote, out: &mut Vec<Effect>) {
         let peer = self.peers.get(index);
         let (statement, life) = (peer.statement(), peer.incarnation);
         let Some(to) = self.peers.find(voter) else {
@@ -258,14 +251,14 @@ impl<A: Authenticator> Ring<A> {
         if life >= vote.incarnation {
             let kernel_only = statement.standing == Standing::SpeakerDown && vote.kernel_silent;
             if life > vote.incarnation || !kernel_only {
-                self.send(now, to, Kind::Statements, &statement, out);
+                self.send(to, Kind::Statements, &statement, out);
             }
         } else if self.peers.observers_of(index).contains(self.peers.me()) {
             let item = Vote {
                 kernel_silent: statement.standing == Standing::NodeDown,
                 ..*vote
             };
-            self.send(now, to, Kind::Votes, &item, out);
+            self.send(to, Kind::Votes, &item, out);
         }
     }
 

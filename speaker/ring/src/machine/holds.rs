@@ -206,7 +206,7 @@ impl<A: Authenticator> Ring<A> {
         while place < self.holds.entries.len() {
             let life = self.peers.own().incarnation;
             let entries = &mut self.holds.entries;
-            let packet = self.post.list(now, life, Kind::Holds, |draft| {
+            let packet = self.post.list(life, Kind::Holds, |draft| {
                 while let Some(entry) = entries.get_mut(place) {
                     if entry.next <= now {
                         if !draft.push(&entry.record) {
@@ -263,7 +263,7 @@ impl<A: Authenticator> Ring<A> {
         let entries = &self.holds.entries;
         let mut wrapped = entries.is_empty();
         let life = self.peers.own().incarnation;
-        let packet = self.post.list(now, life, Kind::Holds, |draft| {
+        let packet = self.post.list(life, Kind::Holds, |draft| {
             for _ in 0..entries.len() {
                 if cursor >= entries.len() {
                     cursor = 0;
@@ -285,6 +285,6 @@ impl<A: Authenticator> Ring<A> {
             peer.holds.rounds = (peer.holds.rounds + 1).min(6);
         }
         peer.holds.next = now + heartbeat / 2 * (1 << peer.holds.rounds);
-        self.send_heartbeat(now, index, out);
+        self.send_heartbeat(index, out);
     }
 }

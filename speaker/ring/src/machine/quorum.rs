@@ -220,7 +220,7 @@ impl<A: Authenticator> Ring<A> {
             origin: self.peers.own().id,
             view: self.peers.view(),
         };
-        let Some(packet) = self.write(now, Kind::Poke, &item) else {
+        let Some(packet) = self.write(Kind::Poke, &item) else {
             return;
         };
         for index in self.peers.indices() {

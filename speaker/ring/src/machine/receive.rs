@@ -64,7 +64,7 @@ impl<A: Authenticator> Ring<A> {
             self.counters.outdated += 1;
             if let Body::Poke(poke) = body {
                 // So that it can believe what we tell it.
-                self.answer(now, sender, poke, out);
+                self.answer(sender, poke, out);
             } else {
                 self.tell_later_life(now, sender, out);
             }
@@ -85,9 +85,9 @@ impl<A: Authenticator> Ring<A> {
             }
             // Who asked for the answer checks its nonce.
             Body::Answer(answer) if answer.origin != self.peers.own().id => {
-                self.relay(now, sender, incarnation, answer, out);
+                self.relay(sender, incarnation, answer, out);
             }
-            Body::Poke(poke) => self.answer(now, sender, poke, out),
+            Body::Poke(poke) => self.answer(sender, poke, out),
             _ => {}
         }
         self.counters.unproved += 1;
@@ -97,7 +97,7 @@ impl<A: Authenticator> Ring<A> {
 
     fn act(&mut self, now: Instant, sender: Index, body: Body<'_>, out: &mut Vec<Effect>) {
         if let Body::Poke(poke) = &body {
-            self.answer(now, sender, poke, out);
+            self.answer(sender, poke, out);
         }
         if !self.peers.get(sender).is_up() {
             match &body {
@@ -122,7 +122,7 @@ impl<A: Authenticator> Ring<A> {
                 if let Some(target) = self.peers.find(ask.target)
                     && target != self.peers.me()
                 {
-                    self.send(now, target, Kind::Poke, &item, out);
+                    self.send(target, Kind::Poke, &item, out);
                 }
             }
             Body::Relayed(relayed) => self.relayed(now, &relayed, out),
@@ -168,7 +168,7 @@ impl<A: Authenticator> Ring<A> {
         self.compare_holds(now, sender, heartbeat.holds, out);
     }
 
-    fn answer(&mut self, now: Instant, sender: Index, poke: &Poke, out: &mut Vec<Effect>) {
+    fn answer(&mut self, sender: Index, poke: &Poke, out: &mut Vec<Effect>) {
         let peer = self.peers.get(sender);
         let item = Answer {
             nonce: poke.nonce,
@@ -178,13 +178,13 @@ impl<A: Authenticator> Ring<A> {
             standing: peer.standing,
             live: self.peers.live(),
         };
-        self.send(now, sender, Kind::Answer, &item, out);
+        self.send(sender, Kind::Answer, &item, out);
     }
 
     fn answered(&mut self, now: Instant, sender: Index, answer: &Answer, out: &mut Vec<Effect>) {
         if answer.origin != self.peers.own().id && answer.nonce != 0 {
             let incarnation = self.peers.get(sender).incarnation;
-            self.relay(now, sender, incarnation, answer, out);
+            self.relay(sender, incarnation, answer, out);
         }
         let own = self.peers.own().incarnation;
         if answer.incarnation > own {
@@ -199,7 +199,6 @@ impl<A: Authenticator> Ring<A> {
     /// Passes an answer on to who asked us to poke.
     fn relay(
         &mut self,
-        now: Instant,
         sender: Index,
         incarnation: Incarnation,
         answer: &Answer,
@@ -213,7 +212,7 @@ impl<A: Authenticator> Ring<A> {
         if let Some(origin) = self.peers.find(answer.origin)
             && origin != self.peers.me()
         {
-            self.send(now, origin, Kind::Relayed, &item, out);
+            self.send(origin, Kind::Relayed, &item, out);
         }
     }
 
@@ -249,6 +248,6 @@ impl<A: Authenticator> Ring<A> {
             standing: peer.standing,
             live,
         };
-        self.send(now, sender, Kind::Answer, &item, out);
+        self.send(sender, Kind::Answer, &item, out);
     }
 }

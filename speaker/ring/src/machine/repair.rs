@@ -40,7 +40,7 @@ impl<A: Authenticator> Ring<A> {
             return;
         }
         let first = repair.since + patience * 5 > repair.next;
-        let (cursor, wrapped) = self.send_view(now, index, first, out);
+        let (cursor, wrapped) = self.send_view(index, first, out);
         let heartbeat = self.profile.heartbeat();
         let repair = &mut self.peers.get_mut(index).repair;
         repair.cursor = cursor;
@@ -50,24 +50,18 @@ impl<A: Authenticator> Ring<A> {
         // Once all has been sent in vain, the lists of members differ, which only time repairs.
         repair.next = now + heartbeat / 2 * (1 << repair.rounds);
         if show_ours {
-            self.send_heartbeat(now, index, out);
+            self.send_heartbeat(index, out);
         }
     }
 
     /// Sends as much of our view as fits, what changed last before the rest. Returns where in the
     /// table to go on, and whether its end was reached.
-    fn send_view(
-        &mut self,
-        now: Instant,
-        to: Index,
-        recent_too: bool,
-        out: &mut Vec<Effect>,
-    ) -> (usize, bool) {
+    fn send_view(&mut self, to: Index, recent_too: bool, out: &mut Vec<Effect>) -> (usize, bool) {
         let (peers, flood) = (&self.peers, &self.flood);
         let life = peers.own().incarnation;
         let mut cursor = peers.get(to).repair.cursor % peers.len().max(1);
         let mut wrapped = false;
-        let packet = self.post.list(now, life, Kind::Statements, |draft| {
+        let packet = self.post.list(life, Kind::Statements, |draft| {
             if recent_too {
                 for index in flood.recent().filter_map(|member| peers.find(member)) {
                     draft.push(&peers.get(index).statement());

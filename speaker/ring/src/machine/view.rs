@@ -383,7 +383,7 @@ impl<A: Authenticator> Ring<A> {
             let begin = place;
             let (flood, peers) = (&self.flood, &self.peers);
             let life = peers.own().incarnation;
-            let packet = self.post.list(now, life, Kind::Statements, |draft| {
+            let packet = self.post.list(life, Kind::Statements, |draft| {
                 while let Some(item) = flood.items.get(place) {
                     if item.next <= due
                         && let Some(index) = peers.find(item.member)
@@ -424,7 +424,7 @@ impl<A: Authenticator> Ring<A> {
         }
         peer.told = Some(now);
         let statement = peer.statement();
-        self.send(now, index, Kind::Statements, &statement, out);
+        self.send(index, Kind::Statements, &statement, out);
     }
 
     /// The standing of one that is up by our own knowledge, for those that want to know more.
