@@ -1,7 +1,35 @@
 //! The data plane as data: target tables and the contents of the eBPF maps.
 //!
-//! This crate decides what the maps of `speaker/ebpf` hold for a wish ([`Desired`]). It never
-//! touches a map: the adapter in `speaker/src/io/bpf` does.
+//! This crate decides what the maps of `speaker/ebpf` hold for a wish ([`Desired`]): which node takes
+//! which share of the flows, which number stands for what, and in which order to write. It never touches
+//! a map, knows no interface but by number, and does not know who should hold an address: the adapter
+//! in `speaker/src/io/bpf` and the speaker's core do.
+//!
+//! Invariants:
+//!
+//! - Tables depend on the seed, the names of the targets and their weights, and on nothing else: they are
+//!   the same on every node. A target that goes gives up its own slots and moves no other.
+//! - [`compile`] of what was compiled changes nothing, [`diff`] of equal contents is empty, and carrying
+//!   a diff out leads to what was desired.
+//! - Between two writes of a diff every packet goes where it went before or where it goes after.
+//! - What was read back from the maps is as good as what was remembered: a restart is no special case.
+//!
+//! ```
+//! use std::collections::BTreeSet;
+//! use herald_dataplane::{Desired, DesiredNode, MapContents, MapName, compile, diff};
+//! use herald_model::{IfIndex, NodeName};
+//!
+//! let mut desired = Desired { seed: 42, interfaces: BTreeSet::from([IfIndex(2)]), ..Desired::default() };
+//! let node = DesiredNode { ipv4: Some("192.0.2.1".parse()?), is_self: true, ..DesiredNode::default() };
+//! desired.nodes.insert(NodeName::from("node1"), node);
+//!
+//! let mut contents = MapContents::default();
+//! let compiled = compile(&contents, &desired);
+//! contents.apply(&diff(&contents, &compiled.contents));
+//! assert_eq!(contents.referenced(MapName::Nodes), BTreeSet::from([1]));
+//! assert_eq!(compile(&contents, &desired), compiled);
+//! # Ok::<(), std::net::AddrParseError>(())
+//! ```
 
 #![deny(clippy::iter_over_hash_type, clippy::indexing_slicing)]
 
