@@ -187,6 +187,7 @@ struct Rest {
 impl fmt::Display for Rest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.total.saturating_sub(self.assigned) {
+            0 if self.total == 0 => f.write_str(", as none of its addresses may be given"),
             0 => Ok(()),
             rest => write!(f, ", {rest} resting or being given back"),
         }

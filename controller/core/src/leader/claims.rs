@@ -10,7 +10,7 @@ use herald_model::{
 
 use super::{Claim, Key, Leader, Plan};
 use crate::io::Write;
-use crate::observed::ObservedPool;
+use crate::observed::{ObservedPool, ObservedVip};
 use crate::outbox::Urgency;
 use crate::placement::{self, Present, Rules};
 use crate::world::World;
@@ -112,13 +112,7 @@ impl Leader {
             claim.wanted = None;
         } else {
             claim.rests_until = None;
-            let mut plan = self.plan(world, address, &holders);
-            let claim = self.claims.get(&address);
-            let present = observed.map(|observed| observed.vip.epoch);
-            if claim.is_some_and(|claim| claim.uncertain.is_some()) && Some(plan.epoch) == present {
-                // A write that changes something makes sure that no earlier one takes place.
-                plan.epoch.0 += 1;
-            }
+            let plan = self.plan(world, address, &holders);
             self.set_plan(address, plan.clone());
             let pool = self.allocator.pool_of(address);
             let name = pool
@@ -138,6 +132,7 @@ impl Leader {
                 });
             }
         }
+        self.outdo(address, observed);
         let wanted = self
             .claims
             .get(&address)
@@ -147,6 +142,23 @@ impl Leader {
             (None, None) => {}
             (Some(wanted), Some(present)) if wanted == present => {}
             _ => self.outbox.want(Key::Claim(address), Urgency::Now),
+        }
+    }
+
+    /// Raises the epoch above that of another plan which is there, and where an earlier write may
+    /// still take place: a write that changes something makes sure that it does not.
+    fn outdo(&mut self, address: IpAddr, observed: Option<&ObservedVip>) {
+        let (Some(observed), Some(claim)) = (observed, self.claims.get_mut(&address)) else {
+            return;
+        };
+        let Some(wanted) = &mut claim.wanted else {
+            return;
+        };
+        let other = wanted.segments != observed.vip.segments;
+        let fence = claim.uncertain.is_some() && wanted.phase == Phase::Active;
+        if (other || fence) && wanted.epoch <= observed.vip.epoch {
+            wanted.epoch = Epoch(observed.vip.epoch.0 + 1);
+            claim.plan.epoch = wanted.epoch;
         }
     }
 
@@ -176,10 +188,11 @@ impl Leader {
             claim.rests_until = Some(unix.saturating_add(delay));
         }
         let until = claim.rests_until.filter(|until| unix < *until);
+        let epoch = claim.plan.epoch;
         claim.wanted = until.map(|until| VirtualIp {
             address,
             pool: observed.map_or_else(|| PoolName::from(""), |vip| vip.pool.clone()),
-            epoch: claim.plan.epoch,
+            epoch,
             phase: Phase::Resting { until },
             announce: Announce::None,
             advertisements: Vec::new(),
@@ -192,7 +205,7 @@ impl Leader {
                 .insert((now + Duration::from_secs(seconds), address));
         }
         let plan = Plan {
-            epoch: claim.plan.epoch,
+            epoch,
             ..Plan::default()
         };
         self.set_plan(address, plan);

@@ -174,23 +174,7 @@ impl Api {
                 let uid = Uid::from(format!("vip-{}", self.next()));
                 self.store_vip(uid, vip)
             }
-            Write::ReplaceVip { identity, vip } => match self.vips.get(&vip.address) {
-                None => WriteResult::VipGone,
-                Some(there) if there.identity != *identity => {
-                    WriteResult::VipDiffers(Some(Box::new(there.clone())))
-                }
-                Some(there) => {
-                    let dropped: Vec<ServiceRef> = there
-                        .vip
-                        .services
-                        .iter()
-                        .filter(|service| !vip.services.contains(service))
-                        .cloned()
-                        .collect();
-                    self.check_unused(vip.address, &dropped);
-                    self.store_vip(identity.uid.clone(), vip)
-                }
-            },
+            Write::ReplaceVip { identity, vip } => self.replace_vip(identity, vip),
             Write::DeleteVip { address, identity } => match self.vips.get(address) {
                 None => WriteResult::VipGone,
                 Some(there) if there.identity != *identity => {
@@ -262,6 +246,29 @@ impl Api {
                 WriteResult::Done
             }
         }
+    }
+
+    fn replace_vip(&mut self, identity: &Identity, vip: &VirtualIp) -> WriteResult {
+        let Some(there) = self.vips.get(&vip.address) else {
+            return WriteResult::VipGone;
+        };
+        if there.identity != *identity {
+            return WriteResult::VipDiffers(Some(Box::new(there.clone())));
+        }
+        let dropped: Vec<ServiceRef> = there
+            .vip
+            .services
+            .iter()
+            .filter(|service| !vip.services.contains(service))
+            .cloned()
+            .collect();
+        self.check_unused(vip.address, &dropped);
+        let replanned = there.vip.segments != vip.segments;
+        assert!(
+            !replanned || there.vip.epoch < vip.epoch,
+            "a plan without its epoch"
+        );
+        self.store_vip(identity.uid.clone(), vip)
     }
 
     fn store_vip(&mut self, uid: Uid, vip: &VirtualIp) -> WriteResult {

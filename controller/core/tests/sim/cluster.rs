@@ -4,13 +4,17 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use herald_controller_core::testkit::{ip, pool, svc, well};
+use herald_controller_core::testkit::{
+    advertised, advertisement, ip, node, pool, speaker, speaker_pod, svc, well,
+};
 use herald_controller_core::{
     Controller, Effect, Input, Settings, Terms, Write, WriteId, WriteResult,
 };
-use herald_model::{Family, Instant, IpFamilyPolicy, ServiceKey, TrafficPolicy};
+use herald_model::{Family, Instant, IpFamilyPolicy, Selector, ServiceKey, TrafficPolicy};
 
 use crate::api::{Api, KINDS, Kind};
+
+const NODES: [&str; 4] = ["n1", "n2", "n3", "n4"];
 
 /// What may happen.
 #[derive(Clone, Copy)]
@@ -43,6 +47,8 @@ struct Replica {
 
 pub(crate) struct Cluster {
     pub(crate) api: Api,
+    /// The last word on each node, speaker, Pod and advertisement.
+    places: BTreeMap<String, Input>,
     replica: Replica,
     /// Writes of deposed leaders that may still arrive.
     late: Vec<Write>,
@@ -55,9 +61,16 @@ pub(crate) struct Cluster {
 impl Cluster {
     pub(crate) fn new(seed: u64) -> Self {
         let api = Api::default();
-        let replica = Replica::start(&api, Instant::ORIGIN, seed);
+        let mut places = BTreeMap::new();
+        for name in NODES {
+            for (kind, input) in ["node", "speaker", "pod"].into_iter().zip(well(name)) {
+                places.insert(format!("{kind} {name}"), input);
+            }
+        }
+        let replica = Replica::start(&api, &places, Instant::ORIGIN, seed);
         Self {
             api,
+            places,
             replica,
             late: Vec::new(),
             now: Instant::ORIGIN,
@@ -100,7 +113,8 @@ impl Cluster {
     fn user(&mut self) {
         let name = format!("ns{}/s{}", self.below(2), self.below(5));
         let key = herald_controller_core::testkit::key(&name);
-        match self.below(12) {
+        match self.below(16) {
+            12.. => self.change_place(),
             0..6 => self.put_service(&name, &key),
             6 | 7 => self.api.delete_service(&key),
             8 => {
@@ -154,6 +168,52 @@ impl Cluster {
         }
         let priority = self.pick(&[0, 1, 2]);
         self.api.put_pool(builder.priority(priority).pool());
+    }
+
+    /// A node, its speaker or an advertisement changes.
+    fn change_place(&mut self) {
+        let name = self.pick(&NODES);
+        let (kind, input) = match self.below(8) {
+            0 | 1 => {
+                let ready = self.one_in(2);
+                ("pod", Input::SpeakerPodApplied(speaker_pod(name, ready)))
+            }
+            2 => ("node", Input::NodeDeleted(name.into())),
+            3 | 4 => {
+                let mut node = node(name);
+                node.excluded = self.one_in(3);
+                node.ready = !self.one_in(3);
+                ("node", Input::NodeApplied(Box::new(node)))
+            }
+            5 => {
+                let mut speaker = speaker(name);
+                for segment in &mut speaker.segments {
+                    segment.incarnation.0 = self.pick(&[1, 2]);
+                    segment.carrier = !self.one_in(3);
+                    segment.name = self.pick(&["lan", "lan", "lan2"]).into();
+                    segment.prefixes = vec!["10.0.0.1/24".parse().expect("a prefix")];
+                }
+                ("speaker", Input::SpeakerApplied(Box::new(speaker)))
+            }
+            6 => ("advertisement", Input::AdvertisementDeleted("some".into())),
+            _ => {
+                let mut some = advertisement("some");
+                if self.one_in(2) {
+                    some.pools = ["a".into()].into();
+                }
+                if self.one_in(2) {
+                    some.node_selectors = vec![Selector::label("node", name)];
+                }
+                ("advertisement", advertised(some))
+            }
+        };
+        let name = if kind == "advertisement" {
+            "some"
+        } else {
+            name
+        };
+        self.places.insert(format!("{kind} {name}"), input.clone());
+        self.handle(input);
     }
 
     /// The leader is told of the next change of one kind.
@@ -226,7 +286,7 @@ impl Cluster {
 
     /// Another replica leads; writes of the old one may still be on their way.
     fn depose(&mut self) {
-        let replica = Replica::start(&self.api, self.now, self.seed);
+        let replica = Replica::start(&self.api, &self.places, self.now, self.seed);
         let old = std::mem::replace(&mut self.replica, replica);
         self.late
             .extend(old.writing.into_iter().map(|(_, write)| write));
@@ -235,7 +295,7 @@ impl Cluster {
 
     /// The controller starts anew; none of its writes is on its way.
     pub(crate) fn restart(&mut self) {
-        self.replica = Replica::start(&self.api, self.now, self.seed);
+        self.replica = Replica::start(&self.api, &self.places, self.now, self.seed);
         self.decide();
     }
 
@@ -341,6 +401,13 @@ impl Cluster {
     /// A Service without what it should have: no pool that it may use has a free address of each
     /// family.
     fn check_hopeless(&self, service: &herald_controller_core::ObservedService) {
+        let reserved = self.places.values().any(|input| match input {
+            Input::SpeakerApplied(speaker) => speaker
+                .segments
+                .iter()
+                .any(|segment| !segment.prefixes.is_empty()),
+            _ => false,
+        });
         let wanted = service.service.as_ref().expect("checked by the caller");
         for pool in self.api.pools.values().map(|pool| &pool.pool) {
             let allowed = pool.allowed.namespaces.is_empty()
@@ -367,7 +434,8 @@ impl Cluster {
                         .pools
                         .values()
                         .any(|other| other.pool.created < pool.created && listed(&other.pool));
-                    listed(pool) && !earlier && !self.api.vips.contains_key(address)
+                    let own = reserved && [ip("10.0.0.0"), ip("10.0.0.1")].contains(address);
+                    listed(pool) && !own && !earlier && !self.api.vips.contains_key(address)
                 });
                 all.next()
             };
@@ -385,15 +453,14 @@ impl Cluster {
 }
 
 impl Replica {
-    fn start(api: &Api, now: Instant, seed: u64) -> Self {
+    fn start(api: &Api, places: &BTreeMap<String, Input>, now: Instant, seed: u64) -> Self {
         let settings = Settings {
             seed,
             ..Settings::default()
         };
         let mut controller = Controller::new(settings);
         let (inputs, told) = api.list();
-        let nodes = ["n1", "n2", "n3", "n4"].into_iter().flat_map(well);
-        for input in nodes.chain(inputs) {
+        for input in places.values().cloned().chain(inputs) {
             controller.note(now, input);
         }
         controller.note(now, Input::WallClockSet { origin: 1_000_000 });
