@@ -85,8 +85,8 @@ fn within<T: Send>(name: &str, job: impl FnOnce() -> Result<T> + Send) -> Result
     }
 }
 
-/// A network namespace with one interface, `eth0`, on the LAN's bridge. Removed when dropped.
-#[derive(Debug)]
+/// A network namespace with one interface, `eth0`, on the LAN's bridge. Removed with its [`Lan`].
+#[derive(Clone, Debug)]
 pub struct Host {
     name: String,
     /// Its IPv4 address.

@@ -11,7 +11,7 @@ use anyhow::Result;
 use herald_dataplane::{Event, Spread};
 use herald_speaker::io::bpf::Hook;
 use ipnet::IpNet;
-use world::{NODE_PORT, PORT, VIP4, VIP6, World, connect_from, is_refused};
+use world::{NODE_PORT, PORT, VIP4, VIP6, World, ask_from, connect_from, is_refused};
 
 const BULK_BYTES: usize = 4 << 20;
 
@@ -361,13 +361,13 @@ fn packet_whose_hop_limit_is_used_up_is_dropped() -> Result<()> {
 fn address_that_is_given_up_leaves_no_entry_and_its_packets_pass() -> Result<()> {
     let mut world = World::new()?;
     world.connect(VIP4, PORT, 0)?.ask()?;
-    world.wish.has_vips = false;
+    let vips = std::mem::take(&mut world.wish.vips);
     world.program()?;
     let before = world.counters(1)?;
     assert!(before.services.is_empty());
     assert!(is_refused(world.client(), VIP4, PORT)?);
     assert_eq!(world.counters(1)?.events, before.events);
-    world.wish.has_vips = true;
+    world.wish.vips = vips;
     world.program()?;
     world.connect(VIP4, PORT, 0)?.ask()?;
     Ok(())
@@ -406,5 +406,69 @@ fn detached_programs_leave_everything_alone() -> Result<()> {
     world.detach(1)?;
     world.restart(1)?;
     world.connect(VIP4, PORT, 0)?.ask()?;
+    Ok(())
+}
+
+#[test]
+fn client_behind_a_router_is_served() -> Result<()> {
+    let world = World::new()?;
+    // Host 4 is the router, and the client behind it has its addresses there.
+    let mut remote = world.other_client().clone();
+    let router = (remote.ipv4, remote.ipv6);
+    remote.ipv4 = "198.51.100.7".parse()?;
+    remote.ipv6 = "2001:db8:7::7".parse()?;
+    remote.ip(&format!("address add {}/32 dev lo", remote.ipv4))?;
+    remote.ip(&format!("address add {}/128 dev lo nodad", remote.ipv6))?;
+    for node in 1..=3 {
+        world.lan.hosts[node].ip_batch(&[
+            format!("route add 198.51.100.0/24 via {}", router.0),
+            format!("route add 2001:db8:7::/64 via {}", router.1),
+        ])?;
+    }
+    for vip in [VIP4, VIP6] {
+        let mut nodes = BTreeSet::new();
+        for _ in 0..20 {
+            nodes.insert(connect_from(&remote, vip, PORT, 0)?.ask()?.node);
+        }
+        assert_eq!(nodes.len(), 3, "{nodes:?}");
+        ask_from(&remote, vip, 0)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn address_outside_every_node_prefix_is_served() -> Result<()> {
+    let mut world = World::new()?;
+    let vips = ["203.0.113.10", "2001:db8:203::10"];
+    // Clients and nodes reach it through host 4, which knows the holder.
+    let router = world.other_client().clone();
+    for forwarding in [
+        "net.ipv4.ip_forward=1",
+        "net.ipv6.conf.all.forwarding=1",
+        "net.ipv4.conf.all.send_redirects=0",
+        "net.ipv4.conf.eth0.send_redirects=0",
+    ] {
+        router.exec(&["sysctl", "-q", forwarding])?;
+    }
+    router.ip_batch(&[
+        "route add 203.0.113.0/24 dev eth0".to_owned(),
+        "route add 2001:db8:203::/64 dev eth0".to_owned(),
+    ])?;
+    for host in &world.lan.hosts[..4] {
+        host.exec(&["sysctl", "-q", "net.ipv6.conf.all.accept_redirects=0"])?;
+        host.exec(&["sysctl", "-q", "net.ipv6.conf.eth0.accept_redirects=0"])?;
+        host.ip_batch(&[
+            format!("route add default via {}", router.ipv4),
+            format!("route add default via {}", router.ipv6),
+        ])?;
+    }
+    world.wish.vips = vips.to_vec();
+    world.program()?;
+    world.point_neighbour(&router, 1)?;
+    for vip in vips {
+        let shares = spread(&world, vip, 20)?;
+        assert_eq!(shares.len(), 3, "{shares:?}");
+        world.ask(vip, 0)?;
+    }
     Ok(())
 }

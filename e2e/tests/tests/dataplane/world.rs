@@ -44,8 +44,8 @@ struct Loaded {
 /// What may differ from test to test; the rest of [`Desired`] follows from the LAN.
 #[derive(Clone)]
 pub(crate) struct Wish {
-    /// Whether there are any VIPs.
-    pub(crate) has_vips: bool,
+    /// The addresses that the node holds.
+    pub(crate) vips: Vec<&'static str>,
     /// Nodes that are targets, by number.
     pub(crate) targets: Vec<usize>,
     pub(crate) source_ranges: Vec<IpNet>,
@@ -92,7 +92,7 @@ impl World {
             planes,
             hooks: hooks.to_vec(),
             wish: Wish {
-                has_vips: true,
+                vips: vec![VIP4, VIP6],
                 targets: vec![1, 2, 3],
                 source_ranges: Vec::new(),
                 is_off: false,
@@ -127,10 +127,13 @@ impl World {
     /// One host's neighbour entries of the VIPs lead to this node.
     pub(crate) fn point_neighbour(&self, host: &Host, node: usize) -> Result<()> {
         let mac = self.lan.hosts[node].mac;
-        host.ip_batch(
-            &[VIP4, VIP6]
-                .map(|vip| format!("neighbour replace {vip} lladdr {mac} dev eth0 nud permanent")),
-        )
+        let commands: Vec<String> = self
+            .wish
+            .vips
+            .iter()
+            .map(|vip| format!("neighbour replace {vip} lladdr {mac} dev eth0 nud permanent"))
+            .collect();
+        host.ip_batch(&commands)
     }
 
     /// Brings every node's maps to the wish, and checks that reading them back says so.
@@ -220,8 +223,7 @@ impl World {
                 source_ranges: self.wish.source_ranges.clone().into(),
             })
             .collect();
-        let vips = [VIP4, VIP6].into_iter().filter(|_| self.wish.has_vips);
-        let vips = vips.map(|vip| {
+        let vips = self.wish.vips.iter().map(|vip| {
             let vip: IpAddr = vip.parse().unwrap();
             let number = *self.wish.mistaken.get(&me).unwrap_or(&self.holder);
             let holder = &self.lan.hosts[number];
