@@ -227,7 +227,6 @@ impl<A: Authenticator> Ring<A> {
     }
 
     fn change_members(&mut self, now: Instant, members: &[Member]) {
-        let kept = self.pending.len();
         self.peers.change(members, now, false);
         self.recount();
         // Indices have changed; ids have not.
@@ -238,10 +237,12 @@ impl<A: Authenticator> Ring<A> {
             }
         }
         std::mem::swap(&mut self.watches, &mut self.scratch);
+        if let Some(silence) = &mut self.silence {
+            silence.restart();
+        }
         self.observers = self.peers.observers_of(self.peers.me());
         self.make_room();
         self.rearrange = true;
-        debug_assert_eq!(kept, self.pending.len(), "pending statements go by id");
     }
 
     /// Allocates now what may be needed later: at worst, one observes everybody.

@@ -66,8 +66,7 @@ impl Poll {
         }
     }
 
-    pub(super) fn shift(&mut self, now: Instant, late: Duration) {
-        self.since = self.since.max(now);
+    pub(super) fn shift(&mut self, late: Duration) {
         self.next = self.next.map(|next| next + late);
     }
 }
@@ -119,7 +118,8 @@ impl<A: Authenticator> Ring<A> {
 
     /// Makes sure that a poll runs which counts those heard since then.
     pub(super) fn start_poll(&mut self, now: Instant, since: Instant, out: &mut Vec<Effect>) {
-        if self.poll.since >= since {
+        let runs = self.poll.next.is_some() || self.most_heard_since(since);
+        if self.poll.since >= since && runs {
             return;
         }
         self.poll.tries = 0;
@@ -134,7 +134,7 @@ impl<A: Authenticator> Ring<A> {
     }
 
     /// Counts those heard since then, and from now on those that answer.
-    fn count_since(&mut self, since: Instant) {
+    pub(super) fn count_since(&mut self, since: Instant) {
         self.poll.number = self.poll.number.wrapping_add(1).max(1);
         self.poll.since = since;
         self.poll.nonce = self.random.next().max(1);

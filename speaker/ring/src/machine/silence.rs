@@ -20,6 +20,11 @@ pub(super) struct Silence {
 }
 
 impl Silence {
+    /// Asks all of them again.
+    pub(super) fn restart(&mut self) {
+        self.confirmed = [None; 3];
+    }
+
     fn count(&self, observers: &Observers) -> usize {
         self.confirmed
             .iter()
@@ -47,7 +52,11 @@ impl<A: Authenticator> Ring<A> {
             watch.shift(late);
         }
         self.flood.shift(late);
-        self.poll.shift(now, late);
+        self.poll.shift(late);
+        self.count_since(now);
+        if !self.has_quorum() {
+            self.poll.next = Some(now);
+        }
         self.witness = Witness::default();
         if late >= self.profile.suspect_after() {
             out.push(Effect::Silenced { late });

@@ -132,10 +132,6 @@ impl Pending {
         }
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.items.len()
-    }
-
     pub(super) fn clear(&mut self) {
         self.items.clear();
     }
