@@ -428,3 +428,6 @@ impl Kind for Slices {
         Some(Input::SliceDeleted { service, name })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -104,6 +104,8 @@ struct Claim {
     rests_until: Option<i64>,
     /// Left alone until then, as it names a Service that may only not have been told of yet.
     untouched_until: Option<Instant>,
+    /// Since when nobody announces it, or can; `None`: somebody does.
+    unannounced: Option<Instant>,
     /// What the API server said when it refused the last write.
     error: Option<Arc<str>>,
     /// A write at this version, of this or an earlier term, may still take place.

@@ -19,6 +19,16 @@ impl Claim {
     /// How long a claim is left alone that names a Service nobody told of: the watch of Services
     /// may only be slower than that of claims.
     pub(super) const PATIENCE: Duration = Duration::from_secs(3);
+
+    /// How long nobody may announce an address before that is said: while it moves, or while the
+    /// only speaker starts anew, statuses and Events had better stay as they are.
+    pub(super) const GRACE: Duration = Duration::from_secs(3);
+
+    /// Whether it may only be on its way from one node to another.
+    pub(super) fn is_moving(&self, now: Instant) -> bool {
+        self.unannounced
+            .is_some_and(|since| now < since + Self::GRACE)
+    }
 }
 
 impl Leader {
@@ -114,6 +124,8 @@ impl Leader {
             claim.rests_until = None;
             let plan = self.plan(world, address, &holders);
             self.set_plan(address, plan.clone());
+            let idle = observed.is_none_or(|observed| observed.holdings.is_empty());
+            self.watch_announcing(now, address, idle || !plan.eligible);
             let pool = self.allocator.pool_of(address);
             let name = pool
                 .map(|pool| pool.name.clone())
@@ -142,6 +154,22 @@ impl Leader {
             (None, None) => {}
             (Some(wanted), Some(present)) if wanted == present => {}
             _ => self.outbox.want(Key::Claim(address), Urgency::Now),
+        }
+    }
+
+    /// Notes whether somebody announces an address, and when it is time to say that nobody does.
+    fn watch_announcing(&mut self, now: Instant, address: IpAddr, idle: bool) {
+        let Some(claim) = self.claims.get_mut(&address) else {
+            return;
+        };
+        let since = idle.then(|| claim.unannounced.unwrap_or(now));
+        let changed = std::mem::replace(&mut claim.unannounced, since) != since;
+        if changed && let Some(since) = since {
+            self.timers.insert((since + Claim::GRACE, address));
+        } else if changed || since.is_some_and(|since| now >= since + Claim::GRACE) {
+            let holders = self.allocator.holders(address);
+            self.dirty_statuses
+                .extend(holders.into_iter().map(|holder| holder.key));
         }
     }
 

@@ -208,6 +208,13 @@ impl Leader {
                     ),
                 );
             }
+            if self
+                .claims
+                .get(address)
+                .is_some_and(|claim| claim.is_moving(now))
+            {
+                return present.cloned();
+            }
             if !plan.eligible {
                 return say(
                     false,

@@ -330,9 +330,10 @@ fn node_that_is_excluded_hands_over_and_no_node_at_all_is_said() {
     let mut excluded = node("n1");
     excluded.excluded = true;
     story.tell([Input::NodeApplied(Box::new(excluded))]);
+    story.expect(&["replace 10.0.0.0@1 public e2 Active All [ns/web]"]);
+    story.pass(Duration::from_secs(2));
     let message = "no node may announce 10.0.0.0 now: none is ready with a ready speaker on a network interface that the advertisements allow";
     story.expect(&[
-        "replace 10.0.0.0@1 public e2 Active All [ns/web]",
         &format!("status ns/web@2 [10.0.0.0] Allocated=True/Allocated(10.0.0.0 from pool public) Announced=False/NoEligibleNode({message}) from=public"),
         &format!("event ns/web Warning NoEligibleNode: {message}"),
     ]);
@@ -504,6 +505,25 @@ fn who_announces_is_shown_and_a_move_is_told_once_with_both_nodes() {
         "status ns/web@3 [10.0.0.0] Allocated=True/Allocated(10.0.0.0 from pool public) Announced=True/Announced(10.0.0.0 by n2 on eth0 (02:00:00:00:00:01)) from=public",
         "event ns/web Normal Moved: 10.0.0.0 moved from n1 to n2 on lan",
     ]);
+}
+
+#[test]
+fn move_within_the_grace_writes_the_new_announcer_only() {
+    let mut story = begun();
+    story.tell([svc("ns/web").applied()]);
+    story.announce("10.0.0.0", "n1");
+    story.skip();
+    story.announce_none("10.0.0.0");
+    story.pass(Duration::from_secs(2));
+    story.announce("10.0.0.0", "n1");
+    story.expect(&[]);
+    story.announce_none("10.0.0.0");
+    story.pass(Duration::from_secs(3));
+    let announced = story.status_of("ns/web").announced.expect("said before");
+    assert_eq!(
+        (announced.status, &*announced.reason),
+        (false, "WaitingForSpeaker")
+    );
 }
 
 #[test]

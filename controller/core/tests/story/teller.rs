@@ -193,14 +193,24 @@ impl Story {
 
     /// A node says that it announces an address.
     pub(crate) fn announce(&mut self, address: &str, node: &str) {
+        self.set_announcers(address, &[node]);
+    }
+
+    /// Nobody says any more that it announces an address.
+    pub(crate) fn announce_none(&mut self, address: &str) {
+        self.set_announcers(address, &[]);
+    }
+
+    fn set_announcers(&mut self, address: &str, nodes: &[&str]) {
         let vip = self.vips.get_mut(&ip(address)).expect("claimed");
-        vip.holdings = vec![Holding {
+        let holding = |node: &&str| Holding {
             segment: "lan".into(),
-            node: node.into(),
+            node: (*node).into(),
             interface: "eth0".into(),
             mac: MacAddress([2, 0, 0, 0, 0, 1]),
             epoch: vip.vip.epoch,
-        }];
+        };
+        vip.holdings = nodes.iter().map(holding).collect();
         let version: u64 = vip.identity.version.as_str().parse().expect("stored by us");
         vip.identity.version = Version::new((version + 1).to_string());
         let input = Input::VipApplied(Box::new(vip.clone()));
