@@ -1,8 +1,10 @@
 //! The loop around the core.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use herald_model::{IfIndex, MacAddress};
@@ -10,6 +12,7 @@ use herald_speaker_core::{Core, Effect, Input, Overview};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
 use tracing::{debug, info, warn};
 
 use crate::clock::Clock;
@@ -184,15 +187,41 @@ fn change_neighbour(neighbours: &UnboundedSender<NeighbourChange>, change: Neigh
     }
 }
 
-/// Starts the task that writes neighbour entries, in the order it is told. It ends when everything
-/// is written after the channel was closed.
+/// How often neighbour entries are confirmed; see [`Neighbours::set`].
+const CONFIRM: Duration = Duration::from_secs(5);
+
+/// Starts the task that writes neighbour entries, in the order it is told, and confirms those there
+/// are to be. It ends when everything is written after the channel was closed.
 pub(crate) fn write_neighbours(
     netlink: Neighbours,
     inputs: UnboundedSender<Input>,
 ) -> (UnboundedSender<NeighbourChange>, JoinHandle<()>) {
     let (sender, mut changes) = unbounded_channel::<NeighbourChange>();
     let task = tokio::spawn(async move {
-        while let Some((interface, address, mac)) = changes.recv().await {
+        let mut entries = BTreeMap::new();
+        let mut confirm = tokio::time::interval(CONFIRM);
+        confirm.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let (interface, address, mac) = tokio::select! {
+                biased;
+                change = changes.recv() => match change {
+                    Some(change) => change,
+                    None => return,
+                },
+                _ = confirm.tick() => {
+                    for (&(interface, address), &mac) in &entries {
+                        if let Err(error) = netlink.set(interface, address, mac).await {
+                            let error = &error as &dyn Error;
+                            warn!(%interface, %address, error, "cannot confirm a neighbour entry");
+                        }
+                    }
+                    continue;
+                }
+            };
+            match mac {
+                Some(mac) => drop(entries.insert((interface, address), mac)),
+                None => drop(entries.remove(&(interface, address))),
+            }
             let outcome = match mac {
                 Some(mac) => netlink.set(interface, address, mac).await,
                 None => netlink.remove(interface, address).await,
@@ -206,6 +235,7 @@ pub(crate) fn write_neighbours(
                 error = &error as &dyn Error,
                 "cannot change a neighbour entry"
             );
+            entries.remove(&(interface, address));
             let failed = Input::NeighbourFailed { interface, address };
             if mac.is_some() && inputs.send(failed).is_err() {
                 return;

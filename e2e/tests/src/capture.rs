@@ -111,6 +111,22 @@ impl Frame {
         }
     }
 
+    /// Whether it asks who has this address.
+    pub fn asks(&self, address: IpAddr) -> bool {
+        match (&self.body, address) {
+            (
+                Body::Arp {
+                    operation: 1,
+                    sender,
+                    target,
+                },
+                IpAddr::V4(address),
+            ) => target.1 == address && sender.1 != address,
+            (Body::Solicitation { target }, IpAddr::V6(address)) => *target == address,
+            _ => false,
+        }
+    }
+
     /// Whether it announces this address without having been asked.
     pub fn announces(&self, address: IpAddr) -> bool {
         match (&self.body, address) {

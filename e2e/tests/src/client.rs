@@ -157,7 +157,8 @@ impl<'a> Client<'a> {
         Ok(found.then(|| fields.next().unwrap_or_default().to_owned()))
     }
 
-    /// Asks the LAN once who has this address: the MAC addresses that answer within a second.
+    /// Asks the LAN who has this address: the MAC addresses that answer within a second, each once. One
+    /// that answers more often than it was asked is there as often as it answers.
     ///
     /// # Errors
     ///
@@ -182,11 +183,22 @@ impl<'a> Client<'a> {
                 )?
             }
         };
-        let answers = capture.answers(address);
-        Ok(answers.into_iter().map(|frame| frame.source).collect())
+        let frames = capture.frames();
+        let mut answers: Vec<String> = frames
+            .iter()
+            .filter(|frame| frame.answers(address))
+            .map(|frame| frame.source.clone())
+            .collect();
+        // The client's own kernel may ask besides.
+        let questions = frames.iter().filter(|frame| frame.asks(address)).count();
+        if answers.len() <= questions {
+            answers.sort();
+            answers.dedup();
+        }
+        Ok(answers)
     }
 
-    /// That exactly one node answers for this address, once: its MAC address.
+    /// That exactly one node answers for this address, once per question: its MAC address.
     ///
     /// # Errors
     ///

@@ -74,8 +74,11 @@ pub fn backend(test: impl FnOnce(&Sandbox) -> Result<()>) -> Result<()> {
 
 fn run(sandbox: &Sandbox, test: impl FnOnce(&Sandbox) -> Result<()>) -> Result<()> {
     let result = test(sandbox).map_err(|error| {
-        let report = sandbox.report();
-        error.context(report)
+        let kept = match sandbox.keep_logs(&error) {
+            Ok(path) => format!("objects and logs are in {}", path.display()),
+            Err(why) => format!("objects and logs could not be kept: {why:#}"),
+        };
+        error.context(kept)
     });
     let cleaned = sandbox.clean_up();
     result?;
@@ -437,73 +440,58 @@ impl Sandbox {
         Client::at(&self.cluster.lab, "client")
     }
 
-    /// The test's objects, and where the logs are that were written now.
-    fn report(&self) -> String {
-        let mut text = format!("\nin the namespace {} there are", self.namespace);
-        let lab = &self.cluster.lab;
-        let selector = format!("{LABEL}={}", self.id);
-        for args in [
-            ["get", "services", "-o", "wide", "-n", &self.namespace],
-            ["get", "ippools", "-o", "wide", "-l", &selector],
-            [
-                "get",
-                "virtualips",
-                "-o",
-                "wide",
-                "--sort-by",
-                ".spec.address",
-            ],
-            [
-                "get",
-                "speakers",
-                "-o",
-                "wide",
-                "--sort-by",
-                ".metadata.name",
-            ],
-        ] {
-            let shown = lab.kubectl(args).unwrap_or_else(|error| error.to_string());
-            // Writing to a String cannot fail.
-            write!(text, "\n{shown}").ok();
-        }
-        let events = format!(
-            "/apis/events.k8s.io/v1/namespaces/{}/events",
-            self.namespace
-        );
-        let events = self.cluster.api.list(&events).unwrap_or_default();
-        let ours: Vec<Value> = events
-            .into_iter()
-            .filter(|event| text_of(event).contains("herald"))
-            .collect();
-        write!(text, "\n{}", lines(&ours).join("\n")).ok();
-        let kept = match self.keep_logs(&text) {
-            Ok(path) => format!("\nlogs are in {}\n", path.display()),
-            Err(error) => format!("\nlogs could not be kept: {error}\n"),
-        };
-        text + &kept
-    }
-
-    fn keep_logs(&self, report: &str) -> Result<PathBuf> {
+    /// Keeps what there is to know of a failed test: where.
+    fn keep_logs(&self, error: &anyhow::Error) -> Result<PathBuf> {
         let folder = std::env::var_os("HERALD_LOGS")
             .map_or_else(|| std::env::temp_dir().join("herald-e2e"), PathBuf::from);
         fs::create_dir_all(&folder)?;
         let time = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
         let path = folder.join(format!("{}-{time}.log", self.id));
-        let all = ["virtualips", "speakers", "ippools"]
-            .iter()
-            .filter_map(|kind| self.cluster.lab.kubectl(["get", kind, "-o", "yaml"]).ok())
-            .collect::<String>();
-        fs::write(&path, format!("{report}\n{all}\n{}", self.cluster.logs()))?;
+        let lab = &self.cluster.lab;
+        let show = |args: &[&str]| lab.kubectl(args).unwrap_or_else(|error| error.to_string());
+        let mut text = format!("{error:#}\n");
+        let selector = format!("{LABEL}={}", self.id);
+        for args in [
+            &[
+                "get",
+                "services,endpointslices,pods",
+                "-o",
+                "wide",
+                "-n",
+                &self.namespace,
+            ][..],
+            &[
+                "get",
+                "ippools,l2advertisements",
+                "-o",
+                "wide",
+                "-l",
+                &selector,
+            ],
+            &["get", "virtualips,speakers,nodes", "-o", "wide"],
+            &["events", "-n", &self.namespace],
+            &["get", "services", "-o", "yaml", "-n", &self.namespace],
+            &["get", "virtualips,speakers,ippools", "-o", "yaml"],
+        ] {
+            // Writing to a String cannot fail.
+            write!(text, "\n##### {}\n{}", args.join(" "), show(args)).ok();
+        }
+        text += &self.cluster.logs();
+        fs::write(&path, text)?;
         Ok(path)
     }
 
     fn clean_up(&self) -> Result<()> {
         let api = &self.cluster.api;
         // Services first: their addresses are to be given back, not to be taken away.
-        for service in api.list(&format!("/api/v1/namespaces/{}/services", self.namespace))? {
-            self.delete_service(text(&service["metadata"]["name"]))?;
+        let services = format!("/api/v1/namespaces/{}/services", self.namespace);
+        for service in api.list(&format!("{services}?labelSelector={LABEL}%3D{}", self.id))? {
+            api.delete(&format!(
+                "{services}/{}",
+                text(&service["metadata"]["name"])
+            ))?;
         }
-        api.delete(&format!("/api/v1/namespaces/{}", self.namespace))?;
+        api.delete(&format!("/api/v1/namespaces/{}", self.id))?;
         for plural in ["l2advertisements", "ippools"] {
             let selector = format!("?labelSelector={LABEL}%3D{}", self.id);
             for object in api.list(&(herald(plural, "") + &selector))? {
@@ -512,10 +500,6 @@ impl Sandbox {
         }
         Ok(())
     }
-}
-
-fn text_of(event: &Value) -> &str {
-    text(&event["reportingController"])
 }
 
 /// Events, one a line.

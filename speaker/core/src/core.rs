@@ -82,7 +82,7 @@ pub struct Core {
     ports: BTreeMap<IfIndex, Port>,
     incarnations: BTreeMap<SegmentName, Incarnation>,
     groups: BTreeMap<(IfIndex, Ipv6Addr), BTreeSet<IpAddr>>,
-    /// Permanent entries of an earlier life of this program, not looked at yet.
+    /// Neighbour entries, some of an earlier life of this program, not looked at yet.
     found_neighbours: BTreeMap<(IfIndex, IpAddr), MacAddress>,
 
     data_plane: DataPlane,

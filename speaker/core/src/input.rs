@@ -61,7 +61,7 @@ pub enum Input {
         /// The address and its prefix length.
         address: IpNet,
     },
-    /// The kernel had a permanent neighbour entry when the speaker started.
+    /// The kernel had a neighbour entry when the speaker started.
     NeighbourFound {
         /// The interface.
         interface: IfIndex,
@@ -138,7 +138,7 @@ pub enum Effect {
         /// The solicited-node group.
         group: Ipv6Addr,
     },
-    /// Have a permanent neighbour entry.
+    /// Have a neighbour entry.
     SetNeighbour {
         /// The interface.
         interface: IfIndex,

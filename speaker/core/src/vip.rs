@@ -43,7 +43,7 @@ pub(crate) struct Hold {
     pub(crate) announced: bool,
     /// The wish that has to reach the data plane before; `None`: not known yet.
     pub(crate) generation: Option<u64>,
-    /// Whether a permanent neighbour entry was asked for.
+    /// Whether a neighbour entry was asked for.
     pub(crate) neighbour: Option<MacAddress>,
 }
 

@@ -12,7 +12,7 @@ use rtnetlink::packet_core::NetlinkPayload;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage};
 use rtnetlink::packet_route::neighbour::{
-    NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
+    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::{Handle, MulticastGroup, new_connection, new_multicast_connection};
@@ -221,9 +221,6 @@ fn address(message: &AddressMessage) -> Option<(IfIndex, IpNet)> {
 }
 
 fn neighbour_found(message: &NeighbourMessage) -> Option<Input> {
-    if message.header.state != NeighbourState::Permanent {
-        return None;
-    }
     let (mut destination, mut link_layer) = (None, None);
     for attribute in &message.attributes {
         match attribute {
@@ -260,7 +257,12 @@ impl Neighbours {
         Ok(Self(handle))
     }
 
-    /// Has a permanent entry.
+    /// Has an entry that the kernel takes to be confirmed just now and does not throw away.
+    ///
+    /// It is not a permanent one, which nothing but its owner can change: when this speaker is killed,
+    /// the kernel learns from the next holder's announcements where replies of our own pods go from
+    /// then on. The price is that it has to be confirmed again and again: the kernel trusts an entry
+    /// for 15 s at least (half of `base_reachable_time_ms`).
     pub(crate) async fn set(
         &self,
         interface: IfIndex,
@@ -270,7 +272,8 @@ impl Neighbours {
         let neighbours = self.0.neighbours();
         let request = neighbours
             .add(interface.0, address)
-            .state(NeighbourState::Permanent)
+            .state(NeighbourState::Reachable)
+            .flags(NeighbourFlags::ExtLearned)
             .link_layer_address(&mac.0)
             .replace();
         Ok(request.execute().await?)

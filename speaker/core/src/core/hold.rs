@@ -374,7 +374,7 @@ impl Core {
         self.timers.insert((now + RETRY, Timer::Vip(address)));
     }
 
-    /// Removes entries that an earlier life of this program left behind: permanent, for an address
+    /// Removes entries that an earlier life of this program left behind: for an address
     /// of ours or of nobody, and to our own MAC address, which no other program has a use for.
     pub(super) fn remove_found_neighbours(&mut self, out: &mut Vec<Effect>) {
         if self.data_plane.report.is_none() {
