@@ -44,8 +44,16 @@ struct ipv6hdr {
 #define TCP_RST 0x04
 #define TCP_ACK 0x10
 
+#define ICMP_LENGTH 8
+#define ICMP_CHECK_OFFSET 2
+#define ICMP_UNREACHABLE 3
+#define ICMP_TIME_EXCEEDED 11
+#define ICMP_PARAMETER_PROBLEM 12
 #define ICMP_ECHO_REQUEST 8
 #define ICMP_ECHO_REPLY 0
+/* Unreachable, too big, time exceeded, parameter problem. */
+#define ICMPV6_ERROR_FIRST 1
+#define ICMPV6_ERROR_LAST 4
 #define ICMPV6_ECHO_REQUEST 128
 #define ICMPV6_ECHO_REPLY 129
 /* Router and neighbour solicitation, advertisement, and redirect. */
@@ -296,12 +304,22 @@ INLINE int write_network(struct __sk_buff *skb, const struct packet *packet, __u
 	return bpf_skb_store_bytes(skb, ETH_LENGTH + 8, &new, 12, 0);
 }
 
+/* Who sends and who receives. */
+struct endpoints {
+	struct address source;
+	struct address destination;
+	__be16 source_port;
+	__be16 destination_port;
+};
+
 /* Gives a TCP or UDP packet a new sender and receiver, and a new hop limit. */
-INLINE int rewrite(struct __sk_buff *skb, const struct packet *packet, __u8 hops,
-		   const struct address *source, __be16 source_port,
-		   const struct address *destination, __be16 destination_port)
+APART int rewrite(struct __sk_buff *skb, const struct packet *packet, __u32 hops,
+		  const struct endpoints *ends)
 {
-	__u32 difference = address_difference(packet, source, destination);
+	if (!packet || !ends)
+		return -1;
+
+	__u32 difference = address_difference(packet, &ends->source, &ends->destination);
 	__u32 check = packet->transport;
 	__u64 flags = 0;
 
@@ -315,10 +333,10 @@ INLINE int rewrite(struct __sk_buff *skb, const struct packet *packet, __u8 hops
 
 	struct ipv4_change new = {hops, packet->hop_neighbour,
 				  ipv4_check(packet, hops, difference),
-				  {source->word[3], destination->word[3]},
-				  {source_port, destination_port}};
+				  {ends->source.word[3], ends->destination.word[3]},
+				  {ends->source_port, ends->destination_port}};
 	__u32 ports_from = packet->source_port | (__u32)packet->destination_port << 16;
-	__u32 ports_to = source_port | (__u32)destination_port << 16;
+	__u32 ports_to = ends->source_port | (__u32)ends->destination_port << 16;
 
 	/* Two calls: under CHECKSUM_PARTIAL the sum holds the addresses, and not yet the ports. */
 	if (bpf_l4_csum_replace(skb, check, 0, difference, BPF_F_PSEUDO_HDR | flags) ||
@@ -329,8 +347,87 @@ INLINE int rewrite(struct __sk_buff *skb, const struct packet *packet, __u8 hops
 	if (bpf_skb_store_bytes(skb, packet->transport, new.port, 4, 0))
 		return -1;
 	if (packet->is_ipv6)
-		return write_ipv6(skb, packet, hops, source, destination);
+		return write_ipv6(skb, packet, hops, &ends->source, &ends->destination);
 	return bpf_skb_store_bytes(skb, ETH_LENGTH + 8, &new, 12, 0);
+}
+
+/*
+ * Reads the packet that an ICMP error is about. Returns -1 if it is not TCP or UDP, or if too little is
+ * quoted: addresses and ports are asked for.
+ */
+INLINE int read_quote(struct __sk_buff *skb, const struct packet *packet, struct packet *quote)
+{
+	__u32 offset = packet->transport + ICMP_LENGTH;
+	__be16 ports[2];
+
+	quote->is_ipv6 = packet->is_ipv6;
+	if (packet->is_ipv6) {
+		struct ipv6hdr ip;
+
+		if (bpf_skb_load_bytes(skb, offset, &ip, sizeof(ip)))
+			return -1;
+		__builtin_memcpy(&quote->source, ip.source, 16);
+		__builtin_memcpy(&quote->destination, ip.destination, 16);
+		quote->protocol = ip.next_header;
+		quote->transport = offset + sizeof(ip);
+	} else {
+		struct iphdr ip;
+
+		if (bpf_skb_load_bytes(skb, offset, &ip, sizeof(ip)) || ip.version_ihl < 0x45)
+			return -1;
+		address_from_ipv4(&quote->source, ip.source);
+		address_from_ipv4(&quote->destination, ip.destination);
+		quote->protocol = ip.protocol;
+		quote->check = ip.check;
+		quote->transport = offset + (ip.version_ihl & 0x0f) * 4;
+	}
+	if ((quote->protocol != IPPROTO_TCP && quote->protocol != IPPROTO_UDP) ||
+	    bpf_skb_load_bytes(skb, quote->transport, ports, sizeof(ports)))
+		return -1;
+	quote->source_port = ports[0];
+	quote->destination_port = ports[1];
+	return 0;
+}
+
+/*
+ * Gives the quoted packet of an ICMP error another sender and receiver. `outer` is the difference by
+ * the error's own addresses, which ICMPv6 sums up too. The quoted transport checksum stays: it is
+ * often cut off, and nobody looks at it.
+ */
+INLINE int rewrite_quote(struct __sk_buff *skb, const struct packet *packet,
+			 const struct packet *quote, __u32 outer, const struct address *source,
+			 __be16 source_port, const struct address *destination,
+			 __be16 destination_port)
+{
+	__u32 difference = address_difference(quote, source, destination);
+	__u32 check = packet->transport + ICMP_CHECK_OFFSET;
+	__u32 offset = packet->transport + ICMP_LENGTH;
+	__be16 ports[2] = {source_port, destination_port};
+	__u32 ports_from = quote->source_port | (__u32)quote->destination_port << 16;
+	__u32 ports_to = source_port | (__u32)destination_port << 16;
+
+	if (packet->is_ipv6) {
+		struct address new[2] = {*source, *destination};
+
+		if (bpf_l4_csum_replace(skb, check, 0, outer, BPF_F_PSEUDO_HDR) ||
+		    bpf_l4_csum_replace(skb, check, 0, difference, 0) ||
+		    bpf_skb_store_bytes(skb, offset + 8, &new, sizeof(new), 0))
+			return -1;
+	} else {
+		/* The quoted header's checksum makes up for its addresses, so ICMP's need not change. */
+		struct {
+			__u16 check;
+			__be32 address[2];
+		} __attribute__((packed)) new = {
+			(__u16)~fold((__u64)(__u16)~quote->check + difference),
+			{source->word[3], destination->word[3]}};
+
+		if (bpf_skb_store_bytes(skb, offset + 10, &new, sizeof(new), 0))
+			return -1;
+	}
+	if (bpf_l4_csum_replace(skb, check, ports_from, ports_to, 4))
+		return -1;
+	return bpf_skb_store_bytes(skb, quote->transport, ports, sizeof(ports), 0);
 }
 
 #endif

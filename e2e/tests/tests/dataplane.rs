@@ -5,15 +5,29 @@
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::fs;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use herald_dataplane::{Event, Spread};
 use herald_speaker::io::bpf::Hook;
 use ipnet::IpNet;
 use world::{NODE_PORT, PORT, VIP4, VIP6, World, ask_from, connect_from, is_refused};
 
 const BULK_BYTES: usize = 4 << 20;
+
+/// The name of the one thing in a folder.
+fn only_name(folder: &Path) -> Result<OsString> {
+    let names: Vec<OsString> = fs::read_dir(folder)?
+        .map(|entry| Ok(entry?.file_name()))
+        .collect::<Result<_>>()?;
+    let [name] = names.as_slice() else {
+        bail!("in {}: {names:?}", folder.display());
+    };
+    Ok(name.clone())
+}
 
 /// How many of so many connections each node took.
 fn spread(world: &World, vip: &str, connections: usize) -> Result<BTreeMap<String, usize>> {
@@ -184,6 +198,27 @@ fn open_connections_survive_a_restart_of_the_data_plane() -> Result<()> {
         assert_eq!(talk.ask()?, *answer);
     }
     assert_eq!(world.event(1, Event::FlowAdopted)?, 0);
+    Ok(())
+}
+
+#[test]
+fn programs_of_an_older_layout_are_replaced_and_connections_go_on() -> Result<()> {
+    let mut world = World::new()?;
+    let mut talks = Vec::new();
+    for _ in 0..12 {
+        let mut talk = world.connect(VIP4, PORT, 0)?;
+        let answer = talk.ask()?;
+        talks.push((talk, answer));
+    }
+    let pins = world.pins(1)?;
+    let layout = only_name(&pins)?;
+    fs::rename(pins.join(&layout), pins.join("v0"))?;
+    world.restart(1)?;
+    assert_eq!(only_name(&pins)?, layout);
+    for (talk, answer) in &mut talks {
+        assert_eq!(talk.ask()?, *answer);
+    }
+    assert_eq!(world.event(1, Event::FlowAdopted)?, 12);
     Ok(())
 }
 
@@ -470,5 +505,23 @@ fn address_outside_every_node_prefix_is_served() -> Result<()> {
         assert_eq!(shares.len(), 3, "{shares:?}");
         world.ask(vip, 0)?;
     }
+    Ok(())
+}
+
+#[test]
+fn client_is_told_when_the_target_refuses_its_datagram() -> Result<()> {
+    let mut world = World::new()?;
+    // A NodePort that nobody listens on, as without endpoints.
+    world.wish.node_port = NODE_PORT + 1;
+    for target in [1, 2] {
+        world.wish.targets = vec![target];
+        world.program()?;
+        for vip in [VIP4, VIP6] {
+            let error = world.ask(vip, 0).unwrap_err();
+            let error = error.downcast_ref::<std::io::Error>().unwrap();
+            assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused, "{vip}");
+        }
+    }
+    assert_eq!(world.event(1, Event::ErrorTranslated)?, 4);
     Ok(())
 }

@@ -14,7 +14,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use anyhow::Result;
 use bench::{Bench, NODE_PORT, OFF_PORT, PEER_MAC, RANGED_PORT, SEED, node, node4, node6};
 use etherparse::{EtherType, Icmpv4Type, Icmpv6Type, icmpv4, icmpv6};
-use frame::{CLIENT_MAC, CLIENT_PORT, CLIENT4, CLIENT6, Frame, PORT, VIP4, VIP6, ethernet, icmp};
+use frame::{
+    CLIENT_MAC, CLIENT_PORT, CLIENT4, CLIENT6, Frame, PORT, VIP4, VIP6, error_about, ethernet, icmp,
+};
 use herald_dataplane::{CLUSTER_SLOTS, Event, Holder, fill, flow_hash, slot};
 use herald_model::Protocol;
 use herald_speaker::io::bpf::TestRun;
@@ -300,8 +302,99 @@ fn each_reason_to_drop_is_counted_under_its_name() -> Result<()> {
     let pairs: [(IpAddr, IpAddr); 2] =
         [(CLIENT4.into(), VIP4.into()), (CLIENT6.into(), VIP6.into())];
     for (client, vip) in pairs {
+        // Not about any packet: what should be quoted is no IP header.
         let error = icmp(client, vip, 9, &errors.0, &errors.1);
-        bench.drops(&error, Event::UnsupportedProtocol)?;
+        bench.drops(&error, Event::UnknownError)?;
+        let timestamp = (other(13), other6(200));
+        bench.drops(
+            &icmp(client, vip, 9, &timestamp.0, &timestamp.1),
+            Event::UnsupportedProtocol,
+        )?;
+    }
+    Ok(())
+}
+
+fn other(type_u8: u8) -> Icmpv4Type {
+    Icmpv4Type::Unknown {
+        type_u8,
+        code_u8: 0,
+        bytes5to8: [0; 4],
+    }
+}
+
+fn other6(type_u8: u8) -> Icmpv6Type {
+    Icmpv6Type::Unknown {
+        type_u8,
+        code_u8: 0,
+        bytes5to8: [0; 4],
+    }
+}
+
+/// A router on the way to the client or to the target.
+fn router(like: IpAddr) -> IpAddr {
+    match like {
+        IpAddr::V4(_) => Ipv4Addr::new(203, 0, 113, 9).into(),
+        IpAddr::V6(_) => Ipv6Addr::new(0x2001, 0xdb8, 9, 0, 0, 0, 0, 9).into(),
+    }
+}
+
+#[test]
+fn errors_about_packets_to_the_client_reach_the_target() -> Result<()> {
+    let mut bench = Bench::new()?;
+    // TCP: of UDP the quoted eight bytes hold the checksum, which stays as it was.
+    for (frame, forwarded) in plain().into_iter().take(2) {
+        let reply = Frame::between(Protocol::Tcp, frame.to, frame.from).bytes();
+        let router = router(frame.to.0);
+        let error = error_about(router, frame.to.0, 50, &reply);
+        bench.drops(&error, Event::UnknownError)?;
+
+        bench.run(&frame.bytes())?;
+        let sent = Frame::between(Protocol::Tcp, forwarded.to, forwarded.from).bytes();
+        let expected = error_about(router, forwarded.to.0, 49, &sent);
+        bench.becomes(&error, &expected)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn errors_about_packets_to_the_target_reach_the_client() -> Result<()> {
+    let mut bench = Bench::new()?;
+    for (frame, forwarded) in plain().into_iter().take(2) {
+        let vip = frame.to.0;
+        bench.run(&frame.bytes())?;
+        // Hop limits of quoted packets are what the finder of the error saw.
+        let mut as_sent = frame.clone();
+        as_sent.hops = forwarded.hops;
+        for finder in [router(vip), forwarded.to.0] {
+            let error = error_about(finder, vip, 50, &forwarded.bytes());
+            let expected = error_about(vip, frame.from.0, 49, &as_sent.bytes());
+            bench.becomes(&error, &expected)?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn errors_that_quote_too_little_or_something_else_are_dropped() -> Result<()> {
+    let mut bench = Bench::new()?;
+    for (frame, _) in plain().into_iter().take(2) {
+        bench.run(&frame.bytes())?;
+        let vip = frame.to.0;
+        let reply = Frame::between(Protocol::Tcp, frame.to, frame.from).bytes();
+        let whole = error_about(router(vip), vip, 50, &reply);
+        // Up to the quoted ports.
+        let (headers, needed) = if vip.is_ipv4() { (42, 24) } else { (62, 44) };
+        for quoted in 0..needed {
+            bench.drops(&whole[..headers + quoted], Event::UnknownError)?;
+        }
+        bench.run(&whole[..headers + needed])?;
+        let mut last = whole.clone();
+        last[if vip.is_ipv4() { 22 } else { 21 }] = 1;
+        bench.drops(&last, Event::Ttl)?;
+        // About a packet that was not the address's.
+        let foreign = Frame::between(Protocol::Tcp, (router(vip), PORT), frame.from).bytes();
+        let error = error_about(router(vip), vip, 50, &foreign);
+        bench.drops(&error, Event::UnknownError)?;
     }
     Ok(())
 }

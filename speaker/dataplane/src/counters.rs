@@ -69,7 +69,8 @@ macro_rules! events {
 events! {
     /// Dropped: the VIP has no such port.
     UnknownPort = "unknown_port",
-    /// Dropped: neither TCP, UDP, an echo request nor, with a Service for it, SCTP.
+    /// Dropped: neither TCP, UDP, an echo request, an ICMP error nor, with a Service for it,
+    /// SCTP.
     UnsupportedProtocol = "unsupported_protocol",
     /// Dropped: a fragment.
     Fragment = "fragment",
@@ -87,6 +88,8 @@ events! {
     StrayReply = "stray_reply",
     /// Dropped: every source port that was tried is in use towards this target.
     NoSourcePort = "no_source_port",
+    /// Dropped: an ICMP error about a packet of no flow that is known here.
+    UnknownError = "unknown_error",
     /// Dropped: the kernel refused to change it.
     RewriteFailed = "rewrite_failed",
     /// Handed to the holder.
@@ -95,6 +98,8 @@ events! {
     PassedToStack = "passed_to_stack",
     /// Echo request answered.
     EchoAnswered = "echo_answered",
+    /// An ICMP error was sent on to the client or the target that it concerns.
+    ErrorTranslated = "error_translated",
     /// A TCP flow was taken over in its middle, from another holder.
     FlowAdopted = "flow_adopted",
     /// A flow got another source port than the client's: it will not survive a change of holder.

@@ -4,7 +4,7 @@
 //! so that flows, tables and counters outlast the process, and the links, so that the programs
 //! stay attached. [`DataPlane::open`] finds all that again; programs are replaced in place by
 //! [`DataPlane::attach`], and no packet is lost over it. Dropping a [`DataPlane`] changes nothing;
-//! [`DataPlane::detach`] and [`remove`] do.
+//! [`DataPlane::detach`] does.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -28,8 +28,9 @@ mod maps;
 /// Where the BPF file system keeps our maps and links, unless told otherwise.
 pub const DEFAULT_PIN_ROOT: &str = "/sys/fs/bpf/herald";
 
-/// The version of the maps' layout. Another layout gets another folder.
-const LAYOUT: &str = "v1";
+/// The version of the maps' layout, to be raised with each change of `ebpf/maps.h`. Another layout gets
+/// another folder; where its programs are attached, those of the older ones go.
+const LAYOUT: &str = "v2";
 
 /// Flows that are remembered, unless told otherwise.
 pub const DEFAULT_FLOWS: u32 = 131_072;
@@ -194,6 +195,13 @@ struct Direction {
     attach: TcAttachType,
 }
 
+impl Direction {
+    /// The name of its pinned link.
+    fn link_name(self, index: IfIndex) -> String {
+        format!("{index}-{}", self.suffix)
+    }
+}
+
 /// Egress first, and last to go: what ingress sends to our own stack comes back there.
 const EGRESS: Direction = Direction {
     program: "herald_egress",
@@ -208,6 +216,7 @@ const INGRESS: Direction = Direction {
 
 /// The loaded programs and their maps.
 pub struct DataPlane {
+    pin_root: PathBuf,
     folder: PathBuf,
     hooks: Vec<Hook>,
     ebpf: Ebpf,
@@ -256,6 +265,7 @@ impl DataPlane {
         }
         let events = take_map(&mut ebpf, "events")?;
         Ok(Self {
+            pin_root: options.pin_root.clone(),
             folder,
             hooks: options.hooks.clone(),
             ebpf,
@@ -272,7 +282,9 @@ impl DataPlane {
     /// [`BpfError::Attach`] if no hook takes them, or the link can't be pinned.
     pub fn attach(&mut self, index: IfIndex, interface: &InterfaceName) -> Result<Hook, BpfError> {
         self.attach_one(EGRESS, index, interface)?;
-        self.attach_one(INGRESS, index, interface)
+        let hook = self.attach_one(INGRESS, index, interface)?;
+        self.remove_older(index)?;
+        Ok(hook)
     }
 
     /// Detaches both programs from an interface.
@@ -398,8 +410,34 @@ impl DataPlane {
     }
 
     fn link_path(&self, direction: Direction, index: IfIndex) -> PathBuf {
-        let name = format!("{index}-{}", direction.suffix);
-        self.folder.join("links").join(name)
+        self.folder.join("links").join(direction.link_name(index))
+    }
+
+    /// Removes what other layouts have on an interface, and all of those that are on none any more.
+    fn remove_older(&self, index: IfIndex) -> Result<(), BpfError> {
+        let failed = |call, path: &Path| {
+            let path = path.to_owned();
+            move |source| BpfError::PinFolder { call, path, source }
+        };
+        let root = &self.pin_root;
+        for entry in fs::read_dir(root).map_err(failed("read", root))? {
+            let older = entry.map_err(failed("read", root))?.path();
+            if older == self.folder {
+                continue;
+            }
+            let links = older.join("links");
+            for direction in [INGRESS, EGRESS] {
+                let link = links.join(direction.link_name(index));
+                if link.exists() {
+                    fs::remove_file(&link).map_err(failed("remove", &link))?;
+                }
+            }
+            let is_unused = fs::read_dir(&links).map_or(true, |mut links| links.next().is_none());
+            if is_unused {
+                fs::remove_dir_all(&older).map_err(failed("remove", &older))?;
+            }
+        }
+        Ok(())
     }
 
     fn attach_one(
@@ -426,23 +464,6 @@ impl DataPlane {
             interface: interface.clone(),
             tried,
         })
-    }
-}
-
-/// Removes the maps and links below `pin_root`: the programs are detached, flows, tables and counters
-/// forgotten. Filters of clsact stay, and pass everything as their maps are empty to all others.
-///
-/// # Errors
-///
-/// [`BpfError::PinFolder`] if something is there and can't be removed.
-pub fn remove(pin_root: &Path) -> Result<(), BpfError> {
-    match fs::remove_dir_all(pin_root) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(BpfError::PinFolder {
-            call: "remove",
-            path: pin_root.to_path_buf(),
-            source,
-        }),
-        _ => Ok(()),
     }
 }
 

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use etherparse::{
     EtherType, Ethernet2Header, Icmpv4Type, Icmpv6Type, IpFragOffset, IpNumber, Ipv4Header,
-    Ipv4Options, Ipv6FlowLabel, Ipv6Header, TcpHeader, UdpHeader,
+    Ipv4Options, Ipv6FlowLabel, Ipv6Header, TcpHeader, UdpHeader, icmpv4,
 };
 use herald_model::Protocol;
 
@@ -204,6 +204,29 @@ pub(crate) fn icmp(
             .ipv6(from.octets(), to.octets(), hops)
             .icmpv6(*v6)
             .write(&mut bytes, PAYLOAD),
+        _ => panic!("two families"),
+    }
+    .unwrap();
+    bytes
+}
+
+/// An ICMP error that quotes a packet, given as its frame: the network header and eight bytes.
+pub(crate) fn error_about(from: IpAddr, to: IpAddr, hops: u8, frame: &[u8]) -> Vec<u8> {
+    let builder = etherparse::PacketBuilder::ethernet2(CLIENT_MAC, [0; 6]);
+    let mut bytes = Vec::new();
+    match (from, to) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            let next_hop_mtu = 1_300;
+            let header = icmpv4::DestUnreachableHeader::FragmentationNeeded { next_hop_mtu };
+            builder
+                .ipv4(from.octets(), to.octets(), hops)
+                .icmpv4(Icmpv4Type::DestinationUnreachable(header))
+                .write(&mut bytes, &frame[14..42])
+        }
+        (IpAddr::V6(from), IpAddr::V6(to)) => builder
+            .ipv6(from.octets(), to.octets(), hops)
+            .icmpv6(Icmpv6Type::PacketTooBig { mtu: 1_300 })
+            .write(&mut bytes, &frame[14..62]),
         _ => panic!("two families"),
     }
     .unwrap();

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -52,6 +53,7 @@ pub(crate) struct Wish {
     /// Forwarded by us, or left to the stack.
     pub(crate) is_off: bool,
     pub(crate) spread: Spread,
+    pub(crate) node_port: u16,
     /// Nodes that are mistaken about the holder.
     pub(crate) mistaken: BTreeMap<usize, usize>,
 }
@@ -97,6 +99,7 @@ impl World {
                 source_ranges: Vec::new(),
                 is_off: false,
                 spread: Spread::Cluster,
+                node_port: NODE_PORT,
                 mistaken: BTreeMap::new(),
             },
             holder: 1,
@@ -157,7 +160,7 @@ impl World {
     pub(crate) fn restart(&mut self, node: usize) -> Result<()> {
         let host = &self.lan.hosts[node];
         let options = Options {
-            pin_root: self.lan.bpf_folder()?.join(format!("n{node}")),
+            pin_root: self.pins(node)?,
             flows: 4_096,
             hooks: self.hooks.clone(),
         };
@@ -171,6 +174,11 @@ impl World {
         })?;
         plane.contents = plane.data_plane.read()?;
         self.program()
+    }
+
+    /// Where a node's maps and links are pinned.
+    pub(crate) fn pins(&self, node: usize) -> Result<PathBuf> {
+        Ok(self.lan.bpf_folder()?.join(format!("n{node}")))
     }
 
     /// Takes a node's programs off its uplink.
@@ -216,7 +224,7 @@ impl World {
                     Forwarding::Off
                 } else {
                     Forwarding::NodePort {
-                        node_port: NODE_PORT,
+                        node_port: self.wish.node_port,
                         targets: Arc::clone(&targets),
                     }
                 },
