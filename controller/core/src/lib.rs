@@ -8,23 +8,37 @@
 //! address before its claim (the `VirtualIP`) is certain, and never takes an address from a
 //! Service that may keep it: a restart changes nothing.
 //!
-//! Invariants, which `tests/sim.rs` checks against a small API server under failures, restarts and
+//! Invariants, which `tests/sim` checks against a small API server under failures, restarts and
 //! late writes of a deposed leader:
 //!
-//! - no two Services that may not share an address are ever in one claim on terms they disagree on;
+//! - a claim stops naming a Service only when that Service's status does not show the address;
 //! - a status shows an address only while the claim on it names that life of the Service;
-//! - whatever failed, when the failures end everything converges, and no further write is made.
+//! - the Services in one claim agree to share;
+//! - another plan has a higher epoch;
+//! - whatever failed, when the failures end everything converges, no further write is made, and a
+//!   restart makes none.
 //!
 //! Decisions where the design is silent:
 //!
 //! - A new claim is `Active` at once. Phase `Probing` needs a speaker that probes; until there is
 //!   one nobody would end the phase, so [`Pool::conflict_probe`](herald_model::Pool) is not looked
 //!   at.
-//! - Among pools of one priority, those limited to some Services come before those open to all.
+//! - Higher priority first; among pools of one priority, those limited to some Services come
+//!   before those open to all, as whoever limits a pool to them wants them to use it; then by name.
+//! - A Service with a sharing key takes the lowest address of the pool that others would share,
+//!   else the lowest free one.
 //! - An address that turns out to be a node's own, or a subnet's first or last, is not taken back
 //!   from a Service that has it.
 //! - A `RequireDualStack` Service one of whose addresses was lost keeps the other, with the reason
 //!   in its condition, until both can be had.
+//! - Who may not use a pool any more (`allowed`) loses its address; a changed request, scope or
+//!   `autoAssign` never costs an address before another one is certain.
+//! - Where no node is well, the plan stays as it is: a node that only seems dead had better go on.
+//! - That nobody announces an address is said after three seconds, so that a move is not three
+//!   writes and a Warning.
+//! - A claim that names a Service nobody told of is left alone for three seconds: one watch may be
+//!   slower than another.
+//! - A status that somebody else owns is not forced: the condition says so, the claim is kept.
 //!
 //! ```
 //! use herald_controller_core::{Controller, Input, Settings, testkit::{pool, svc}};

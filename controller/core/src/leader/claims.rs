@@ -85,6 +85,7 @@ impl Leader {
             if world.is_claimed(address, &holder) {
                 continue;
             }
+            tracing::debug!(vip = %address, service = %holder.key, "another claim was earlier");
             if let Some(assignment) = self.assignments.get_mut(&holder.key) {
                 assignment.target.retain(|other| *other != address);
             }
@@ -246,6 +247,7 @@ impl Leader {
             return;
         }
         self.set_plan(address, Plan::default());
+        tracing::debug!(vip = %address, "free again");
         self.claims.remove(&address);
         self.short.remove(&address);
         self.allocator.free(address);
@@ -343,6 +345,7 @@ impl Leader {
             claim.plan = plan;
             return;
         }
+        tracing::debug!(vip = %address, epoch = %plan.epoch, segments = ?plan.segments, "planned");
         let before = std::mem::replace(&mut claim.plan, plan.clone());
         for segment in &before.segments {
             for (position, candidate) in segment.candidates.iter().enumerate() {

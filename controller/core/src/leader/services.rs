@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use herald_model::{ServiceKey, ServiceRef};
 
 use super::Leader;
-use crate::allocator::{Ask, Terms};
+use crate::allocator::{Ask, Refusal, Terms};
 use crate::observed::ObservedService;
 use crate::world::World;
 
@@ -75,6 +75,7 @@ impl Leader {
         };
         let me = assignment.me.clone();
         let before = assignment.target.clone();
+        let problem_before = assignment.problem.clone();
         let ask = Ask {
             service,
             namespace: world.namespace_labels(&key.namespace),
@@ -93,6 +94,15 @@ impl Leader {
         let terms = Terms::of(service);
         for &address in &target {
             self.hold(address, me.clone(), terms.clone());
+        }
+        if target != before || problem != problem_before {
+            tracing::debug!(
+                service = %key,
+                ?before,
+                ?target,
+                problem = problem.as_ref().map(Refusal::kind),
+                "decided"
+            );
         }
         let unsatisfied = problem.is_some() || missing.is_some();
         let Some(assignment) = self.assignments.get_mut(key) else {
