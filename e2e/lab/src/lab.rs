@@ -123,7 +123,9 @@ impl Lab {
         if place == LAN {
             return Ok(self.layout.netns_path(LAN));
         }
-        self.state.leg(place).map(|leg| self.layout.netns_path(&leg))
+        self.state
+            .leg(place)
+            .map(|leg| self.layout.netns_path(&leg))
     }
 
     /// A command at a place, to be given stdio and run by the caller. It has the lab's kubectl, helm
