@@ -431,7 +431,7 @@ fn the_announcing_node_is_in_the_metrics_and_no_other() -> Result<()> {
             let ip = format!("ip=\"{address}\"");
             for node in it.cluster.nodes() {
                 let metrics = it.cluster.speaker_metrics(&node)?;
-                let announced = metrics.series(
+                let shown = metrics.series(
                     "herald_speaker_announced",
                     &[
                         &ip,
@@ -441,7 +441,7 @@ fn the_announcing_node_is_in_the_metrics_and_no_other() -> Result<()> {
                     ],
                 );
                 let expected = if node == announcer { vec![1.0] } else { vec![] };
-                same(&announced, &expected).with_context(|| node.clone())?;
+                same(&shown, &expected).with_context(|| node.clone())?;
                 if node == announcer {
                     for name in ["requests_received", "replies_sent", "gratuitous_sent"] {
                         let count = metrics.sum(&format!("herald_speaker_{name}_total"), &[&ip]);

@@ -186,7 +186,7 @@ fn a_speaker_pod_that_is_replaced_serves_on() -> Result<()> {
     })
 }
 
-fn exclude(cluster: &Cluster, node: &str, value: Value) -> Result<()> {
+fn exclude(cluster: &Cluster, node: &str, value: &Value) -> Result<()> {
     let label = "node.kubernetes.io/exclude-from-external-load-balancers";
     cluster
         .api
@@ -203,7 +203,7 @@ fn an_excluded_node_neither_announces_nor_receives() -> Result<()> {
         backend(|it| {
             let four = serve(it)?[0];
             let (old, _) = cluster.announcer(four)?;
-            exclude(cluster, &old, "".into())?;
+            exclude(cluster, &old, &"".into())?;
             let result = (|| {
                 let new = moved(it, four, &old, LONG)?;
                 // Where kube-proxy sends it from there is its own affair: only what Herald counts is ours.
@@ -217,7 +217,7 @@ fn an_excluded_node_neither_announces_nor_receives() -> Result<()> {
                 ensure!(flows(&new)? >= before + 20.0, "not through {new}");
                 Ok(new)
             })();
-            exclude(cluster, &old, Value::Null)?;
+            exclude(cluster, &old, &Value::Null)?;
             let new = result?;
             all_nodes_serve(it, four)?;
             same(&cluster.announcer(four)?.0, &new)

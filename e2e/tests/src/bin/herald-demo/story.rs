@@ -203,7 +203,7 @@ fn exchange(cluster: &Cluster, address: IpAddr) -> Result<String> {
         } else {
             "the client"
         };
-        let at = (frame.at - first).as_secs_f64() * 1000.0;
+        let at = frame.at.saturating_sub(first).as_secs_f64() * 1000.0;
         // Writing to a String cannot fail.
         writeln!(told, "{at:7.2} ms  {} to {to}: ARP, {what}", frame.source).ok();
     }
