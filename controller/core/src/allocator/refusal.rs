@@ -238,20 +238,51 @@ impl fmt::Display for Taken<'_> {
     }
 }
 
-/// The first reasons in full, the rest as a number: a condition's message is for people.
+/// The first reasons in full, the rest as a number: a condition's message is for people. The pools
+/// that are meant for the Service come first, however many others there are.
 struct Reasons<'a>(&'a [Refusal]);
 
 const REASONS_IN_FULL: usize = 4;
 
 impl fmt::Display for Reasons<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (position, reason) in self.0.iter().take(REASONS_IN_FULL).enumerate() {
+        let mut reasons: Vec<&Refusal> = self.0.iter().collect();
+        reasons.sort_by_key(|reason| reason.kind() == "NotAllowed");
+        for (position, reason) in reasons.into_iter().take(REASONS_IN_FULL).enumerate() {
             let separator = if position == 0 { "" } else { "; " };
             write!(f, "{separator}{reason}")?;
         }
         match self.0.len().saturating_sub(REASONS_IN_FULL) {
             0 => Ok(()),
-            more => write!(f, "; and {more} pools more"),
+            1 => f.write_str("; and 1 more pool"),
+            more => write!(f, "; and {more} more pools"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_pool_is_named_before_many_that_do_not_allow_the_service() {
+        let mut reasons: Vec<Refusal> = (0..9)
+            .map(|number| Refusal::NotAllowed {
+                pool: format!("other-{number}").into(),
+                namespace: "web".into(),
+            })
+            .collect();
+        reasons.push(Refusal::Exhausted {
+            pool: "public".into(),
+            family: Family::V4,
+            assigned: 51,
+            total: 51,
+        });
+        let said = Refusal::NoneFits { reasons }.to_string();
+        assert!(
+            said.starts_with("pool public is full: 51 of 51 IPv4 addresses assigned; pool other-0"),
+            "{said}"
+        );
+        assert!(said.ends_with("; and 6 more pools"), "{said}");
     }
 }
