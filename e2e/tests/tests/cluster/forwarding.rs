@@ -351,12 +351,12 @@ fn pods_that_are_not_ready_get_traffic_only_if_the_service_publishes_them() -> R
         it.client().one_answer(four)?;
         for address in [four, six] {
             let to = format!("{}:80", herald_e2e::client::host(address));
-            let said = it.cluster.lab.exec("client", ["lab-echo", "tcp", &to])?;
-            ensure!(
-                said.stderr.contains("refused"),
-                "{address}: {}",
-                said.stderr
-            );
+            // As soon as kube-proxy has heard of the Service.
+            eventually(&format!("{to} refuses"), LONG, || {
+                let said = it.cluster.lab.exec("client", ["lab-echo", "tcp", &to])?;
+                ensure!(said.stderr.contains("refused"), "{}", said.stderr);
+                Ok(())
+            })?;
         }
         it.dual_service("web", json!({"spec": {"publishNotReadyAddresses": true}}))?;
         for address in [four, six] {
