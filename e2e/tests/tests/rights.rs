@@ -168,10 +168,13 @@ fn nothing_granted_is_unused_and_nothing_used_is_missing() -> Result<()> {
                 continue;
             };
             if code == 403 || code == 401 {
-                wrong.push(format!(
-                    "{component}: {right} is answered with {code}: {}",
-                    text(&event["responseStatus"]["message"])
-                ));
+                let message = text(&event["responseStatus"]["message"]);
+                // An API server that has just started does not even know its own roles yet.
+                if !message.contains("\"system:discovery\" not found") {
+                    wrong.push(format!(
+                        "{component}: {right} is answered with {code}: {message}"
+                    ));
+                }
                 continue;
             }
             // A patch that creates the object is allowed to those only who may create it as well.
