@@ -247,7 +247,12 @@ const REASONS_IN_FULL: usize = 4;
 impl fmt::Display for Reasons<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut reasons: Vec<&Refusal> = self.0.iter().collect();
-        reasons.sort_by_key(|reason| reason.kind() == "NotAllowed");
+        reasons.sort_by_key(|reason| {
+            matches!(
+                reason,
+                Refusal::NotAllowed { .. } | Refusal::WrongScope { .. }
+            )
+        });
         for (position, reason) in reasons.into_iter().take(REASONS_IN_FULL).enumerate() {
             let separator = if position == 0 { "" } else { "; " };
             write!(f, "{separator}{reason}")?;
