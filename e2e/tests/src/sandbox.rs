@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, ensure};
 use herald_lab::ECHO_IMAGE;
+use herald_model::VirtualIp;
 use serde_json::{Value, json};
 
 use crate::api::herald;
@@ -357,11 +358,40 @@ impl Sandbox {
     ///
     /// If it does not come; those that came are in the message.
     pub fn expect_event(&self, name: &str, kind: &str, reason: &str) -> Result<String> {
+        self.wait_event(name, kind, reason, |_| true)
+    }
+
+    /// Waits for an Event about one of a Service's addresses: its note. Who announces is told for each
+    /// address on its own, as one Service's addresses may be on different nodes.
+    ///
+    /// # Errors
+    ///
+    /// If it does not come; those that came are in the message.
+    pub fn expect_event_of(
+        &self,
+        name: &str,
+        kind: &str,
+        reason: &str,
+        address: IpAddr,
+    ) -> Result<String> {
+        let vip = VirtualIp::object_name(address);
+        self.wait_event(name, kind, reason, |event| {
+            text(&event["related"]["name"]) == vip
+        })
+    }
+
+    fn wait_event(
+        &self,
+        name: &str,
+        kind: &str,
+        reason: &str,
+        is_it: impl Fn(&Value) -> bool,
+    ) -> Result<String> {
         eventually(&format!("an Event {reason} about {name}"), LONG, || {
             let events = self.events(name, reason)?;
             let event = events
                 .iter()
-                .find(|event| text(&event["type"]) == kind)
+                .find(|event| text(&event["type"]) == kind && is_it(event))
                 .with_context(|| {
                     format!(
                         "there are only {:?}",

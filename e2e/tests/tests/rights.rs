@@ -118,6 +118,73 @@ fn asked(event: &Value, namespaced: bool) -> Option<Right> {
     })
 }
 
+/// Whether a request was refused, and whether its right is why.
+#[derive(Debug, PartialEq, Eq)]
+enum Refusal<'a> {
+    /// It was not, as far as rights go.
+    No,
+    /// Because of a right that lacks, or in a way not known here.
+    About(&'a str),
+    /// An API server that has just started does not even know its own roles yet.
+    RolesUnknown,
+    /// It had the right. What it wanted to write could not be.
+    NotAboutRights,
+}
+
+fn refusal(status: &Value) -> Refusal<'_> {
+    let code = status["code"].as_u64().unwrap_or(0);
+    if code != 401 && code != 403 {
+        return Refusal::No;
+    }
+    let message = text(&status["message"]);
+    if message.contains("\"system:discovery\" not found") {
+        return Refusal::RolesUnknown;
+    }
+    // The same status says "Forbidden" for both: only one that does without the words of RBAC, and
+    // gives another cause, is not about rights.
+    let by_rbac = message.contains("User \"") && message.contains("\" cannot ");
+    let terminating = items(&status["details"]["causes"])
+        .iter()
+        .any(|cause| text(&cause["reason"]) == "NamespaceTerminating");
+    if code == 403 && terminating && !by_rbac {
+        return Refusal::NotAboutRights;
+    }
+    Refusal::About(message)
+}
+
+#[test]
+fn only_a_refusal_known_to_have_another_cause_is_not_about_rights() {
+    let status = |code: u64, message: &str, cause: &str| {
+        let causes = json!([{"reason": cause, "message": "namespace x is being terminated"}]);
+        json!({"code": code, "message": message, "details": {"causes": causes}})
+    };
+    let lacking = "events.events.k8s.io is forbidden: User \"u\" cannot create resource \"events\"";
+    let ending = "events.events.k8s.io \"e\" is forbidden: unable to create new content in \
+        namespace x because it is being terminated";
+    let starting = format!("{lacking}: RBAC: clusterrole \"system:discovery\" not found");
+    for (status, expected) in [
+        (status(200, "", ""), Refusal::No),
+        (status(404, "not found", ""), Refusal::No),
+        (status(403, lacking, ""), Refusal::About(lacking)),
+        (
+            status(401, "Unauthorized", ""),
+            Refusal::About("Unauthorized"),
+        ),
+        (
+            status(403, "quota exceeded", "Quota"),
+            Refusal::About("quota exceeded"),
+        ),
+        (
+            status(403, ending, "NamespaceTerminating"),
+            Refusal::NotAboutRights,
+        ),
+        (status(403, ending, ""), Refusal::About(ending)),
+        (status(403, &starting, ""), Refusal::RolesUnknown),
+    ] {
+        assert_eq!(refusal(&status), expected, "{status}");
+    }
+}
+
 /// Has every right used at least once, also when nothing else has run on this cluster.
 fn use_everything() -> Result<()> {
     sandbox(|it| {
@@ -167,15 +234,15 @@ fn nothing_granted_is_unused_and_nothing_used_is_missing() -> Result<()> {
             let Some(right) = asked(&event, false) else {
                 continue;
             };
-            if code == 403 || code == 401 {
-                let message = text(&event["responseStatus"]["message"]);
-                // An API server that has just started does not even know its own roles yet.
-                if !message.contains("\"system:discovery\" not found") {
+            match refusal(&event["responseStatus"]) {
+                Refusal::No | Refusal::NotAboutRights => {}
+                Refusal::RolesUnknown => continue,
+                Refusal::About(message) => {
                     wrong.push(format!(
                         "{component}: {right} is answered with {code}: {message}"
                     ));
+                    continue;
                 }
-                continue;
             }
             // A patch that creates the object is allowed to those only who may create it as well.
             if code == 201 && right.verb == "patch" {

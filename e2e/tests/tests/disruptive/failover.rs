@@ -88,7 +88,7 @@ fn a_speaker_killed_and_kept_down_hands_its_address_to_another_node() -> Result<
                     moved(it, *address, &old, Duration::from_secs(30))?;
                 }
             }
-            let note = it.expect_event("web", "Normal", "Moved")?;
+            let note = it.expect_event_of("web", "Normal", "Moved", four)?;
             ensure!(
                 note.contains(&old) && note.contains(&new),
                 "the note does not name {old} and {new}: {note:?}"
