@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use herald_lab::{Action, ChartOptions, Family, KubeProxy, Options, Program};
+use herald_lab::{Action, ChartOptions, Family, KubeProxy, Loss, Options, Program};
 
 /// A genuine Kubernetes cluster on one machine: nodes in network namespaces, on a LAN of their own.
 #[derive(Debug, Parser)]
@@ -65,8 +65,19 @@ pub(crate) enum Verb {
         #[arg(long)]
         silent: bool,
     },
-    /// Undo `cut` and `kill --hold`
-    Heal { place: String },
+    /// Drop a share of the frames on the link of a place, each way for itself; 0 undoes it
+    Loss {
+        place: String,
+        /// In percent: 5, 0.5
+        percent: Loss,
+    },
+    /// Split the LAN: node1,cp / node2,node3; who is in no part sees all; "gateway" is the bridge
+    Partition {
+        #[arg(required = true, value_name = "PLACE,… / PLACE,…")]
+        parts: Vec<String>,
+    },
+    /// Undo `cut`, `loss`, `partition` and `kill --hold` at a place, or at all of them
+    Heal { place: Option<String> },
     /// Switch a node off, as if its power failed, or on
     Power {
         node: String,
@@ -76,10 +87,16 @@ pub(crate) enum Verb {
         #[arg(long)]
         new: bool,
     },
-    /// Stop all processes of a node; its kernel goes on
-    Freeze { node: String },
-    /// Undo `freeze`
-    Thaw { node: String },
+    /// Stop all processes of a node, or one program; its kernel goes on
+    Freeze {
+        node: String,
+        program: Option<Program>,
+    },
+    /// Undo `freeze` of the same
+    Thaw {
+        node: String,
+        program: Option<Program>,
+    },
     /// Send a signal to a program on a node: speaker, controller, kube-proxy or kubelet
     Kill {
         node: String,
@@ -171,6 +188,15 @@ impl UpArgs {
     }
 }
 
+/// The parts of a LAN, as `partition` takes them: places with commas, parts with slashes.
+pub(crate) fn parts(words: &[String]) -> Vec<Vec<String>> {
+    let part = |part: &str| {
+        let places = part.split([',', ' ']).filter(|place| !place.is_empty());
+        places.map(str::to_owned).collect()
+    };
+    words.join(" ").split('/').map(part).collect()
+}
+
 impl ChartArgs {
     pub(crate) fn options(&self) -> ChartOptions {
         ChartOptions {
@@ -216,6 +242,21 @@ mod tests {
             (KubeProxy::Iptables, Family::Ipv6)
         );
         assert_eq!(options.chart.set, ["a=b", "c=d"]);
+    }
+
+    #[test]
+    fn the_parts_of_a_lan_may_be_one_word_or_many() {
+        for line in [
+            "herald-lab partition node1,cp / node2,node3",
+            "herald-lab partition node1,cp/node2,node3",
+            "herald-lab partition node1 cp / node2, node3",
+        ] {
+            let Verb::Partition { parts: words } = parse(line).verb else {
+                panic!("partition")
+            };
+            assert_eq!(parts(&words), [["node1", "cp"], ["node2", "node3"]]);
+        }
+        assert_eq!(parts(&["node1/".to_owned()])[1], Vec::<String>::new());
     }
 
     #[test]

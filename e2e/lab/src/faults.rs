@@ -10,6 +10,7 @@ use crate::lab::Lab;
 use crate::lan;
 use crate::node;
 use crate::ready::wait;
+use crate::switch::{self, Drops, GATEWAY, Loss};
 
 /// A program on a node that can be sent a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +26,7 @@ pub enum Program {
 }
 
 impl Program {
-    const ALL: [(&'static str, Self, &'static str); 4] = [
+    pub(crate) const ALL: [(&'static str, Self, &'static str); 4] = [
         ("speaker", Self::Speaker, "herald-speaker"),
         ("controller", Self::Controller, "herald-controller"),
         ("kube-proxy", Self::KubeProxy, "kube-proxy"),
@@ -109,15 +110,70 @@ impl Lab {
         lan::cut(&self.layout, &leg, silent)
     }
 
-    /// Undoes [`Lab::cut`], and what [`Lab::kill_and_hold`] holds down there.
+    /// Undoes [`Lab::cut`], [`Lab::lose`] and what [`Lab::kill_and_hold`] holds down there, and takes
+    /// the place out of a [`Lab::partition`]. "gateway" can only be in the last one.
     ///
     /// # Errors
     ///
     /// [`Error::NoSuchPlace`]; [`Error::NodeOff`].
     pub fn heal(&self, place: &str) -> Result<()> {
+        if place == GATEWAY {
+            return self.change_drops(|drops| drops.forget(place));
+        }
         let leg = self.leg_that_is_on(place)?;
         node::release_all(&self.layout, &leg)?;
-        lan::heal(&self.layout, &leg)
+        lan::heal(&self.layout, &leg)?;
+        self.change_drops(|drops| drops.forget(place))
+    }
+
+    /// [`Lab::heal`] of every place that is on, and the end of a partition.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Command`].
+    pub fn heal_all(&self) -> Result<()> {
+        for port in lan::ports(&self.layout)? {
+            node::release_all(&self.layout, &port.name)?;
+            lan::heal(&self.layout, &port.name)?;
+        }
+        self.change_drops(|drops| *drops = Drops::default())
+    }
+
+    /// Splits the LAN: nothing passes between two of these parts. A place in none of them goes on
+    /// seeing all, the client for one; "gateway" is the bridge. Takes the place of an earlier partition.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSuchPlace`]; [`Error::InvalidOption`] for less than two parts, or a place in two.
+    pub fn partition(&self, parts: &[Vec<String>]) -> Result<()> {
+        switch::check_partition(parts, &self.state.legs())?;
+        self.change_drops(|drops| drops.partition = parts.to_vec())
+    }
+
+    /// Drops a share of the frames on a place's link, each way for itself, at random.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSuchPlace`].
+    pub fn lose(&self, place: &str, loss: Loss) -> Result<()> {
+        let leg = self.state.leg(place)?;
+        self.change_drops(|drops| {
+            drops.loss.remove(&leg);
+            if !loss.is_none() {
+                drops.loss.insert(leg, loss);
+            }
+        })
+    }
+
+    fn change_drops(&self, change: impl FnOnce(&mut Drops)) -> Result<()> {
+        let _lock = self.lock()?;
+        let before = Drops::load(&self.layout)?;
+        let mut drops = before.clone();
+        change(&mut drops);
+        if drops == before {
+            return Ok(());
+        }
+        drops.put_in_force(&self.layout)
     }
 
     fn leg_that_is_on(&self, place: &str) -> Result<String> {
@@ -189,6 +245,26 @@ impl Lab {
             return Err(Error::NodeOff(node.name));
         }
         node::cgroup(&self.layout, &node.name).set_frozen(frozen)
+    }
+
+    /// Stops a program on a node where it is (SIGSTOP), and gives the number of its processes. Its
+    /// connections stay open; what it has in the kernel works on. A kubelet whose probe it misses kills
+    /// it in the end.
+    ///
+    /// # Errors
+    ///
+    /// As [`Lab::kill`].
+    pub fn freeze_program(&self, node: &str, program: Program) -> Result<u32> {
+        self.kill(node, program, "STOP")
+    }
+
+    /// Undoes [`Lab::freeze_program`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Lab::kill`].
+    pub fn thaw_program(&self, node: &str, program: Program) -> Result<u32> {
+        self.kill(node, program, "CONT")
     }
 
     /// Sends a signal ("KILL", "TERM", …) to a program on a node, and gives the number of processes

@@ -1,6 +1,7 @@
 //! A genuine Kubernetes cluster on one machine: etcd, API server, controller manager, scheduler,
 //! kubelets with containerd and runc, kube-proxy, each node in namespaces and a cgroup of its own,
-//! on a LAN that is one bridge. Its cables can be cut, its nodes switched off or frozen.
+//! on a LAN that is one bridge. Its cables can be cut or lossy, the LAN be split, its nodes switched
+//! off or frozen.
 //!
 //! The lab decides nothing about Herald: it builds the cluster, installs the chart with Helm, and
 //! breaks what it is told to. It keeps these promises:
@@ -46,6 +47,7 @@ mod process;
 mod ready;
 mod state;
 mod status;
+mod switch;
 mod tools;
 mod up;
 
@@ -60,5 +62,6 @@ pub use options::{ChartOptions, KubeProxy, Options};
 pub use process::Output;
 pub use state::Node;
 pub use status::{ComponentState, LegStatus, NodeStatus, PodStatus, ServiceStatus, Status};
+pub use switch::Loss;
 pub use tools::{ECHO_IMAGE, HELM_VERSION, KUBE_VERSION};
 pub use up::{Progress, Step};

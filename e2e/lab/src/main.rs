@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use herald_lab::{Action, Error, Lab, Options, Step};
+use herald_lab::{Action, Error, Lab, Options, Program, Step};
 use serde_json::json;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
@@ -102,9 +102,23 @@ fn inject(cli: &Cli, verb: &Verb) -> Result<()> {
             };
             say(&format!("{place} cut, {how}"))
         }
-        Verb::Heal { place } => {
+        Verb::Loss { place, percent } => {
+            lab.lose(place, *percent)?;
+            say(&format!("{place} loses {percent} each way"))
+        }
+        Verb::Partition { parts } => {
+            let parts = cli::parts(parts);
+            lab.partition(&parts)?;
+            let parts: Vec<_> = parts.iter().map(|part| part.join(",")).collect();
+            say(&format!("LAN split: {}", parts.join(" / ")))
+        }
+        Verb::Heal { place: Some(place) } => {
             lab.heal(place)?;
             say(&format!("{place} healed"))
+        }
+        Verb::Heal { place: None } => {
+            lab.heal_all()?;
+            say("all healed")
         }
         Verb::Power {
             node,
@@ -125,13 +139,19 @@ fn inject(cli: &Cli, verb: &Verb) -> Result<()> {
                 if *new { " with an empty disk" } else { "" }
             ))
         }
-        Verb::Freeze { node } => {
-            lab.freeze(node)?;
-            say(&format!("{node} frozen"))
+        Verb::Freeze { node, program } => {
+            let what = match program {
+                Some(program) => lab.freeze_program(node, *program).map(|_| on(*program))?,
+                None => lab.freeze(node).map(|()| String::new())?,
+            };
+            say(&format!("{what}{node} frozen"))
         }
-        Verb::Thaw { node } => {
-            lab.thaw(node)?;
-            say(&format!("{node} thawed"))
+        Verb::Thaw { node, program } => {
+            let what = match program {
+                Some(program) => lab.thaw_program(node, *program).map(|_| on(*program))?,
+                None => lab.thaw(node).map(|()| String::new())?,
+            };
+            say(&format!("{what}{node} thawed"))
         }
         Verb::Kill {
             node,
@@ -161,6 +181,10 @@ fn inject(cli: &Cli, verb: &Verb) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+fn on(program: Program) -> String {
+    format!("{} on ", program.file_name())
 }
 
 fn control_plane_done(lab: &Lab, what: &str, action: Action) -> Result<()> {

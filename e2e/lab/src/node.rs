@@ -219,6 +219,27 @@ pub(crate) fn signal(layout: &Layout, node: &str, program: &str, signal: &str) -
     Ok(u32::try_from(pids.len()).unwrap_or(u32::MAX))
 }
 
+/// Those of these programs that run on a node and are stopped where they are.
+pub(crate) fn stopped(layout: &Layout, node: &str, programs: &[&str]) -> Vec<String> {
+    let is_stopped = |pid: u32| {
+        // The name before the state may have any character, a bracket too.
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit(')')
+            .next()
+            .is_some_and(|rest| rest.starts_with(" T"))
+    };
+    let mut stopped: Vec<_> = cgroup(layout, node)
+        .processes(true)
+        .into_iter()
+        .filter(|pid| is_stopped(*pid))
+        .filter_map(program_of)
+        .filter(|program| programs.contains(&program.as_str()))
+        .collect();
+    stopped.sort();
+    stopped.dedup();
+    stopped
+}
+
 /// Last part of the first word of the command line: the components are one file under many names.
 fn program_of(pid: u32) -> Option<String> {
     let words = fs::read(format!("/proc/{pid}/cmdline")).ok()?;

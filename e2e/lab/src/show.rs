@@ -1,6 +1,6 @@
 //! The status for people.
 
-use herald_lab::{Cable, ComponentState, NodeStatus, Status};
+use herald_lab::{Cable, ComponentState, Loss, NodeStatus, Status};
 
 /// The whole status as text.
 pub(crate) fn status(status: &Status) -> String {
@@ -31,6 +31,10 @@ pub(crate) fn status(status: &Status) -> String {
         });
     let words: Vec<_> = std::iter::once(api.to_owned()).chain(unusual).collect();
     let mut parts = vec![title, format!("control plane: {}\n", words.join(", "))];
+    if !status.partition.is_empty() {
+        let groups: Vec<_> = status.partition.iter().map(|part| part.join(",")).collect();
+        parts.push(format!("LAN SPLIT: {}\n", groups.join(" / ")));
+    }
 
     let mut legs = vec![row(&["PLACE", "ADDRESSES", "MAC", "READY", "STATE"])];
     for node in &status.nodes {
@@ -55,7 +59,7 @@ pub(crate) fn status(status: &Status) -> String {
             &addresses,
             &leg.address.mac,
             "-",
-            cable(leg.cable),
+            &joined(vec![cable(leg.cable).to_owned(), lost(leg.loss)]),
         ]));
     }
     parts.push(table(&legs));
@@ -106,15 +110,32 @@ fn node_state(node: &NodeStatus) -> String {
     if !node.on {
         return "OFF".to_owned();
     }
-    let mut words = vec![cable(node.cable).to_owned()];
+    let mut state = vec![cable(node.cable).to_owned(), lost(node.loss)];
     if node.frozen {
-        words.push("FROZEN".to_owned());
+        state.push("FROZEN".to_owned());
     }
-    words.extend(
+    state.extend(
+        node.stopped
+            .iter()
+            .map(|program| format!("{program} FROZEN")),
+    );
+    state.extend(
         node.held
             .iter()
             .map(|program| format!("{program} HELD DOWN")),
     );
+    joined(state)
+}
+
+fn lost(loss: Loss) -> String {
+    if loss.is_none() {
+        "ok".to_owned()
+    } else {
+        format!("LOSES {loss}")
+    }
+}
+
+fn joined(mut words: Vec<String>) -> String {
     words.retain(|word| word != "ok");
     if words.is_empty() {
         "ok".to_owned()

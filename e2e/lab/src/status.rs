@@ -9,11 +9,13 @@ use serde_json::Value;
 use crate::address::{Family, LanAddress};
 use crate::control_plane::{self, API_SERVER, COMPONENTS};
 use crate::error::Result;
+use crate::faults::Program;
 use crate::lab::Lab;
 use crate::lan::{self, Cable, Port};
 use crate::node;
 use crate::options::KubeProxy;
 use crate::ready::{condition, items, name, pod_reason};
+use crate::switch::{Drops, Loss};
 
 /// All of a lab at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +34,8 @@ pub struct Status {
     pub components: BTreeMap<String, ComponentState>,
     /// Nodes in order.
     pub nodes: Vec<NodeStatus>,
+    /// The parts of the LAN between which nothing passes; empty when it is whole.
+    pub partition: Vec<Vec<String>>,
     /// Control plane and clients.
     pub others: Vec<LegStatus>,
     /// Pods of all namespaces.
@@ -70,6 +74,10 @@ pub struct NodeStatus {
     pub cable: Option<Cable>,
     /// What is held down on it.
     pub held: Vec<String>,
+    /// The programs on it that are stopped where they are.
+    pub stopped: Vec<String>,
+    /// What its link loses.
+    pub loss: Loss,
     /// Its Ready condition: "True", "False", "Unknown"; "" when the API server is away.
     pub ready: String,
 }
@@ -84,6 +92,8 @@ pub struct LegStatus {
     pub address: LanAddress,
     /// Its cable.
     pub cable: Option<Cable>,
+    /// What its link loses.
+    pub loss: Loss,
 }
 
 /// How a pod is.
@@ -124,6 +134,9 @@ impl Lab {
     /// [`crate::Error::Command`] when the LAN cannot be read. An API server that is away is no error.
     pub fn status(&self) -> Result<Status> {
         let ports = lan::ports(&self.layout)?;
+        let drops = Drops::load(&self.layout)?;
+        let loss = |leg: &str| drops.loss.get(leg).copied().unwrap_or_default();
+        let programs = Program::ALL.map(|(.., file)| file);
         // Frozen, it would let every question wait.
         let api_ready = control_plane::is_ready(&self.layout, &self.state, Duration::from_secs(1));
         let list = |kinds: &str| {
@@ -154,6 +167,8 @@ impl Lab {
             frozen: node::cgroup(&self.layout, &node.name).is_frozen(),
             cable: cable(&node.name),
             held: node::held(&self.layout, &node.name),
+            stopped: node::stopped(&self.layout, &node.name, &programs),
+            loss: loss(&node.name),
             ready: ready(&node.name),
             address: node.address,
             name: node.name,
@@ -167,6 +182,7 @@ impl Lab {
                 name: leg.to_owned(),
                 address,
                 cable: cable(leg),
+                loss: loss(leg),
             })
         });
         Ok(Status {
@@ -179,6 +195,7 @@ impl Lab {
                 .map(|name| (name.to_owned(), self.component(name)))
                 .into(),
             nodes: nodes.collect(),
+            partition: drops.partition.clone(),
             others: others.collect::<Result<_>>()?,
             pods: of_kind("Pod").map(pod_status).collect(),
             services: of_kind("Service")

@@ -5,6 +5,8 @@
 mod failover;
 #[path = "disruptive/fixtures.rs"]
 mod fixtures;
+#[path = "disruptive/lab.rs"]
+mod lab;
 #[path = "disruptive/restarts.rs"]
 mod restarts;
 
@@ -12,7 +14,7 @@ use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context as _, Result};
 use herald_e2e::cluster::{Cluster, cluster};
-use herald_lab::{Action, Cable};
+use herald_lab::Action;
 
 /// Runs a test when no other one runs and all is whole, and makes all whole again after it.
 fn alone(test: impl FnOnce(&'static Cluster) -> Result<()>) -> Result<()> {
@@ -38,9 +40,10 @@ fn mend(cluster: &Cluster) -> Result<()> {
         if node.frozen {
             lab.thaw(&node.name)?;
         }
-        if !node.held.is_empty() || node.cable != Some(Cable::Plugged) {
-            lab.heal(&node.name)?;
+        for program in &node.stopped {
+            lab.thaw_program(&node.name, program.parse()?)?;
         }
     }
+    lab.heal_all()?;
     cluster.wait_whole()
 }
