@@ -29,7 +29,7 @@ HELM = $$(ls -d $(CACHE)/helm-*/helm | tail -n 1)
 
 .PHONY: help
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo; echo '  Builds go to $(CARGO_TARGET_DIR)'
 
 .PHONY: setup
@@ -75,6 +75,11 @@ images: build ## build, and fail if the image were not below 20 MB; the lab pack
 .PHONY: lab
 lab: build ## a cluster with Herald on it that stays
 	cargo run --quiet --package herald-lab -- up
+
+ROUNDS ?= 5
+.PHONY: bench-failover
+bench-failover: build ## how long a client has no answer when the announcer fails; ROUNDS=20
+	cargo run --quiet --locked --package herald-e2e --bin herald-bench-failover -- --rounds $(ROUNDS)
 
 .PHONY: clean-lab
 clean-lab: ## remove every lab, also what a crash left
