@@ -173,6 +173,14 @@ pub(crate) fn cut(layout: &Layout, place: &str, silent: bool) -> Result<()> {
     ip(&layout.netns(LAN), &[format!("link set {place} down")])
 }
 
+/// Lets nothing of a leg's pass any more, if there is one.
+pub(crate) fn silence(layout: &Layout, place: &str) -> Result<()> {
+    if ports(layout)?.iter().any(|port| port.name == place) {
+        cut(layout, place, true)?;
+    }
+    Ok(())
+}
+
 /// Makes a leg's cable whole.
 pub(crate) fn heal(layout: &Layout, place: &str) -> Result<()> {
     ip(&layout.netns(LAN), &[format!("link set {place} up")])?;

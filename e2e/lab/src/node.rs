@@ -148,6 +148,8 @@ pub(crate) fn manifest(state: &State) -> String {
 /// Power gone: every process at one instant, the network namespace with its programs and rules, the
 /// mounts. The disk stays.
 pub(crate) fn power_off(layout: &Layout, node: &str) -> Result<()> {
+    // First: what dies closes its connections, and a node without power says no farewell.
+    lan::silence(layout, node)?;
     let cgroup = cgroup(layout, node);
     cgroup.kill()?;
     lan::remove_leg(layout, node)?;
