@@ -20,6 +20,7 @@ pub mod api;
 pub mod capture;
 pub mod client;
 pub mod cluster;
+pub mod fault;
 pub mod flows;
 pub mod inside;
 pub mod metrics;

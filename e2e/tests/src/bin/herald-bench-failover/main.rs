@@ -5,7 +5,6 @@
     reason = "a program for people to read"
 )]
 
-mod case;
 mod round;
 mod table;
 
@@ -17,11 +16,11 @@ use anyhow::{Context as _, Result};
 use clap::Parser;
 use herald_e2e::api::Api;
 use herald_e2e::cluster::Cluster;
+use herald_e2e::fault::Fault;
 use herald_e2e::wait::{INTERRUPT, go_on};
 use herald_lab::{KubeProxy, Lab, Options, Step};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use crate::case::Case;
 use crate::round::{Round, Stage};
 use crate::table::Row;
 
@@ -47,7 +46,7 @@ struct Cli {
     profile: Vec<String>,
     /// What is done to the announcer [default: all]
     #[arg(long, value_enum, value_delimiter = ',')]
-    case: Vec<Case>,
+    case: Vec<Fault>,
     /// Further values for Helm
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -99,8 +98,8 @@ fn take_down(cli: &Cli) -> Result<()> {
 /// Measures all that is asked for, and prints it. Whether every round came to its end with every stream
 /// that could finish.
 fn measure(cli: &Cli) -> Result<bool> {
-    let cases = if cli.case.is_empty() {
-        Case::ALL.to_vec()
+    let faults = if cli.case.is_empty() {
+        Fault::ALL.to_vec()
     } else {
         cli.case.clone()
     };
@@ -127,12 +126,12 @@ fn measure(cli: &Cli) -> Result<bool> {
             cluster.insert(Cluster { lab, api })
         };
         let stage = Stage::set(cluster)?;
-        for case in &cases {
-            let mut row = Row::new(*case, profile);
+        for fault in &faults {
+            let mut row = Row::new(*fault, profile);
             for number in 1..=cli.rounds {
                 go_on()?;
-                let round = stage.play(*case);
-                println!("{}", told(profile, *case, number, &round));
+                let round = stage.play(*fault);
+                println!("{}", told(profile, *fault, number, &round));
                 go_on()?;
                 row.add(round);
             }
@@ -143,10 +142,10 @@ fn measure(cli: &Cli) -> Result<bool> {
     Ok(rows.iter().all(Row::is_good))
 }
 
-fn told(profile: &str, case: Case, number: u32, round: &Result<Round>) -> String {
+fn told(profile: &str, fault: Fault, number: u32, round: &Result<Round>) -> String {
     let said = match round {
         Ok(round) => round.to_string(),
         Err(error) => format!("FAILED: {error:#}"),
     };
-    format!("{profile}, {case}, round {number}: {said}")
+    format!("{profile}, {fault}, round {number}: {said}")
 }

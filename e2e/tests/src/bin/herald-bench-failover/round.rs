@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use herald_e2e::api::herald;
 use herald_e2e::cluster::Cluster;
+use herald_e2e::fault::Fault;
 use herald_e2e::flows::{FLOWS, Flows, PATIENCE};
 use herald_e2e::object::{conditions, ingress, items, namespace, text};
 use herald_e2e::streams::{Fate, Streams};
@@ -15,8 +16,6 @@ use herald_e2e::wait::{LONG, eventually, go_on, same};
 use herald_lab::{ECHO_IMAGE, HERALD_NAMESPACE, Lab};
 use herald_model::VirtualIp;
 use serde_json::{Value, json};
-
-use crate::case::Case;
 
 const NAMESPACE: &str = "bench";
 const POOL: &str = "bench";
@@ -160,13 +159,13 @@ impl<'a> Stage<'a> {
     }
 
     /// One round, in which all is made whole again in any case.
-    pub(crate) fn play(&self, case: Case) -> Result<Round> {
+    pub(crate) fn play(&self, fault: Fault) -> Result<Round> {
         let name = "web";
         self.wait_whole()?;
         let address = self.serve(name)?;
         let mut hurt = None;
-        let round = self.measure(case, name, address, &mut hurt);
-        let mended = hurt.map_or(Ok(()), |node| self.mend(case, &node));
+        let round = self.measure(fault, name, address, &mut hurt);
+        let mended = hurt.map_or(Ok(()), |node| self.mend(fault, &node));
         let path = format!("/api/v1/namespaces/{NAMESPACE}/services/{name}");
         let removed = self.cluster.api.delete(&path).and_then(|()| {
             eventually("the Service is gone", LONG, || {
@@ -225,7 +224,7 @@ impl<'a> Stage<'a> {
 
     fn measure(
         &self,
-        case: Case,
+        fault: Fault,
         name: &str,
         address: IpAddr,
         hurt: &mut Option<String>,
@@ -253,16 +252,16 @@ impl<'a> Stage<'a> {
 
         let (old, _) = self.cluster.announcer(address)?;
         *hurt = Some(old.clone());
-        let fault = Instant::now();
-        case.inflict(self.lab(), &old)?;
+        let struck = Instant::now();
+        fault.befall(self.lab(), &old)?;
 
         // Whoever looks now takes time from those who measure.
         rest(IN_PEACE)?;
-        let limit = fault + GIVE_UP;
-        let is_gone = |node: &str| case.takes_the_node() && node == old;
+        let limit = struck + GIVE_UP;
+        let is_gone = |node: &str| fault.takes_the_node() && node == old;
         let record = flows.record();
-        let all = record.answered_by(fault, |by| !is_gone(by));
-        let gone = record.answered_by(fault, is_gone);
+        let all = record.answered_by(struck, |by| !is_gone(by));
+        let gone = record.answered_by(struck, is_gone);
         let new = eventually("another node holds the address", GIVE_UP, || {
             let (node, _) = self.cluster.announcer(address)?;
             ensure!(node != old, "it is still {node}");
@@ -271,25 +270,25 @@ impl<'a> Stage<'a> {
         let wait = limit.saturating_duration_since(Instant::now());
         eventually("every question is answered again", wait, || {
             let record = flows.record();
-            record.settled(&all, fault).context("not yet")?;
-            record.settled(&gone, fault).context("not the node's own")
+            record.settled(&all, struck).context("not yet")?;
+            record.settled(&gone, struck).context("not the node's own")
         })?;
         rest(AFTER)?;
         let record = flows.record();
         drop(flows);
-        let dead: &[&str] = if case.takes_the_node() { &[&old] } else { &[] };
+        let dead: &[&str] = if fault.takes_the_node() { &[&old] } else { &[] };
         let fates = streams.finish(dead)?;
-        let (streams, stream_wait, broken) = judge(case, &old, &fates);
+        let (streams, stream_wait, broken) = judge(fault, &old, &fates);
         let note = self.note(name, address, &old);
         Ok(Round {
-            quiet: record.silence(&all, began, fault),
-            outage: record.silence(&all, fault, record.until),
-            settled: record.settled(&all, fault).context("it was before")?,
-            lost: record.lost(&all, fault),
+            quiet: record.silence(&all, began, struck),
+            outage: record.silence(&all, struck, record.until),
+            settled: record.settled(&all, struck).context("it was before")?,
+            lost: record.lost(&all, struck),
             others: if gone.is_empty() {
                 None
             } else {
-                record.settled(&gone, fault)
+                record.settled(&gone, struck)
             },
             speaker: note.ok().as_deref().and_then(Takeover::parse),
             streams,
@@ -319,10 +318,10 @@ impl<'a> Stage<'a> {
         })
     }
 
-    fn mend(&self, case: Case, node: &str) -> Result<()> {
-        case.mend(self.lab(), node)?;
+    fn mend(&self, fault: Fault, node: &str) -> Result<()> {
+        fault.mend(self.lab(), node)?;
         self.cluster.wait_whole()?;
-        if matches!(case, Case::Kill | Case::Stop) {
+        if matches!(fault, Fault::Kill | Fault::Stop) {
             // A container that dies often is started less and less soon; that of a new pod is at once.
             let pods = self.cluster.pods("speaker")?;
             let on_node = |pod: &&Value| {
@@ -342,8 +341,8 @@ impl<'a> Stage<'a> {
 }
 
 /// Streams that could finish and how many did, the longest wait of one, and why one did not.
-fn judge(case: Case, old: &str, fates: &[Fate]) -> ((usize, usize), Duration, Option<String>) {
-    let could = |fate: &&Fate| !(case.takes_the_node() && fate.node == old);
+fn judge(fault: Fault, old: &str, fates: &[Fate]) -> ((usize, usize), Duration, Option<String>) {
+    let could = |fate: &&Fate| !(fault.takes_the_node() && fate.node == old);
     let all = fates.iter().filter(could).count();
     let finished = || fates.iter().filter(could).filter(|it| it.broken.is_none());
     let longest = finished().map(|fate| fate.longest).max();

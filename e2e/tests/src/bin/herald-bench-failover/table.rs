@@ -4,23 +4,23 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use anyhow::Result;
+use herald_e2e::fault::Fault;
 
-use crate::case::Case;
 use crate::round::{Round, Takeover};
 
 /// All rounds of one case with one profile.
 #[derive(Debug)]
 pub(crate) struct Row {
-    case: Case,
+    fault: Fault,
     profile: String,
     rounds: Vec<Round>,
     failed: usize,
 }
 
 impl Row {
-    pub(crate) fn new(case: Case, profile: &str) -> Self {
+    pub(crate) fn new(fault: Fault, profile: &str) -> Self {
         Self {
-            case,
+            fault,
             profile: profile.to_owned(),
             rounds: Vec::new(),
             failed: 0,
@@ -57,7 +57,7 @@ impl Row {
             failed => format!(" + {failed} FAILED"),
         };
         vec![
-            self.case.to_string(),
+            self.fault.to_string(),
             self.profile.clone(),
             format!("{}{failed}", self.rounds.len()),
             self.figures(|round| Some(round.quiet)),

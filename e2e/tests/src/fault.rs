@@ -1,4 +1,4 @@
-//! What is done to the announcer, and how it is made whole again.
+//! What befalls a node that announces, and how it is made whole again.
 
 use std::fmt;
 
@@ -6,23 +6,24 @@ use anyhow::Result;
 use clap::ValueEnum;
 use herald_lab::{Lab, Program};
 
-/// What happens to the announcer.
+/// What befalls it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Case {
+pub enum Fault {
     /// Its cable is cut behind the switch's port: it sees nothing of it.
     CutSilently,
     /// Its cable is cut: it loses its carrier.
     Cut,
     /// Its power fails.
     Power,
-    /// Its speaker is killed; what it has in the kernel works on.
+    /// Its speaker is killed, and started anew by the kubelet; what it has in the kernel works on.
     Kill,
     /// Its speaker is stopped where it is; what it has in the kernel works on.
     Stop,
 }
 
-impl Case {
-    pub(crate) const ALL: [Self; 5] = [
+impl Fault {
+    /// Each.
+    pub const ALL: [Self; 5] = [
         Self::CutSilently,
         Self::Cut,
         Self::Power,
@@ -30,12 +31,17 @@ impl Case {
         Self::Stop,
     ];
 
-    /// Whether the node's pods go with it.
-    pub(crate) fn takes_the_node(self) -> bool {
+    /// Whether the node's pods can't be reached either.
+    pub fn takes_the_node(self) -> bool {
         matches!(self, Self::CutSilently | Self::Cut | Self::Power)
     }
 
-    pub(crate) fn inflict(self, lab: &Lab, node: &str) -> Result<()> {
+    /// Lets it befall a node.
+    ///
+    /// # Errors
+    ///
+    /// If the node is off, or has no speaker.
+    pub fn befall(self, lab: &Lab, node: &str) -> Result<()> {
         match self {
             Self::CutSilently => lab.cut(node, true)?,
             Self::Cut => lab.cut(node, false)?,
@@ -46,11 +52,15 @@ impl Case {
         Ok(())
     }
 
-    pub(crate) fn mend(self, lab: &Lab, node: &str) -> Result<()> {
+    /// Begins to undo it; what was killed or is without power takes a while to be there again.
+    ///
+    /// # Errors
+    ///
+    /// If it has not befallen the node.
+    pub fn mend(self, lab: &Lab, node: &str) -> Result<()> {
         match self {
             Self::CutSilently | Self::Cut => lab.heal(node)?,
             Self::Power => lab.power_on(node, false)?,
-            // The kubelet has it started anew.
             Self::Kill => {}
             Self::Stop => drop(lab.thaw_program(node, Program::Speaker)?),
         }
@@ -58,7 +68,7 @@ impl Case {
     }
 }
 
-impl fmt::Display for Case {
+impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::CutSilently => "link cut, carrier stays",
