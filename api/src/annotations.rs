@@ -107,3 +107,8 @@ pub const VENDOR_INTERNAL: [(&str, InternalWhen); 11] = [
         InternalWhen::Is("true"),
     ),
 ];
+
+/// On the Secret with the observer ring's keys: another value asks for another key.
+pub const ROTATE: &str = "heraldlb.io/rotate";
+/// On the same Secret: the last value of [`ROTATE`] that was acted on.
+pub const ROTATED: &str = "heraldlb.io/rotated";

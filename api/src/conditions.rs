@@ -85,6 +85,10 @@ pub mod reasons {
     pub const NO_CONFLICT: &str = "NoConflict";
     /// The node has no interface to announce on.
     pub const NO_SEGMENT: &str = "NoSegment";
+    /// The speaker has no key for the observer ring.
+    pub const NO_RING_KEY: &str = "NoRingKey";
+    /// The speaker can't take part in an observer ring.
+    pub const NO_RING: &str = "NoRing";
     /// The speaker is being taken down.
     pub const STOPPING: &str = "Stopping";
 }

@@ -68,6 +68,13 @@ pub struct SpeakerStatus {
     #[schemars(length(max = 128))]
     pub boot_id: String,
 
+    /// The ring keys it accepts, by their ids in the Secret; the one it sends with first. None: it
+    /// takes part in no ring.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 2))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub key_ids: Vec<u32>,
+
     /// The segments it can announce on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]

@@ -1,6 +1,6 @@
 //! `Speaker`.
 
-use herald_api::{Speaker as ApiSpeaker, SpeakerSegment as ApiSegment};
+use herald_api::{Speaker as ApiSpeaker, SpeakerSegment as ApiSegment, conditions};
 use herald_model::{
     Incarnation, InterfaceName, NodeName, ParseMacError, SegmentName, Speaker, SpeakerSegment,
 };
@@ -64,6 +64,15 @@ pub fn speaker(object: &ApiSpeaker) -> Result<Speaker, InvalidSpeaker> {
             .enumerate()
             .map(|(place, object)| segment(place, object))
             .collect::<Result<_, _>>()?,
+        stopping: object
+            .status
+            .iter()
+            .flat_map(|status| &status.conditions)
+            .any(|condition| {
+                condition.type_ == conditions::READY
+                    && condition.status == "False"
+                    && condition.reason == conditions::reasons::STOPPING
+            }),
     })
 }
 
@@ -146,8 +155,26 @@ mod tests {
             Ok(Speaker {
                 node: "node1".into(),
                 segments: vec![value()],
+                stopping: false,
             })
         );
+    }
+
+    #[test]
+    fn a_speaker_that_was_asked_to_end_says_so_in_its_condition() {
+        let condition = |status: &str, reason: &str| {
+            let mut object = object(Vec::new());
+            let conditions = serde_json::json!([{
+                "type": "Ready", "status": status, "reason": reason, "message": "",
+                "lastTransitionTime": "2026-11-25T00:00:00Z",
+            }]);
+            object.status.as_mut().unwrap().conditions =
+                serde_json::from_value(conditions).unwrap();
+            speaker(&object).unwrap().stopping
+        };
+        assert!(condition("False", "Stopping"));
+        assert!(!condition("False", "NoSegment"));
+        assert!(!condition("True", "Ready"));
     }
 
     #[test]

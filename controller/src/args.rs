@@ -59,6 +59,17 @@ pub(crate) struct Args {
     )]
     pub(crate) namespace: String,
 
+    /// The Secret with the keys that authenticate the speakers to each other, in that namespace. It is
+    /// made if it is not there, and never overwritten. To change the key, give it the annotation
+    /// heraldlb.io/rotate with a new value.
+    #[arg(
+        long,
+        env = "HERALD_RING_KEY_SECRET",
+        value_name = "NAME",
+        default_value = "herald-ring"
+    )]
+    pub(crate) ring_key_secret: String,
+
     /// This replica's name in the Lease and in Events; must differ between replicas.
     #[arg(
         long,

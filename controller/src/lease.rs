@@ -14,7 +14,7 @@ use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use serde_json::json;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock::Clock;
 
@@ -55,6 +55,7 @@ impl Elector {
     pub(crate) async fn run(
         mut self,
         tell: mpsc::Sender<Leadership>,
+        leading: watch::Sender<bool>,
         mut stop: oneshot::Receiver<()>,
     ) {
         let mut ticks = tokio::time::interval(Election::PERIOD);
@@ -77,6 +78,7 @@ impl Elector {
                 continue;
             }
             leads = now;
+            leading.send_replace(leads);
             let news = if leads {
                 Leadership::Gained
             } else {

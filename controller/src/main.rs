@@ -15,6 +15,7 @@
 //! | ippools/status, l2advertisements/status | patch | counters, `Ready` |
 //! | events.events.k8s.io | create | in every namespace |
 //! | pods (own namespace) | list, watch | which speakers are ready |
+//! | secrets (own namespace) | create; get, update of the one with the keys of the speakers' rings | |
 //! | leases.coordination.k8s.io (own namespace) | create; get, patch of herald-controller | |
 
 mod admin;
@@ -23,6 +24,7 @@ mod clock;
 mod kinds;
 mod lease;
 mod metrics;
+mod ring_keys;
 mod run;
 mod watch;
 mod write;

@@ -24,6 +24,7 @@ use crate::clock::Clock;
 use crate::kinds;
 use crate::lease::{Elector, Leadership};
 use crate::metrics::Metrics;
+use crate::ring_keys::Keeper;
 use crate::watch::{Kind, Told, Touch, watch};
 use crate::write::Writer;
 
@@ -47,6 +48,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         writes_at_once,
         namespace,
         name,
+        ring_key_secret,
         ..
     } = args;
     let mut config = Config::infer()
@@ -102,7 +104,10 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let leases: Api<Lease> = Api::namespaced(client.clone(), &namespace);
     let (stop_election, stopped) = oneshot::channel();
     let (elect, elected) = mpsc::channel(1);
-    let election = tokio::spawn(Elector::new(leases, name.clone(), clock).run(elect, stopped));
+    let (leading, leads) = tokio::sync::watch::channel(false);
+    let elector = Elector::new(leases, name.clone(), clock);
+    let election = tokio::spawn(elector.run(elect, leading, stopped));
+    tasks.spawn(Keeper::new(&client, &namespace, ring_key_secret).run(leads));
 
     let seed = jiff::Timestamp::now().as_nanosecond();
     let seed = u64::try_from(seed & i128::from(u64::MAX)).unwrap_or_default();

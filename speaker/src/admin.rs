@@ -19,7 +19,7 @@ use tracing::{debug, warn};
 
 use crate::forward;
 use crate::io::layer2;
-use crate::metrics::Page;
+use crate::metrics::{Page, Takeovers};
 
 /// A client that does not finish its request by then is cut off.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -30,6 +30,7 @@ pub(crate) struct Admin {
     pub(crate) overview: Arc<ArcSwap<Overview>>,
     pub(crate) layer2: Arc<layer2::Handle>,
     pub(crate) data_plane: forward::Handle,
+    pub(crate) takeovers: Takeovers,
 }
 
 /// Binds the address, so that a port that is taken ends the program at once. Where the kernel has
@@ -110,12 +111,18 @@ impl Admin {
 
     async fn metrics(&self) -> Response<Full<Bytes>> {
         let overview = self.overview.load_full();
-        let (layer2, counted) = tokio::join!(self.layer2.counts(), self.data_plane.counted());
+        let (layer2, counted, rings) = tokio::join!(
+            self.layer2.counts(),
+            self.data_plane.counted(),
+            self.layer2.ring_status()
+        );
         let page = Page {
             node: &self.node,
             overview: &overview,
             layer2: &layer2,
             data_plane: counted.as_ref(),
+            rings: &rings,
+            takeovers: &self.takeovers,
         };
         match page.render() {
             Ok(page) => {

@@ -5,8 +5,10 @@ use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
 use herald_config::ServiceFlags;
+use herald_ring::Profile;
 
 use crate::io::bpf;
+use crate::io::rings::Witness;
 
 /// Announces the addresses of LoadBalancer Services on this node's networks and forwards their
 /// traffic.
@@ -87,6 +89,56 @@ pub(crate) struct Args {
     )]
     pub(crate) bpf_pins: PathBuf,
 
+    /// How fast a speaker that falls silent is noticed by the others: fast (150 ms, for machines of
+    /// one's own), default (300 ms, for virtual machines that are moved while they run) or slow
+    /// (1.2 s, for networks with long interruptions). The same on all nodes.
+    #[arg(
+        long,
+        env = "HERALD_RING_PROFILE",
+        value_name = "PROFILE",
+        default_value = "default"
+    )]
+    pub(crate) ring_profile: RingProfile,
+
+    /// The UDP port on which the speakers watch each other, on every network they announce on. The
+    /// same on all nodes.
+    #[arg(
+        long,
+        env = "HERALD_RING_PORT",
+        value_name = "PORT",
+        default_value_t = 7948,
+        value_parser = clap::value_parser!(u16).range(1..)
+    )]
+    pub(crate) ring_port: u16,
+
+    /// The Secret, in the speaker's own namespace, with the keys that authenticate the speakers to
+    /// each other. The controller makes it. Without it this speaker serves nothing new.
+    #[arg(
+        long,
+        env = "HERALD_RING_KEY_SECRET",
+        value_name = "NAME",
+        default_value = "herald-ring"
+    )]
+    pub(crate) ring_key_secret: String,
+
+    /// Whose answer to ARP or neighbour solicitations makes up for speakers that are not reached, so
+    /// that one of two nodes can take over from the other: `gateway` (the next hop of the default
+    /// route), `none`, or addresses, of each family one, separated by commas.
+    #[arg(
+        long,
+        env = "HERALD_RING_WITNESS",
+        value_name = "gateway|none|IP",
+        default_value = "gateway",
+        value_parser = witness
+    )]
+    pub(crate) ring_witness: Witness,
+
+    /// A folder that outlasts this process, for a copy of what the API server last said: a speaker
+    /// that starts while it cannot be reached serves from there, after asking the LAN for each
+    /// address. Without it such a speaker waits for the API server.
+    #[arg(long, env = "HERALD_STATE_DIR", value_name = "FOLDER")]
+    pub(crate) state_dir: Option<PathBuf>,
+
     /// How many flows the forwarding to NodePorts remembers; each takes about 300 bytes of kernel
     /// memory. Takes effect when the maps are made anew.
     #[arg(
@@ -123,6 +175,40 @@ pub(crate) struct Args {
 }
 
 /// The form of log lines.
+/// How fast a silent speaker is noticed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RingProfile {
+    Fast,
+    Default,
+    Slow,
+}
+
+impl From<RingProfile> for Profile {
+    fn from(profile: RingProfile) -> Self {
+        match profile {
+            RingProfile::Fast => Self::Fast,
+            RingProfile::Default => Self::Default,
+            RingProfile::Slow => Self::Slow,
+        }
+    }
+}
+
+fn witness(text: &str) -> Result<Witness, String> {
+    match text {
+        "gateway" => Ok(Witness::Gateway),
+        "none" => Ok(Witness::None),
+        addresses => addresses
+            .split(',')
+            .map(|address| {
+                address.trim().parse().map_err(|_no_address| {
+                    format!("{address:?} is not an address, `gateway` or `none`")
+                })
+            })
+            .collect::<Result<_, _>>()
+            .map(Witness::Addresses),
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LogFormat {
     /// For people.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use herald_api::{self as api, conditions};
 use herald_model::{Epoch, NodeName};
+use herald_ring::KeyId;
 use herald_speaker_core::{
     AnnouncedSegment, Condition, ConditionKind, DataPlaneMode, DataPlaneReport, ForwardingState,
     ObservedSpeaker, ObservedVip, SpeakerReport, VipStatus,
@@ -36,6 +37,7 @@ pub(crate) fn observed_speaker(object: &api::Speaker) -> ObservedSpeaker {
             segments: herald_config::speaker(object)
                 .map(|speaker| speaker.segments)
                 .unwrap_or_default(),
+            key_ids: status.key_ids.into_iter().map(KeyId).collect(),
             data_plane: status.data_plane.map(|data_plane| DataPlaneReport {
                 mode: match data_plane.mode {
                     api::DataPlaneMode::Tcx => DataPlaneMode::Tcx,
@@ -59,6 +61,7 @@ pub(crate) fn speaker_status(report: &SpeakerReport) -> api::SpeakerStatus {
             .iter()
             .map(herald_config::speaker_segment)
             .collect(),
+        key_ids: report.key_ids.iter().map(|key| key.0).collect(),
         data_plane: report.data_plane.as_ref().map(|report| api::DataPlane {
             mode: match report.mode {
                 DataPlaneMode::Tcx => api::DataPlaneMode::Tcx,
@@ -271,6 +274,7 @@ mod tests {
                 carrier: true,
                 incarnation: Incarnation(4),
             }],
+            key_ids: vec![KeyId(2), KeyId(1)],
             data_plane: Some(DataPlaneReport {
                 mode: DataPlaneMode::Clsact,
                 reason: Some("an old kernel".into()),

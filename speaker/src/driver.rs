@@ -20,6 +20,7 @@ use crate::forward;
 use crate::io::groups::Groups;
 use crate::io::layer2;
 use crate::io::netlink::Neighbours;
+use crate::metrics::Takeovers;
 use crate::write::Writer;
 
 /// Inputs taken in before a decision, so that a flood of them delays it no further.
@@ -37,6 +38,7 @@ pub(crate) struct Driver {
     pub(crate) writer: Writer,
     pub(crate) refresh: watch::Sender<u64>,
     pub(crate) overview: Arc<ArcSwap<Overview>>,
+    pub(crate) takeovers: Takeovers,
 }
 
 impl Driver {
@@ -81,6 +83,7 @@ impl Driver {
                     &mut self.groups,
                     &self.neighbours,
                     &self.writer,
+                    &self.takeovers,
                 );
             }
             let overview = self.core.overview();
@@ -122,6 +125,7 @@ fn carry_out(
     groups: &mut Groups,
     neighbours: &UnboundedSender<NeighbourChange>,
     writer: &Writer,
+    takeovers: &Takeovers,
 ) {
     match effect {
         Effect::Layer2(input) => {
@@ -136,6 +140,15 @@ fn carry_out(
             }
             layer2.tell(input);
         }
+        Effect::Ring { segment, command } => {
+            debug!(%segment, ?command, "ring");
+            layer2.ring(segment, command);
+        }
+        Effect::SetRingKeys(keys) => {
+            info!(ids = ?keys.ids(), "keys of the rings");
+            layer2.set_ring_keys(keys);
+        }
+        Effect::TookOver(takeover) => takeovers.observe(&takeover),
         Effect::JoinGroup { interface, group } => {
             if let Err(error) = groups.join(interface, group) {
                 warn!(%interface, %group, %error, "cannot join a group: solicitations may not arrive");

@@ -5,6 +5,7 @@ pub(crate) mod filter;
 pub(crate) mod groups;
 pub(crate) mod layer2;
 pub(crate) mod netlink;
+pub(crate) mod rings;
 pub(crate) mod sys;
 
 // In the library, where the tests of the data plane find it too.

@@ -13,9 +13,10 @@
 //! | `heraldlb.io` | `speakers/status` | patch |
 //! | (core) | `services`, `nodes` | list, watch |
 //! | `discovery.k8s.io` | `endpointslices` | list, watch |
+//! | (core) | `secrets` | list, watch: the one with the keys of the rings |
 //! | `events.k8s.io` | `events` | create, patch |
 //!
-//! Threads: one for layer 2 (`layer2`, real-time priority where the kernel gives it), one for eBPF
+//! Threads: one for layer 2 and the observer rings (`layer2`, real-time priority where the kernel gives it), one for eBPF
 //! system calls (`data-plane`), and the runtime's for everything else.
 
 mod admin;
@@ -25,7 +26,9 @@ mod convert;
 mod driver;
 mod forward;
 mod io;
+mod keys;
 mod metrics;
+mod snapshot;
 mod watch;
 mod write;
 
@@ -50,7 +53,10 @@ use crate::clock::Clock;
 use crate::driver::Driver;
 use crate::io::groups::Groups;
 use crate::io::netlink::{self, Neighbours};
-use crate::watch::OwnNode;
+use crate::io::rings::{KeyStore, Rings};
+use crate::metrics::Takeovers;
+use crate::snapshot::Folder;
+use crate::watch::{OwnNode, RingSecret};
 use crate::write::Writer;
 
 /// The kernel's id of this boot.
@@ -122,6 +128,8 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         wall_origin: clock::wall(),
     });
 
+    let folder = Folder::open(args.state_dir.clone())
+        .with_context(|| format!("cannot make --state-dir {:?}", args.state_dir))?;
     let (sender, inputs) = unbounded_channel();
     stop_on_signal(sender.clone()).context("signals cannot be waited for")?;
     let listener = admin::bind(args.admin_address)
@@ -130,13 +138,8 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let client = kube::Client::try_default()
         .await
         .context("no way to reach the API server")?;
-    let pace = Pace {
-        burst_frames: args.announce_burst,
-        frames_per_second: args.announce_rate,
-    };
-    let layer2 = io::layer2::start(pace, clock, sender.clone())
-        .context("the layer 2 thread cannot be started")?;
-    let layer2 = Arc::new(layer2);
+    let store = KeyStore::default();
+    let layer2 = start_layer2(&args, clock, &store, sender.clone())?;
     let options = io::bpf::Options {
         pin_root: args.bpf_pins,
         flows: args.flows,
@@ -146,10 +149,11 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         .context("the data plane thread cannot be started")?;
     let netlink = Neighbours::open().context("netlink cannot be used")?;
     let (neighbours, neighbours_written) = driver::write_neighbours(netlink, sender.clone());
+    let takeovers = Takeovers::default();
     let overview = Arc::new(ArcSwap::from_pointee(core.overview()));
 
     let background = [
-        tokio::spawn(netlink::follow(sender.clone())),
+        tokio::spawn(netlink::follow(sender.clone(), Arc::clone(&layer2))),
         tokio::spawn(admin::serve(
             listener,
             Arc::new(Admin {
@@ -157,12 +161,24 @@ async fn serve(args: Args) -> anyhow::Result<()> {
                 overview: Arc::clone(&overview),
                 layer2: Arc::clone(&layer2),
                 data_plane: data_plane.clone(),
+                takeovers: takeovers.clone(),
             }),
         )),
     ];
     let (refresh, refreshed) = tokio::sync::watch::channel(0);
     let own_node = OwnNode::new(node.clone());
-    let watches = watch::start(&client, &args.services, &sender, &refreshed, &own_node);
+    let watches = watch::start(
+        &client,
+        &args.services,
+        &sender,
+        &refreshed,
+        &own_node,
+        &folder,
+        RingSecret {
+            name: args.ring_key_secret,
+            store,
+        },
+    );
     let driver = Driver {
         core,
         clock,
@@ -174,6 +190,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         writer: Writer::new(client, node, own_node, sender),
         refresh,
         overview,
+        takeovers,
     };
     driver.run().await;
 
@@ -188,6 +205,28 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     }
     info!("the speaker ends; the eBPF programs go on forwarding");
     Ok(())
+}
+
+/// Starts the thread that answers and announces, and runs the rings.
+fn start_layer2(
+    args: &Args,
+    clock: Clock,
+    store: &KeyStore,
+    inputs: UnboundedSender<Input>,
+) -> anyhow::Result<Arc<io::layer2::Handle>> {
+    let pace = Pace {
+        burst_frames: args.announce_burst,
+        frames_per_second: args.announce_rate,
+    };
+    let options = io::rings::Options {
+        profile: args.ring_profile.into(),
+        port: args.ring_port,
+        witness: args.ring_witness.clone(),
+    };
+    let rings = Rings::new(options, clock, Arc::clone(store), inputs.clone());
+    let layer2 = io::layer2::start(pace, clock, rings, inputs)
+        .context("the layer 2 thread cannot be started")?;
+    Ok(Arc::new(layer2))
 }
 
 /// The first signal asks for an orderly end, the second is not waited for.

@@ -5,19 +5,53 @@ use std::fmt;
 use std::sync::atomic::AtomicU64;
 
 use herald_l2::Counts;
-use herald_model::{IfIndex, InterfaceName};
-use herald_speaker_core::Overview;
+use herald_model::{IfIndex, InterfaceName, SegmentName};
+use herald_speaker_core::{Overview, Takeover};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::forward::Counted;
 use crate::io::layer2::AllCounts;
+use crate::io::rings::RingStatus;
 
 type Labels = Vec<(&'static str, String)>;
 type Counters = Family<Labels, Counter<u64, AtomicU64>>;
+
+/// How long takeovers took, by stage.
+#[derive(Clone, Debug)]
+pub(crate) struct Takeovers(Family<Labels, Histogram>);
+
+/// Seconds. The profiles vote after 0.15, 0.3 and 1.2 s.
+const TAKEOVER_BUCKETS: [f64; 12] = [
+    0.05, 0.1, 0.125, 0.15, 0.2, 0.25, 0.3, 0.4, 0.6, 1.2, 2.5, 10.0,
+];
+
+impl Default for Takeovers {
+    fn default() -> Self {
+        Self(Family::new_with_constructor(|| {
+            Histogram::new(TAKEOVER_BUCKETS)
+        }))
+    }
+}
+
+impl Takeovers {
+    /// One more.
+    pub(crate) fn observe(&self, takeover: &Takeover) {
+        for (stage, time) in [
+            ("suspected", takeover.suspected),
+            ("certified", takeover.certified),
+            ("announced", takeover.announced),
+        ] {
+            self.0
+                .get_or_create(&vec![("stage", stage.to_owned())])
+                .observe(time.as_secs_f64());
+        }
+    }
+}
 
 /// Everything there is to say at one moment.
 pub(crate) struct Page<'a> {
@@ -25,6 +59,8 @@ pub(crate) struct Page<'a> {
     pub(crate) overview: &'a Overview,
     pub(crate) layer2: &'a AllCounts,
     pub(crate) data_plane: Option<&'a Counted>,
+    pub(crate) rings: &'a BTreeMap<SegmentName, RingStatus>,
+    pub(crate) takeovers: &'a Takeovers,
 }
 
 impl Page<'_> {
@@ -34,6 +70,7 @@ impl Page<'_> {
         self.announced(&mut registry);
         self.layer2(&mut registry);
         self.data_plane(&mut registry);
+        self.rings(&mut registry);
         let mut page = String::new();
         encode(&mut page, &registry)?;
         Ok(page)
@@ -111,6 +148,83 @@ impl Page<'_> {
         );
     }
 
+    fn rings(&self, registry: &mut Registry) {
+        registry.register_with_unit(
+            "takeover",
+            "From the last sign of life of a dead holder to each stage of the takeover by this node",
+            Unit::Seconds,
+            self.takeovers.0.clone(),
+        );
+        let [members, quorum, life] = [(); 3].map(|()| Family::<Labels, Gauge>::default());
+        let [datagrams, bytes, happened] = [(); 3].map(|()| Counters::default());
+        for (segment, ring) in self.rings {
+            let labels = |more: Option<(&'static str, &str)>| -> Labels {
+                std::iter::once(("segment", segment.to_string()))
+                    .chain(more.map(|(name, value)| (name, value.to_owned())))
+                    .collect()
+            };
+            let states = ["up", "speaker_down", "node_down"];
+            for (state, count) in states.into_iter().zip(ring.members) {
+                members
+                    .get_or_create(&labels(Some(("state", state))))
+                    .set(i64::try_from(count).unwrap_or(i64::MAX));
+            }
+            quorum
+                .get_or_create(&labels(None))
+                .set(i64::from(ring.quorum));
+            life.get_or_create(&labels(None))
+                .set(i64::try_from(ring.incarnation).unwrap_or(i64::MAX));
+            let counts = &ring.counters;
+            bytes.get_or_create(&labels(None)).inc_by(counts.sent_bytes);
+            for (result, count) in [
+                ("sent", counts.sent),
+                ("received", counts.received),
+                ("malformed", counts.malformed),
+                ("foreign", counts.foreign),
+                ("unknown_key", counts.unknown_key),
+                ("forged", counts.forged),
+                ("stranger", counts.strangers),
+                ("replayed", counts.replayed),
+                ("outdated", counts.outdated),
+                ("unproved", counts.unproved),
+            ] {
+                datagrams
+                    .get_or_create(&labels(Some(("result", result))))
+                    .inc_by(count);
+            }
+            for (event, count) in [
+                ("suspicion", counts.suspicions),
+                ("vote", counts.votes),
+                ("certificate", counts.certificates),
+                ("unsupported", counts.unsupported),
+                ("repair", counts.repairs),
+                ("stall", counts.stalls),
+            ] {
+                happened
+                    .get_or_create(&labels(Some(("event", event))))
+                    .inc_by(count);
+            }
+        }
+        registry.register(
+            "ring_members",
+            "Speakers on the segment, this one included",
+            members,
+        );
+        registry.register(
+            "ring_quorum",
+            "Whether enough speakers are reached to take anything over",
+            quorum,
+        );
+        registry.register("ring_incarnation", "The number of this node's life", life);
+        registry.register(
+            "ring_datagrams",
+            "Datagrams sent, received, and of the latter those that were not used, by reason",
+            datagrams,
+        );
+        registry.register_with_unit("ring_sent", "Sent, UDP payload only", Unit::Bytes, bytes);
+        registry.register("ring_events", "What happened in the ring", happened);
+    }
+
     fn data_plane(&self, registry: &mut Registry) {
         let running: Gauge = Gauge::default();
         running.set(i64::from(self.data_plane.is_some()));
@@ -160,6 +274,8 @@ impl Page<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use herald_dataplane::{Event, ServiceCounters};
     use herald_model::ServiceKey;
     use herald_speaker_core::Announced;
@@ -197,12 +313,32 @@ mod tests {
         };
         counted.counters.services.insert(7, counters);
         counted.counters.events.insert(Event::ALL[0], 9);
+        let takeovers = Takeovers::default();
+        takeovers.observe(&Takeover {
+            suspected: Duration::from_millis(110),
+            certified: Duration::from_millis(151),
+            announced: Duration::from_millis(152),
+        });
+        let rings = BTreeMap::from([(
+            SegmentName::from("192.0.2.0/24"),
+            RingStatus {
+                counters: herald_ring::Counters {
+                    forged: 2,
+                    ..herald_ring::Counters::default()
+                },
+                members: [2, 0, 1],
+                quorum: true,
+                incarnation: 3,
+            },
+        )]);
         let page = |data_plane| {
             let page = Page {
                 node: "node1",
                 overview: &overview,
                 layer2: &layer2,
                 data_plane,
+                rings: &rings,
+                takeovers: &takeovers,
             };
             page.render().unwrap()
         };
@@ -220,6 +356,12 @@ mod tests {
             r#"herald_speaker_reply_packets_total{service="ns/web"} 4"#,
             r#"herald_speaker_replies_bytes_total{service="ns/web"} 200"#,
             r#"herald_speaker_flows_total{service="ns/web"} 1"#,
+            r#"herald_speaker_takeover_seconds_bucket{le="0.2",stage="certified"} 1"#,
+            r#"herald_speaker_takeover_seconds_bucket{le="0.15",stage="certified"} 0"#,
+            r#"herald_speaker_ring_members{segment="192.0.2.0/24",state="node_down"} 1"#,
+            r#"herald_speaker_ring_quorum{segment="192.0.2.0/24"} 1"#,
+            r#"herald_speaker_ring_incarnation{segment="192.0.2.0/24"} 3"#,
+            r#"herald_speaker_ring_datagrams_total{segment="192.0.2.0/24",result="forged"} 2"#,
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");
         }

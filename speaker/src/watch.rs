@@ -12,20 +12,24 @@ use herald_api as api;
 use herald_config::{Change, Relist, ServiceFlags, WatchEvent};
 use herald_model::{NodeName, ServiceKey, VirtualIp};
 use herald_speaker_core::{Cache, Input};
-use k8s_openapi::api::core::v1::{Node, Service};
+use k8s_openapi::api::core::v1::{Node, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, DefaultBackoff, Event};
 use kube::{Api, Client, Resource};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
 use tracing::{Instrument as _, debug, info, info_span, warn};
 
-use crate::convert;
+use crate::io::rings::KeyStore;
+use crate::snapshot::{self, Folder, Snapshot};
+use crate::{convert, keys};
 
 /// The API server ends a watch after this; a half-open connection is noticed soon after.
 const WATCH_SECONDS: u32 = 60;
@@ -71,6 +75,8 @@ pub(crate) fn start(
     inputs: &UnboundedSender<Input>,
     refresh: &watch::Receiver<u64>,
     own_node: &OwnNode,
+    folder: &Folder,
+    keys: RingSecret,
 ) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     let send = |inputs: &UnboundedSender<Input>| {
@@ -84,7 +90,7 @@ pub(crate) fn start(
 
     let mut tell = send(inputs);
     tasks.spawn(follow(
-        "virtualips",
+        Memory::new(folder, inputs, "virtualips", Some(Cache::Vips)),
         Api::<api::VirtualIP>::all(client.clone()),
         config(),
         refresh.clone(),
@@ -94,7 +100,7 @@ pub(crate) fn start(
 
     let (mut tell, flags_of_services) = (send(inputs), flags.clone());
     tasks.spawn(follow(
-        "services",
+        Memory::new(folder, inputs, "services", Some(Cache::Services)),
         Api::<Service>::all(client.clone()),
         // A Service that stops to be a LoadBalancer comes as a deletion.
         config().fields("spec.type=LoadBalancer"),
@@ -106,7 +112,7 @@ pub(crate) fn start(
     let mut tell = send(inputs);
     let mut slices = Slices::default();
     tasks.spawn(follow(
-        "endpointslices",
+        Memory::new(folder, inputs, "endpointslices", Some(Cache::Endpoints)),
         Api::<EndpointSlice>::all(client.clone()),
         config().labels("kubernetes.io/service-name,!service.kubernetes.io/headless"),
         refresh.clone(),
@@ -122,7 +128,7 @@ pub(crate) fn start(
     let (tell, ignore_exclude) = (send(inputs), flags.ignore_exclude_label);
     let own_node = own_node.clone();
     tasks.spawn(follow(
-        "nodes",
+        Memory::new(folder, inputs, "nodes", Some(Cache::Nodes)),
         Api::<Node>::all(client.clone()),
         config(),
         refresh.clone(),
@@ -144,7 +150,7 @@ pub(crate) fn start(
 
     let tell = send(inputs);
     tasks.spawn(follow(
-        "speakers",
+        Memory::new(folder, inputs, "speakers", Some(Cache::Speakers)),
         Api::<api::Speaker>::all(client.clone()),
         config(),
         refresh.clone(),
@@ -159,7 +165,34 @@ pub(crate) fn start(
             });
         },
     ));
+
+    let tell = send(inputs);
+    let RingSecret { name, store } = keys;
+    tasks.spawn(follow(
+        Memory::new(folder, inputs, "ring-key", None),
+        Api::<Secret>::default_namespaced(client.clone()),
+        config().fields(&format!("metadata.name={name}")),
+        refresh.clone(),
+        |object| object.metadata.name.clone().unwrap_or_default(),
+        move |change| match change {
+            Change::Applied(_, secret) => tell(Input::RingKeysKnown(keys::store(&store, &secret))),
+            // Whoever deleted it has not told the others to forget it.
+            Change::Deleted(name) => warn!(
+                secret = name,
+                "the ring's Secret is gone, its keys stay in use"
+            ),
+            Change::Synced => {}
+        },
+    ));
     tasks
+}
+
+/// Where the keys of the rings come from, and where they go.
+pub(crate) struct RingSecret {
+    /// The name of the Secret.
+    pub(crate) name: String,
+    /// Shared with the rings.
+    pub(crate) store: KeyStore,
 }
 
 fn config() -> watcher::Config {
@@ -186,35 +219,133 @@ impl Backoff for Prompt {
     }
 }
 
+/// How long the first list may take before what is on disk is used.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// What is kept of one kind of object from one start to the next.
+struct Memory<Key> {
+    kind: &'static str,
+    cache: Option<Cache>,
+    snapshot: Snapshot<Key>,
+    inputs: UnboundedSender<Input>,
+    /// Whether what was told is from disk.
+    is_old: bool,
+}
+
+impl<Key: Ord> Memory<Key> {
+    fn new(
+        folder: &Folder,
+        inputs: &UnboundedSender<Input>,
+        kind: &'static str,
+        cache: Option<Cache>,
+    ) -> Self {
+        Self {
+            kind,
+            cache,
+            snapshot: folder.snapshot(kind),
+            inputs: inputs.clone(),
+            is_old: false,
+        }
+    }
+
+    fn tell(&self, input: Input) {
+        if self.inputs.send(input).is_err() {
+            debug!("nobody listens to watches any more");
+        }
+    }
+
+    /// What is on disk, as a list the API server might have sent.
+    fn restore<K: DeserializeOwned>(&mut self, key: impl Fn(&K) -> Key) -> Vec<WatchEvent<Key, K>> {
+        let Some(objects) = self.snapshot.load::<K>() else {
+            return Vec::new();
+        };
+        warn!(
+            objects = objects.len(),
+            "no answer of the API server: using what is on disk"
+        );
+        self.is_old = true;
+        if let Some(cache) = self.cache {
+            self.tell(Input::Restored(cache));
+        }
+        let objects = objects
+            .into_iter()
+            .map(|object| WatchEvent::InitApply(key(&object), object));
+        std::iter::once(WatchEvent::Init)
+            .chain(objects)
+            .chain([WatchEvent::InitDone])
+            .collect()
+    }
+
+    /// Remembers what the API server said.
+    fn note<K: Resource + Serialize>(&mut self, change: &mut Change<Key, K>)
+    where
+        Key: Clone,
+    {
+        match change {
+            Change::Applied(key, object) => self.snapshot.apply(key.clone(), object),
+            Change::Deleted(key) => self.snapshot.delete(key),
+            Change::Synced => {}
+        }
+    }
+
+    /// A list of the API server is complete.
+    fn listed(&mut self) {
+        self.snapshot.complete();
+        if let (true, Some(cache)) = (std::mem::take(&mut self.is_old), self.cache) {
+            self.tell(Input::Renewed(cache));
+        }
+    }
+}
+
 /// Follows one kind of object for ever; begins anew with a list when `refresh` changes.
 async fn follow<K, Key>(
-    kind: &'static str,
+    mut memory: Memory<Key>,
     objects: Api<K>,
     config: watcher::Config,
     mut refresh: watch::Receiver<u64>,
     key: impl Fn(&K) -> Key + Send,
     mut changed: impl FnMut(Change<Key, K>) + Send,
 ) where
-    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+    K: Resource + Clone + DeserializeOwned + Serialize + Debug + Send + 'static,
     Key: Ord + Clone + Send,
 {
-    let span = info_span!("watch", kind);
+    let span = info_span!("watch", kind = memory.kind);
     let work = async move {
         let mut relist = Relist::default();
         let mut pending = Vec::new();
         let mut is_failing = false;
+        // Whether objects of a list have come that is not complete yet.
+        let mut is_listing = false;
+        let mut is_told = false;
         let begin = || {
             watcher::watcher(objects.clone(), config.clone())
                 .backoff(Prompt(DefaultBackoff::default()))
                 .boxed()
         };
         let mut events = begin();
+        let patience = tokio::time::sleep(PATIENCE);
+        tokio::pin!(patience);
+        let mut save = tokio::time::interval(snapshot::SETTLE);
+        save.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let event = tokio::select! {
                 event = events.next() => event,
                 Ok(()) = refresh.changed() => {
                     debug!("asking for everything anew");
                     events = begin();
+                    is_listing = false;
+                    continue;
+                }
+                () = &mut patience, if !is_told && !is_listing => {
+                    is_told = true;
+                    for event in memory.restore(&key) {
+                        relist.handle(event, &mut pending);
+                    }
+                    pending.drain(..).for_each(&mut changed);
+                    continue;
+                }
+                _ = save.tick(), if memory.snapshot.is_due() => {
+                    memory.snapshot.save();
                     continue;
                 }
             };
@@ -222,6 +353,7 @@ async fn follow<K, Key>(
                 None => return,
                 Some(Ok(event)) => event,
                 Some(Err(error)) => {
+                    is_listing = false;
                     // One line when it begins; the retries are of no interest to anybody.
                     if std::mem::replace(&mut is_failing, true) {
                         debug!(error = &error as &dyn Error, "still not watching");
@@ -238,6 +370,9 @@ async fn follow<K, Key>(
             if is_healthy && std::mem::take(&mut is_failing) {
                 info!("watching again");
             }
+            is_listing = matches!(event, Event::InitApply(_));
+            let is_listed = matches!(event, Event::InitDone);
+            is_told |= is_listed;
             let event = match event {
                 Event::Init => WatchEvent::Init,
                 Event::InitApply(object) => WatchEvent::InitApply(key(&object), object),
@@ -246,7 +381,13 @@ async fn follow<K, Key>(
                 Event::Delete(object) => WatchEvent::Delete(key(&object)),
             };
             relist.handle(event, &mut pending);
-            pending.drain(..).for_each(&mut changed);
+            for mut change in pending.drain(..) {
+                memory.note(&mut change);
+                changed(change);
+            }
+            if is_listed {
+                memory.listed();
+            }
         }
     };
     work.instrument(span).await;

@@ -11,6 +11,8 @@ pub struct Speaker {
     pub node: NodeName,
     /// Where it can announce.
     pub segments: Vec<SpeakerSegment>,
+    /// It was asked to end: others are to take its addresses over.
+    pub stopping: bool,
 }
 
 /// One L2 segment as one node sees it.

@@ -18,8 +18,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use herald_model::{
-    AdvertisementName, Announce, Epoch, Instant, NamespaceName, NodeName, PoolName, SegmentName,
-    ServiceKey, ServiceRef, Uid, VipSegment, VirtualIp,
+    AdvertisementName, Announce, Epoch, Instant, NamespaceName, NodeName, PoolName, ServiceKey,
+    ServiceRef, Uid, VipSegment, VirtualIp,
 };
 
 use crate::allocator::{Allocator, Counts, PerFamily, Refusal, Terms};
@@ -65,8 +65,6 @@ struct Told {
     ingress: Vec<IpAddr>,
     allocated: Option<Condition>,
     announced: Option<Condition>,
-    /// Who announced each address on each segment when somebody last did.
-    announcers: BTreeMap<(IpAddr, SegmentName), NodeName>,
 }
 
 impl Told {
@@ -81,7 +79,6 @@ impl Told {
                 .collect(),
             allocated: observed.allocated.clone(),
             announced: observed.announced.clone(),
-            announcers: BTreeMap::new(),
         }
     }
 }

@@ -33,7 +33,9 @@
 //!   in its condition, until both can be had.
 //! - Who may not use a pool any more (`allowed`) loses its address; a changed request, scope or
 //!   `autoAssign` never costs an address before another one is certain.
-//! - Where no node is well, the plan stays as it is: a node that only seems dead had better go on.
+//! - Who is alive is for the speakers to find out: a node or Pod that is not ready loses nothing, the
+//!   plan follows the speaker that took over.
+//! - Where no node fits, the plan stays as it is: a node that only seems unfit had better go on.
 //! - That nobody announces an address is said after three seconds, so that a move is not three
 //!   writes and a Warning.
 //! - A claim that names a Service nobody told of is left alone for three seconds: one watch may be
@@ -68,6 +70,7 @@ mod leader;
 mod observed;
 mod outbox;
 mod placement;
+mod ring_keys;
 mod snapshot;
 #[cfg(any(test, feature = "testkit"))]
 pub mod testkit;
@@ -82,4 +85,5 @@ pub use observed::{
     ObservedVip, PoolStatus, Slice, SpeakerPod, TextCounts, UserObject, Version,
 };
 pub use outbox::{Outbox, Urgency};
+pub use ring_keys::{KeySecret, KeyStep, key_step};
 pub use snapshot::{PoolSnapshot, Snapshot};

@@ -1,9 +1,13 @@
 //! Which nodes are to announce an address, segment by segment.
 //!
-//! The plan is sticky: who is planned stays planned while it may announce, whoever else comes. A
-//! candidate that drops out is followed by the next of the list, as the speakers do by themselves.
-//! Where nobody is planned, the least loaded of the four highest by rendezvous hash becomes the
-//! first, and the next two follow.
+//! Who is alive is found out by the speakers among themselves, faster and better than Kubernetes
+//! does: a node or Pod that is not ready loses nothing because of it. The plan follows a speaker that
+//! took over; it moves an address by itself only from a node that may not announce it any more, says
+//! that it can't, or is in another life.
+//!
+//! The plan is sticky: who is planned stays planned while it may announce, whoever else comes. Where
+//! nobody is planned, the least loaded of the four highest by rendezvous hash becomes the first, and
+//! the next two follow; nodes that seem dead come last.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,8 +33,10 @@ pub(crate) struct Spot {
     pub(crate) segment: SegmentName,
     pub(crate) interface: InterfaceName,
     pub(crate) incarnation: Incarnation,
-    /// Whether the node, its speaker and the interface are well.
-    pub(crate) alive: bool,
+    /// Whether nothing that the node and its speaker say of themselves speaks against it.
+    pub(crate) fits: bool,
+    /// Whether Kubernetes takes the node and the speaker to be well: a hint, when there is a choice.
+    pub(crate) seems_alive: bool,
     /// The node's labels.
     pub(crate) labels: Labels,
 }
@@ -151,7 +157,7 @@ pub(crate) fn plan(
                 let permit = |spot: &&Spot| rules.iter().all(|rules| rules.permit(node, spot));
                 // Of several interfaces one that is well decides.
                 let mut spots: Vec<&Spot> = spots.iter().filter(permit).collect();
-                spots.sort_by_key(|spot| !spot.alive);
+                spots.sort_by_key(|spot| !spot.fits);
                 spots.first().map(|spot| (node, *spot))
             })
             .collect();
@@ -159,11 +165,12 @@ pub(crate) fn plan(
         let now = now.map_or(&[][..], |segment| &segment.candidates);
         let eligible: BTreeMap<&NodeName, &Spot> = permitted
             .iter()
-            .filter(|(_, spot)| spot.alive)
+            .filter(|(_, spot)| spot.fits)
             .map(|(n, s)| (*n, *s))
             .collect();
+        planned.eligible |= eligible.values().any(|spot| spot.seems_alive);
         let candidates = if eligible.is_empty() {
-            // Nobody is well: who may announce keeps the plan, as a node that only seems dead
+            // Nobody is well: who may announce keeps the plan, as a node that only seems unfit
             // from here had better go on.
             planned.short = true;
             now.iter()
@@ -171,24 +178,11 @@ pub(crate) fn plan(
                 .cloned()
                 .collect()
         } else {
-            planned.eligible = true;
             let taken_over = present
                 .holdings
                 .iter()
                 .find(|holding| holding.segment == *segment && holding.epoch == present.epoch);
-            let mut sticky: Vec<Candidate> = now
-                .iter()
-                .filter(|c| {
-                    eligible
-                        .get(&c.node)
-                        .is_some_and(|s| s.incarnation == c.incarnation)
-                })
-                .cloned()
-                .collect();
-            // A speaker has taken over by itself: the plan follows, nothing moves again.
-            if let Some(holding) = taken_over {
-                sticky.sort_by_key(|candidate| candidate.node != holding.node);
-            }
+            let sticky = sticky(now, taken_over, &eligible);
             fill(address, segment, sticky, &eligible, rules, load)
         };
         planned.short |= candidates.len() < CANDIDATES;
@@ -200,6 +194,42 @@ pub(crate) fn plan(
         }
     }
     planned
+}
+
+/// The candidates that stay, in their order. A speaker that has taken over by itself comes first: the
+/// plan follows, nothing moves again.
+fn sticky(
+    now: &[Candidate],
+    taken_over: Option<&Holding>,
+    eligible: &BTreeMap<&NodeName, &Spot>,
+) -> Vec<Candidate> {
+    let holder = taken_over.and_then(|holding| {
+        let spot = eligible.get(&holding.node)?;
+        Some(Candidate {
+            node: holding.node.clone(),
+            incarnation: spot.incarnation,
+        })
+    });
+    let stays = |candidate: &&Candidate| {
+        eligible
+            .get(&candidate.node)
+            .is_some_and(|spot| spot.incarnation == candidate.incarnation)
+            && Some(*candidate) != holder.as_ref()
+    };
+    let rest = now.iter().filter(stays).cloned();
+    let mut candidates: Vec<Candidate> = holder.iter().cloned().chain(rest).collect();
+    // Who seems dead gives its place to others, but for the first: whether that one is dead is for
+    // the speakers to say.
+    if eligible.values().any(|spot| spot.seems_alive) {
+        let mut is_first = true;
+        candidates.retain(|candidate| {
+            std::mem::take(&mut is_first)
+                || eligible
+                    .get(&candidate.node)
+                    .is_some_and(|spot| spot.seems_alive)
+        });
+    }
+    candidates
 }
 
 /// Completes a list of candidates.
@@ -215,27 +245,25 @@ fn fill(
     if candidates.len() == CANDIDATES {
         return candidates;
     }
-    let mut others: Vec<(Reverse<u32>, Reverse<u64>, &NodeName, &Spot)> = eligible
+    let mut others: Vec<(Standing, Reverse<u64>, &NodeName, &Spot)> = eligible
         .iter()
         .filter(|(node, _)| !candidates.iter().any(|c| c.node == ***node))
         .map(|(node, spot)| {
             let preference = rules.iter().map(|rules| rules.preference(spot)).sum();
             (
-                Reverse(preference),
+                Standing(!spot.seems_alive, Reverse(preference)),
                 Reverse(score(address, segment, node)),
                 *node,
                 *spot,
             )
         })
         .collect();
-    others.sort_by_key(|(preference, score, node, _)| (*preference, *score, *node));
+    others.sort_by_key(|(standing, score, node, _)| (*standing, *score, *node));
     if candidates.is_empty()
         && let Some((best, ..)) = others.first()
     {
         let best = *best;
-        let choices = others
-            .iter()
-            .take_while(|(preference, ..)| *preference == best);
+        let choices = others.iter().take_while(|(standing, ..)| *standing == best);
         let least = choices
             .take(CHOICES)
             .enumerate()
@@ -251,6 +279,10 @@ fn fill(
     candidates.truncate(CANDIDATES);
     candidates
 }
+
+/// What counts before the hash: seeming dead, then the preference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Standing(bool, Reverse<u32>);
 
 /// The rendezvous score of a node for an address on a segment: SipHash-1-3 with a zero key.
 fn score(address: IpAddr, segment: &SegmentName, node: &NodeName) -> u64 {

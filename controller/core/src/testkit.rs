@@ -346,6 +346,7 @@ pub fn speaker(name: &str) -> Speaker {
             carrier: true,
             incarnation: Incarnation(1),
         }],
+        stopping: false,
     }
 }
 

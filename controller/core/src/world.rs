@@ -219,12 +219,13 @@ impl World {
             return Vec::new();
         }
         let speaks = self.pods.values().any(|pod| pod.node == *name && pod.ready);
-        let alive = speaks && node.ready && !node.network_unavailable;
+        let fits = !speaker.stopping && !node.network_unavailable;
         let spot = |segment: &herald_model::SpeakerSegment| Spot {
             segment: segment.name.clone(),
             interface: segment.interface.clone(),
             incarnation: segment.incarnation,
-            alive: alive && segment.carrier,
+            fits: fits && segment.carrier,
+            seems_alive: speaks && node.ready,
             labels: node.labels.clone(),
         };
         speaker.segments.iter().map(spot).collect()

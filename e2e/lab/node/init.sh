@@ -20,7 +20,7 @@ rmdir /run/sys
 
 # The node's disk. /var/lib and /etc are covered whole, so that nothing is created on the machine.
 mount -t tmpfs -o mode=755 tmpfs /var/lib
-for dir in containerd kubelet cni; do
+for dir in containerd kubelet cni herald; do
 	mkdir -p "$D/$dir" "/var/lib/$dir"
 	mount --bind "$D/$dir" "/var/lib/$dir"
 done

@@ -28,6 +28,7 @@ const TABLE: &[(&str, Kind, &[&str])] = &[
             "herald-model",
             "herald-l2",
             "herald-elect",
+            "herald-ring",
             "herald-dataplane",
         ],
     ),
@@ -51,8 +52,10 @@ const TABLE: &[(&str, Kind, &[&str])] = &[
             "herald-api",
             "herald-config",
             "herald-speaker-core",
-            // Its drivers run these two machines; what they are told comes from speaker-core.
+            // Its drivers run these machines; what they are told comes from speaker-core.
             "herald-l2",
+            "herald-ring",
+            "herald-wire",
             "herald-dataplane",
         ],
     ),

@@ -185,8 +185,27 @@ fn only_a_refusal_known_to_have_another_cause_is_not_about_rights() {
     }
 }
 
+/// Another key for the observer rings, while all of them run: accepted everywhere, then sent, then the old
+/// one goes.
+fn rotate_the_ring_key(cluster: &Cluster) -> Result<()> {
+    let path = format!("/api/v1/namespaces/{HERALD_NAMESPACE}/secrets/herald-ring");
+    let keys = || -> Result<Vec<String>> {
+        let secret = cluster.api.get(&path)?;
+        let data = secret["data"].as_object().context("it has no data")?;
+        Ok(data.keys().cloned().collect())
+    };
+    let [before] = &keys()?[..] else {
+        anyhow::bail!("not one key: {:?}", keys()?);
+    };
+    let next = (before.parse::<u32>()? + 1).to_string();
+    let change = json!({"metadata": {"annotations": {"heraldlb.io/rotate": next}}});
+    cluster.api.merge(&path, &change)?;
+    eventually("only the next key is left", LONG, || same(&keys()?, &vec![next.clone()]))
+}
+
 /// Has every right used at least once, also when nothing else has run on this cluster.
 fn use_everything() -> Result<()> {
+    rotate_the_ring_key(cluster()?)?;
     sandbox(|it| {
         it.pool(
             "a",

@@ -10,22 +10,29 @@ use herald_model::{
     IfIndex, Incarnation, Instant, InterfaceName, InterfacePattern, MacAddress, Node, NodeName,
     SegmentName, Service, ServiceEndpoints, ServiceKey,
 };
+use herald_ring::KeyId;
 
 use crate::forwarding::cluster_targets;
 use crate::input::{
     Cache, DataPlaneReport, Effect, Input, ObservedSpeaker, ObservedVip, Priority, SpeakerReport,
     WriteOutcome,
 };
+use crate::ring::RingKeys;
 use crate::uplinks::{Interfaces, Uplink};
 use crate::vip::Vip;
 use crate::writer::Writer;
+use ring::{Right, RingState};
 
 mod data_plane;
+mod election;
 mod hold;
 mod report;
+mod ring;
 
 /// How long a speaker that was asked to end goes on answering for what nobody has taken over.
 const STOPPING: Duration = Duration::from_secs(5);
+/// How long it then stays to see others believe that it gave up.
+const LAST_WORDS: Duration = Duration::from_millis(300);
 /// How long a stranger's claim is remembered.
 const CONFLICT: Duration = Duration::from_mins(1);
 /// How long after a peer's claim an address is defended: by then the watches have told whose it is.
@@ -75,6 +82,8 @@ pub struct Core {
     nodes: BTreeMap<NodeName, Node>,
     speakers: BTreeMap<NodeName, ObservedSpeaker>,
     synced: BTreeSet<Cache>,
+    /// Caches that still hold what a snapshot on disk said.
+    restored: BTreeSet<Cache>,
 
     interfaces: Interfaces,
     segment_names: BTreeMap<InterfaceName, SegmentName>,
@@ -85,17 +94,35 @@ pub struct Core {
     /// Neighbour entries, some of an earlier life of this program, not looked at yet.
     found_neighbours: BTreeMap<(IfIndex, IpAddr), MacAddress>,
 
+    rings: BTreeMap<SegmentName, RingState>,
+    /// Who has which right to an address on a segment, also to addresses not known here yet.
+    rights: BTreeMap<(IpAddr, SegmentName), Right>,
+    /// The keys in the Secret, oldest first.
+    secret_keys: Vec<KeyId>,
+    ring_keys: RingKeys,
+    /// Nodes that the observers found dead.
+    dead: BTreeSet<NodeName>,
+
     data_plane: DataPlane,
     cluster: Arc<Targets>,
     report_writer: Writer<SpeakerReport>,
     /// `None`: not known yet.
     priority: Option<Priority>,
-    stopping_until: Option<Instant>,
+    stopping: Option<Stopping>,
     exited: bool,
     refreshed_at: Option<Instant>,
 
     dirty: Dirty,
     timers: BTreeSet<(Instant, Timer)>,
+}
+
+/// That this process was asked to end.
+#[derive(Clone, Copy, Debug)]
+struct Stopping {
+    /// Until then what nobody has taken over is answered for.
+    until: Instant,
+    /// What was left has been given up; the process ends then.
+    gave_up: Option<Instant>,
 }
 
 /// An interface that layer 2 was told of.
@@ -133,6 +160,8 @@ struct Dirty {
     all_vips: bool,
     uplinks: bool,
     nodes: bool,
+    /// Who is in the rings, and with which keys.
+    members: bool,
     /// Addresses that are to be defended if they are still held.
     challenged: BTreeSet<IpAddr>,
     /// Whether what the watches said may be old.
@@ -145,6 +174,7 @@ enum Timer {
     Defence(IpAddr),
     Port(IfIndex),
     DataPlane,
+    Ring,
     Speaker,
     Stop,
 }
@@ -185,6 +215,7 @@ impl Core {
             nodes: BTreeMap::new(),
             speakers: BTreeMap::new(),
             synced: BTreeSet::new(),
+            restored: BTreeSet::new(),
             interfaces: Interfaces::default(),
             segment_names: BTreeMap::new(),
             uplinks: BTreeMap::new(),
@@ -192,11 +223,16 @@ impl Core {
             incarnations: BTreeMap::new(),
             groups: BTreeMap::new(),
             found_neighbours: BTreeMap::new(),
+            rings: BTreeMap::new(),
+            rights: BTreeMap::new(),
+            secret_keys: Vec::new(),
+            ring_keys: RingKeys(None),
+            dead: BTreeSet::new(),
             data_plane: DataPlane::default(),
-            cluster: cluster_targets(&BTreeMap::new()),
+            cluster: cluster_targets(&BTreeMap::new(), &BTreeSet::new()),
             report_writer: Writer::default(),
             priority: None,
-            stopping_until: None,
+            stopping: None,
             exited: false,
             refreshed_at: None,
             dirty: Dirty::default(),
@@ -208,64 +244,25 @@ impl Core {
     /// due at once.
     pub fn handle(&mut self, now: Instant, input: Input) {
         match input {
-            Input::VipApplied(observed) => self.vip_applied(observed),
-            Input::VipDeleted(address) => {
-                self.dirty.vips.insert(address);
-                self.vip_deleted(address);
-            }
-            Input::ServiceApplied(service) => {
-                self.mark_service(&service.key);
-                self.services.insert(service.key.clone(), *service);
-            }
-            Input::ServiceDeleted(key) => {
-                self.services.remove(&key);
-                self.mark_service(&key);
-            }
-            Input::EndpointsApplied(endpoints) => {
-                self.mark_service(&endpoints.service);
-                self.endpoints.insert(endpoints.service.clone(), endpoints);
-            }
-            Input::EndpointsDeleted(key) => {
-                self.endpoints.remove(&key);
-                self.mark_service(&key);
-            }
-            Input::NodeApplied { node, segments } => self.node_applied(node, segments),
-            Input::NodeDeleted(name) => {
-                self.nodes.remove(&name);
-                self.dirty.nodes = true;
-            }
-            Input::SpeakerApplied(speaker) => {
-                self.dirty.nodes |= self
-                    .speakers
-                    .get(&speaker.node)
-                    .is_none_or(|before| before.report.segments != speaker.report.segments);
-                self.speakers.insert(speaker.node.clone(), speaker);
-            }
-            Input::SpeakerDeleted(node) => {
-                self.speakers.remove(&node);
-                self.dirty.nodes = true;
-            }
+            Input::VipApplied(_)
+            | Input::VipDeleted(_)
+            | Input::ServiceApplied(_)
+            | Input::ServiceDeleted(_)
+            | Input::EndpointsApplied(_)
+            | Input::EndpointsDeleted(_)
+            | Input::NodeApplied { .. }
+            | Input::NodeDeleted(_)
+            | Input::SpeakerApplied(_)
+            | Input::SpeakerDeleted(_) => self.object_changed(input),
             Input::Synced(cache) => {
                 self.synced.insert(cache);
                 self.dirty.uplinks = true;
                 self.dirty.all_vips = true;
             }
-            Input::LinkApplied(link) => {
-                self.interfaces.set_link(link);
-                self.dirty.uplinks = true;
-            }
-            Input::LinkRemoved(index) => {
-                self.interfaces.remove_link(index);
-                self.dirty.uplinks = true;
-            }
-            Input::AddressAdded { interface, address } => {
-                self.interfaces.add_address(interface, address);
-                self.dirty.uplinks = true;
-            }
-            Input::AddressRemoved { interface, address } => {
-                self.interfaces.remove_address(interface, address);
-                self.dirty.uplinks = true;
-            }
+            Input::LinkApplied(_)
+            | Input::LinkRemoved(_)
+            | Input::AddressAdded { .. }
+            | Input::AddressRemoved { .. } => self.interface_changed(input),
             Input::NeighbourFound {
                 interface,
                 address,
@@ -296,8 +293,28 @@ impl Core {
                 address,
                 mac,
             } => self.foreign_claim(now, interface, address, mac),
+            Input::Restored(cache) => {
+                self.restored.insert(cache);
+            }
+            Input::Renewed(cache) => {
+                self.restored.remove(&cache);
+                self.dirty.all_vips = true;
+            }
+            Input::Probed {
+                interface,
+                address,
+                user,
+            } => self.probed(now, interface, address, user),
+            Input::RingSaid { segment, event } => self.ring_said(now, &segment, event),
+            Input::RingKeysKnown(ids) => {
+                self.secret_keys = ids;
+                self.dirty.members = true;
+            }
             Input::Stopping => {
-                self.stopping_until.get_or_insert(now + STOPPING);
+                self.stopping.get_or_insert(Stopping {
+                    until: now + STOPPING,
+                    gave_up: None,
+                });
                 self.timers.insert((now + STOPPING, Timer::Stop));
                 self.dirty.all_vips = true;
             }
@@ -318,17 +335,22 @@ impl Core {
             return;
         }
         if std::mem::take(&mut self.dirty.nodes) {
-            self.cluster = cluster_targets(&self.nodes);
+            self.dead = self.dead_nodes();
+            self.cluster = cluster_targets(&self.nodes, &self.dead);
             self.dirty.all_vips = true;
         }
         if std::mem::take(&mut self.dirty.uplinks) {
             self.update_uplinks(out);
+            self.dirty.members = true;
+        }
+        if std::mem::take(&mut self.dirty.members) {
+            self.update_rings(out);
         }
         if self.is_synced() {
             self.update_vips(now, out);
             self.update_data_plane(out);
-            self.announce(out);
-            self.remove_found_neighbours(out);
+            self.announce(now, out);
+            self.remove_found_neighbours(now, out);
             self.write_statuses(now, out);
         }
         self.defend(out);
@@ -356,6 +378,66 @@ impl Core {
         self.config
             .wall_origin
             .saturating_add(i64::try_from(seconds).unwrap_or(i64::MAX))
+    }
+
+    fn object_changed(&mut self, input: Input) {
+        match input {
+            Input::VipApplied(observed) => self.vip_applied(observed),
+            Input::VipDeleted(address) => {
+                self.dirty.vips.insert(address);
+                self.vip_deleted(address);
+            }
+            Input::ServiceApplied(service) => {
+                self.mark_service(&service.key);
+                self.services.insert(service.key.clone(), *service);
+            }
+            Input::ServiceDeleted(key) => {
+                self.services.remove(&key);
+                self.mark_service(&key);
+            }
+            Input::EndpointsApplied(endpoints) => {
+                self.mark_service(&endpoints.service);
+                self.endpoints.insert(endpoints.service.clone(), endpoints);
+            }
+            Input::EndpointsDeleted(key) => {
+                self.endpoints.remove(&key);
+                self.mark_service(&key);
+            }
+            Input::NodeApplied { node, segments } => self.node_applied(node, segments),
+            Input::NodeDeleted(name) => {
+                self.nodes.remove(&name);
+                self.dirty.nodes = true;
+            }
+            Input::SpeakerApplied(speaker) => {
+                self.dirty.members = true;
+                self.dirty.nodes |= self
+                    .speakers
+                    .get(&speaker.node)
+                    .is_none_or(|before| before.report.segments != speaker.report.segments);
+                self.speakers.insert(speaker.node.clone(), speaker);
+            }
+            Input::SpeakerDeleted(node) => {
+                self.speakers.remove(&node);
+                self.dirty.members = true;
+                self.dirty.nodes = true;
+            }
+            _about_something_else => {}
+        }
+    }
+
+    fn interface_changed(&mut self, input: Input) {
+        match input {
+            Input::LinkApplied(link) => self.interfaces.set_link(link),
+            Input::LinkRemoved(index) => self.interfaces.remove_link(index),
+            Input::AddressAdded { interface, address } => {
+                self.interfaces.add_address(interface, address);
+            }
+            Input::AddressRemoved { interface, address } => {
+                self.interfaces.remove_address(interface, address);
+            }
+            _about_something_else => return,
+        }
+        self.dirty.uplinks = true;
     }
 
     fn vip_applied(&mut self, observed: ObservedVip) {
@@ -459,6 +541,7 @@ impl Core {
                     }
                 }
                 Timer::DataPlane => self.data_plane.changed = true,
+                Timer::Ring => self.dirty.all_vips = true,
                 Timer::Speaker | Timer::Stop => {}
             }
         }

@@ -31,19 +31,25 @@ pub(crate) struct Plan {
 /// What the decision rests on besides the Services themselves.
 pub(crate) struct Facts<'a> {
     pub(crate) nodes: &'a BTreeMap<NodeName, Node>,
+    /// Nodes that the observers found dead.
+    pub(crate) dead: &'a BTreeSet<NodeName>,
     pub(crate) endpoints: &'a BTreeMap<ServiceKey, ServiceEndpoints>,
     pub(crate) data_plane: Option<&'a DataPlaneReport>,
     /// All usable nodes with equal weights, shared by every Service under Cluster.
     pub(crate) cluster: &'a Arc<Targets>,
 }
 
-/// The targets of every Service under Cluster: all usable nodes, ourselves included.
-pub(crate) fn cluster_targets(nodes: &BTreeMap<NodeName, Node>) -> Arc<Targets> {
+/// The targets of every Service under Cluster: all usable nodes, ourselves included, but for those
+/// that the observers found dead.
+pub(crate) fn cluster_targets(
+    nodes: &BTreeMap<NodeName, Node>,
+    dead: &BTreeSet<NodeName>,
+) -> Arc<Targets> {
     Arc::new(Targets {
         spread: Spread::Cluster,
         weights: nodes
             .values()
-            .filter(|node| node.is_usable())
+            .filter(|node| node.is_usable() && !dead.contains(&node.name))
             .map(|node| (node.name.clone(), 1))
             .collect(),
     })
@@ -175,9 +181,11 @@ fn targets(address: IpAddr, service: &Service, facts: &Facts<'_>) -> (Arc<Target
         }
         has_endpoints = true;
         let node = endpoint.node.as_ref();
-        if let Some(node) =
-            node.filter(|node| facts.nodes.get(node.as_str()).is_some_and(Node::is_usable))
-        {
+        let takes_any = |node: &&NodeName| {
+            !facts.dead.contains(*node)
+                && facts.nodes.get(node.as_str()).is_some_and(Node::is_usable)
+        };
+        if let Some(node) = node.filter(takes_any) {
             let weight = weights.entry(node.clone()).or_default();
             *weight = weight.saturating_add(1);
         }

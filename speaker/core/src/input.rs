@@ -3,18 +3,21 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use herald_dataplane::Desired;
 use herald_model::{
     IfIndex, InterfaceName, MacAddress, Node, NodeName, SegmentName, Service, ServiceEndpoints,
     ServiceKey, SpeakerSegment, VirtualIp,
 };
+use herald_ring::KeyId;
 use ipnet::IpNet;
 
+use crate::ring::{RingCommand, RingEvent, RingKeys};
 use crate::status::{Condition, VipStatus};
 
 /// What happened.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Input {
     /// A `VirtualIP` is there, in this form.
     VipApplied(ObservedVip),
@@ -115,6 +118,30 @@ pub enum Input {
         /// Who.
         mac: MacAddress,
     },
+    /// A cache was filled from the snapshot on disk, as the API server could not be reached: what is in
+    /// it may be old.
+    Restored(Cache),
+    /// A cache that was filled from the snapshot was listed anew.
+    Renewed(Cache),
+    /// Whether anybody else uses an address that was asked for with
+    /// [`herald_l2::Input::Probe`].
+    Probed {
+        /// On which interface.
+        interface: IfIndex,
+        /// The address.
+        address: IpAddr,
+        /// Who uses it; `None`: nobody answered.
+        user: Option<MacAddress>,
+    },
+    /// An observer ring says something.
+    RingSaid {
+        /// On which segment.
+        segment: SegmentName,
+        /// What.
+        event: RingEvent,
+    },
+    /// The keys in the Secret of the rings, oldest first.
+    RingKeysKnown(Vec<KeyId>),
     /// The process was asked to end.
     Stopping,
 }
@@ -124,6 +151,17 @@ pub enum Input {
 pub enum Effect {
     /// Hand this to the thread that answers and announces.
     Layer2(herald_l2::Input),
+    /// Hand this to the observer ring of a segment; it answers with [`Input::RingSaid`].
+    Ring {
+        /// The segment.
+        segment: SegmentName,
+        /// What it is to do.
+        command: RingCommand,
+    },
+    /// Let the rings use these keys.
+    SetRingKeys(RingKeys),
+    /// Record how long a takeover took.
+    TookOver(Takeover),
     /// Let an interface accept the frames of a group, and let switches know.
     JoinGroup {
         /// The interface.
@@ -195,6 +233,17 @@ pub enum Effect {
     Refresh,
     /// End the process: nothing is held any more, or its time is up.
     Exit,
+}
+
+/// How a takeover went, counted from the last sign of life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Takeover {
+    /// When observers began to suspect.
+    pub suspected: Duration,
+    /// When the death was certified.
+    pub certified: Duration,
+    /// When this node announced.
+    pub announced: Duration,
 }
 
 /// The word of an Event.
@@ -295,6 +344,8 @@ pub struct SpeakerReport {
     pub boot_id: Arc<str>,
     /// Where it can announce.
     pub segments: Vec<SpeakerSegment>,
+    /// The ring keys it accepts, the one it sends with first.
+    pub key_ids: Vec<KeyId>,
     /// How it forwards; `None` until that is known.
     pub data_plane: Option<DataPlaneReport>,
     /// Conditions; only [`ConditionKind::Ready`](crate::ConditionKind::Ready).

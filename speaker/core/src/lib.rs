@@ -32,6 +32,7 @@
 mod core;
 mod forwarding;
 mod input;
+mod ring;
 mod status;
 mod uplinks;
 mod vip;
@@ -40,6 +41,7 @@ mod writer;
 pub use crate::core::{Announced, Config, Core, Overview};
 pub use crate::input::{
     Cache, DataPlaneMode, DataPlaneReport, Effect, EventReason, Input, Link, ObservedSpeaker,
-    ObservedVip, Priority, SpeakerReport, WriteOutcome,
+    ObservedVip, Priority, SpeakerReport, Takeover, WriteOutcome,
 };
+pub use crate::ring::{Peer, RingCommand, RingEvent, RingKeys, View};
 pub use crate::status::{AnnouncedSegment, Condition, ConditionKind, ForwardingState, VipStatus};

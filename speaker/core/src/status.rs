@@ -119,5 +119,8 @@ pub(crate) mod reasons {
     pub(crate) const READY: &str = "Ready";
     pub(crate) const NO_SEGMENT: &str = "NoSegment";
     pub(crate) const STOPPING: &str = "Stopping";
+    pub(crate) const NO_RING_KEY: &str = "NoRingKey";
+    pub(crate) const NO_RING: &str = "NoRing";
+    pub(crate) const TAKEN_OVER: &str = "TakenOver";
     pub(crate) const PLANNED: &str = "Planned";
 }

@@ -2,18 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use herald_elect::elected;
 use herald_model::{
-    Announce, Candidate, Epoch, IfIndex, Incarnation, Instant, InterfaceName, MacAddress, NodeName,
-    Phase, SegmentName, Service, ServiceKey, VirtualIp,
+    Announce, Epoch, IfIndex, Instant, InterfaceName, MacAddress, NodeName, SegmentName, Service,
+    ServiceKey, VirtualIp,
 };
+use herald_ring::Timeline;
 
 use crate::forwarding::Plan;
-use crate::input::ObservedVip;
+use crate::input::{ObservedVip, Takeover};
 use crate::status::{
     AnnouncedSegment, Condition, ConditionKind, ForwardingState, VipStatus, reasons,
 };
-use crate::uplinks::Uplink;
 use crate::writer::Writer;
 
 /// What the core keeps of one address.
@@ -37,6 +36,12 @@ pub(crate) struct Hold {
     pub(crate) interface_name: InterfaceName,
     pub(crate) mac: MacAddress,
     pub(crate) epoch: Epoch,
+    /// Our place among the plan's candidates.
+    pub(crate) rank: u8,
+    /// Whether the ring knows, of this epoch.
+    pub(crate) told: bool,
+    /// From whom it was taken over, and when its death was noticed.
+    pub(crate) fallen: Option<(NodeName, Option<Timeline>)>,
     /// Seconds since 1970.
     pub(crate) since: i64,
     /// Whether it is announced; before that, the data plane is waited for.
@@ -45,6 +50,20 @@ pub(crate) struct Hold {
     pub(crate) generation: Option<u64>,
     /// Whether a neighbour entry was asked for.
     pub(crate) neighbour: Option<MacAddress>,
+}
+
+impl Hold {
+    /// How it was taken over, if it was, and announced now.
+    pub(crate) fn takeover(&self, now: Instant) -> Option<Takeover> {
+        let (_, timeline) = self.fallen.as_ref()?;
+        let timeline = timeline.as_ref()?;
+        let after = |then: Instant| then.saturating_since(timeline.last_heartbeat);
+        Some(Takeover {
+            suspected: after(timeline.suspected),
+            certified: after(timeline.certified),
+            announced: after(now),
+        })
+    }
 }
 
 impl Vip {
@@ -77,45 +96,19 @@ pub(crate) fn holders<'a>(
         .collect()
 }
 
-/// Where this node is to hold an address that Services hold.
-///
-/// Until the observer ring tells who is alive, everybody is: the planned holder holds, and the
-/// controller changes the plan when that node fails.
-pub(crate) fn wanted_holds<'a>(
-    vip: &VirtualIp,
-    me: &NodeName,
-    uplinks: &'a BTreeMap<SegmentName, Uplink>,
-    incarnations: &BTreeMap<SegmentName, Incarnation>,
-) -> BTreeMap<SegmentName, &'a Uplink> {
-    if vip.phase != Phase::Active || vip.announce == Announce::None {
-        return BTreeMap::new();
-    }
-    vip.segments
-        .iter()
-        .filter_map(|segment| {
-            let uplink = uplinks.get(&segment.name).filter(|uplink| uplink.carrier)?;
-            let myself = Candidate {
-                node: me.clone(),
-                incarnation: *incarnations.get(&segment.name)?,
-            };
-            let winner = elected(vip.address, &segment.candidates, |_anybody| true, &[])?;
-            (*winner == myself).then(|| (segment.name.clone(), uplink))
-        })
-        .collect()
-}
-
 /// What the status is to say, or `None` if it is not for this node to say anything.
 ///
 /// A node that holds the address somewhere writes the status: its own segments, and what others
 /// wrote of theirs; what is said of the address as a whole is said by the holder of the first
 /// segment, so that two never contradict each other in turn. A node that holds it no longer takes its own entries away, unless the plan
-/// names a successor, who will replace them, or it may hold it as soon as a socket is open.
+/// names a successor, who will replace them, or the segment is spoken for: another is known to hold it
+/// there, or this node may as soon as its sockets and its ring are there.
 pub(crate) fn wanted_status(
     vip: &Vip,
     me: &NodeName,
     plan: &Plan,
     data_plane_error: Option<&str>,
-    opening: &BTreeSet<SegmentName>,
+    spoken_for: &BTreeSet<SegmentName>,
     now: i64,
 ) -> Option<VipStatus> {
     let (spec, observed) = (&vip.observed.vip, &vip.observed.status);
@@ -130,7 +123,7 @@ pub(crate) fn wanted_status(
         entry.node == *me
             && entry.epoch <= spec.epoch
             && !vip.holds.contains_key(&entry.name)
-            && !opening.contains(&entry.name)
+            && !spoken_for.contains(&entry.name)
             && !successor(&entry.name)
     };
     let holds = vip.holds.values().any(|hold| hold.announced);
@@ -176,7 +169,11 @@ fn entry(name: &SegmentName, me: &NodeName, hold: &Hold) -> AnnouncedSegment {
         mac: hold.mac,
         epoch: hold.epoch,
         since: hold.since,
-        reason: reasons::PLANNED.into(),
+        reason: match hold.rank {
+            0 => reasons::PLANNED,
+            _not_planned => reasons::TAKEN_OVER,
+        }
+        .into(),
     }
 }
 

@@ -7,13 +7,15 @@ use std::time::Duration;
 use herald_model::{IfIndex, Instant, MacAddress};
 use herald_wire::Frame;
 
+use crate::prober::{Due, Prober};
 use crate::{Announcer, Answer, Counts, Pace, Port, Responder};
 
-/// Everything layer 2: told what is held, it answers and announces.
+/// Everything layer 2: told what is held, it answers and announces; told what is wanted, it asks.
 #[derive(Debug)]
 pub struct Layer2 {
     responder: Responder,
     announcer: Announcer,
+    prober: Prober,
     ports: BTreeMap<IfIndex, Port>,
     /// When addresses were last defended.
     defended: BTreeMap<(IfIndex, IpAddr), Instant>,
@@ -51,6 +53,14 @@ pub enum Input {
         /// The address.
         address: IpAddr,
     },
+    /// Ask whether anybody on the LAN uses an address that is not held here; the answer is
+    /// [`Effect::ReportProbed`].
+    Probe {
+        /// The interface.
+        interface: IfIndex,
+        /// The address.
+        address: IpAddr,
+    },
 }
 
 /// What is to be done.
@@ -72,6 +82,15 @@ pub enum Effect {
         /// Who claims it.
         mac: MacAddress,
     },
+    /// Say what came of [`Input::Probe`].
+    ReportProbed {
+        /// On which interface.
+        interface: IfIndex,
+        /// The address.
+        address: IpAddr,
+        /// Who uses it; `None`: nobody answered.
+        user: Option<MacAddress>,
+    },
 }
 
 impl Layer2 {
@@ -80,6 +99,7 @@ impl Layer2 {
         Self {
             responder: Responder::new(),
             announcer: Announcer::new(pace),
+            prober: Prober::default(),
             ports: BTreeMap::new(),
             defended: BTreeMap::new(),
         }
@@ -100,8 +120,10 @@ impl Layer2 {
                 self.defended.retain(|(index, _), _| *index != interface);
                 self.responder.remove_port(interface);
                 self.announcer.remove(interface);
+                self.prober.remove(interface);
             }
             Input::Held { interface, address } => {
+                self.prober.end(interface, address);
                 if self.ports.contains_key(&interface) {
                     self.responder.hold(interface, address);
                     self.announcer.hold(now, interface, address);
@@ -113,12 +135,27 @@ impl Layer2 {
                 self.responder.release(interface, address);
                 self.announcer.release(interface, address);
             }
+            Input::Probe { interface, address } => {
+                if self.ports.contains_key(&interface) {
+                    self.prober.begin(now, interface, address);
+                }
+            }
         }
         self.on_deadline(now, out);
     }
 
     /// Takes a frame in, as the socket of an interface read it.
     pub fn frame_received(&mut self, interface: IfIndex, bytes: &[u8], out: &mut Vec<Effect>) {
+        if !self.prober.is_idle()
+            && let Some((address, mac)) = self.responder.somebody_has(interface, bytes)
+            && self.prober.end(interface, address)
+        {
+            out.push(Effect::ReportProbed {
+                interface,
+                address,
+                user: Some(mac),
+            });
+        }
         match self.responder.frame_received(interface, bytes) {
             Some(Answer::Reply(frame)) => out.push(Effect::SendFrame { interface, frame }),
             Some(Answer::ForeignClaim { address, mac }) => out.push(Effect::ReportForeignClaim {
@@ -149,7 +186,12 @@ impl Layer2 {
 
     /// When the next announcement is due.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.announcer.next_deadline()
+        let questions = self.prober.next_deadline();
+        self.announcer
+            .next_deadline()
+            .into_iter()
+            .chain(questions)
+            .min()
     }
 
     /// Announces what is due; early calls do nothing.
@@ -163,6 +205,22 @@ impl Layer2 {
                 announce(port, address, counts, out);
             }
         });
+        self.prober
+            .on_deadline(now, |interface, address, due| match due {
+                Due::Probe => {
+                    if let Some(port) = ports.get(&interface) {
+                        out.push(Effect::SendFrame {
+                            interface,
+                            frame: port.probe(address),
+                        });
+                    }
+                }
+                Due::Silent => out.push(Effect::ReportProbed {
+                    interface,
+                    address,
+                    user: None,
+                }),
+            });
     }
 
     /// What was said of each address that is held, in order.

@@ -6,7 +6,7 @@
 //!
 //! Invariants: only an address that is held on that very interface is answered or announced; a
 //! release takes effect with the next frame; nothing is allocated to answer a frame; frames that
-//! nobody asked for never exceed the pace of their interface.
+//! nobody asked for never exceed the pace of their interface, but for the three probes of an address.
 //!
 //! ```
 //! use herald_l2::{Effect, Input, Layer2, Pace, Port};
@@ -27,6 +27,7 @@
 mod announcer;
 mod layer2;
 mod pace;
+mod prober;
 mod responder;
 
 pub use announcer::Announcer;
@@ -34,10 +35,10 @@ pub use layer2::{Effect, Input, Layer2};
 pub use pace::Pace;
 pub use responder::{Answer, Responder};
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use herald_model::{IfIndex, MacAddress};
-use herald_wire::{Arp, Frame, NeighbourAdvertisement};
+use herald_wire::{Arp, Frame, NeighbourAdvertisement, NeighbourSolicitation};
 
 /// An interface on which addresses can be announced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +66,15 @@ pub struct Counts {
 impl Port {
     fn source_for(&self, address: Ipv6Addr) -> Ipv6Addr {
         self.source.unwrap_or(address)
+    }
+
+    /// A question that claims nothing: the sender is unspecified (RFC 5227 section 2.1.1, RFC 4862
+    /// section 5.4.2).
+    fn probe(&self, address: IpAddr) -> Frame {
+        match address {
+            IpAddr::V4(address) => Arp::request(self.mac, Ipv4Addr::UNSPECIFIED, address).emit(),
+            IpAddr::V6(address) => NeighbourSolicitation::probe(self.mac, address).emit(),
+        }
     }
 
     /// The frames of one announcement: IPv4 as request and as reply, as appliances disagree about

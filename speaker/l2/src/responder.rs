@@ -93,6 +93,34 @@ impl Responder {
         }
     }
 
+    /// The address that a frame's sender says it has, or is about to take (RFC 5227 section 2.1.1: another's
+    /// probe for the address counts as well).
+    pub(crate) fn somebody_has(
+        &self,
+        interface: IfIndex,
+        bytes: &[u8],
+    ) -> Option<(IpAddr, MacAddress)> {
+        let port = self.ports.get(&interface)?;
+        let (address, mac) = match herald_wire::parse(bytes).ok()? {
+            Heard::Arp(arp) if arp.sender_ip.is_unspecified() => {
+                (IpAddr::V4(arp.target_ip), arp.sender_mac)
+            }
+            Heard::Arp(arp) => (IpAddr::V4(arp.sender_ip), arp.sender_mac),
+            Heard::Advertisement(advertisement) => (
+                IpAddr::V6(advertisement.target),
+                advertisement
+                    .target_mac
+                    .unwrap_or(advertisement.ethernet_source),
+            ),
+            Heard::Solicitation(solicitation) if solicitation.source.is_unspecified() => (
+                IpAddr::V6(solicitation.target),
+                solicitation.ethernet_source,
+            ),
+            Heard::Solicitation(_) => return None,
+        };
+        (mac != port.mac).then_some((address, mac))
+    }
+
     fn arp(&mut self, port: Port, arp: &Arp) -> Option<Answer> {
         if arp.sender_mac == port.mac || !is_for(port, arp.ethernet_destination) {
             return None;

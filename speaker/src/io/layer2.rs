@@ -1,4 +1,5 @@
-//! The thread that answers and announces: packet sockets around [`herald_l2::Layer2`].
+//! The thread that answers and announces: packet sockets around [`herald_l2::Layer2`]; the observer
+//! rings run on it as well.
 //!
 //! It is a thread of its own, with the best priority the kernel gives, so that an answer does not
 //! wait for anything else the speaker does.
@@ -7,22 +8,25 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::io::{self, Read as _};
 use std::net::IpAddr;
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixDatagram;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
 use herald_l2::{Counts, Effect, Layer2, Pace};
-use herald_model::{IfIndex, Instant, MacAddress};
-use herald_speaker_core::Input;
+use herald_model::{IfIndex, Instant, MacAddress, SegmentName};
+use herald_speaker_core::{Input, RingCommand, RingKeys};
+use herald_wire::Frame;
 use socket2::Socket;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 use tracing::{debug, info, trace, warn};
 
 use super::filter;
-use super::sys::{packet_socket, raise_priority, wait_readable};
+use super::rings::{RingStatus, Rings};
+use super::sys::{Poller, packet_socket, raise_priority};
 use crate::clock::Clock;
 
 const ETH_P_ARP: u16 = 0x0806;
@@ -39,7 +43,11 @@ pub(crate) type AllCounts = BTreeMap<(IfIndex, IpAddr), Counts>;
 #[derive(Debug)]
 enum Command {
     Input(herald_l2::Input),
+    Ring(SegmentName, RingCommand),
+    RingKeys(RingKeys),
+    Gateways(BTreeMap<IfIndex, IpAddr>),
     Count(oneshot::Sender<AllCounts>),
+    RingStatus(oneshot::Sender<BTreeMap<SegmentName, RingStatus>>),
     /// Answered by the end of the channel.
     Stop(mpsc::Sender<()>),
 }
@@ -52,9 +60,13 @@ pub(crate) struct Handle {
 }
 
 /// Starts the thread; what it finds goes to `inputs`.
+///
+/// When the thread panics the process ends: nobody would answer, and the other speakers take over
+/// only from one that is silent.
 pub(crate) fn start(
     pace: Pace,
     clock: Clock,
+    rings: Rings,
     inputs: UnboundedSender<Input>,
 ) -> io::Result<Handle> {
     let (commands, receiver) = mpsc::channel();
@@ -63,17 +75,25 @@ pub(crate) fn start(
     woken.set_nonblocking(true)?;
     let driver = Driver {
         machine: Layer2::new(pace),
+        rings,
         clock,
         inputs,
         commands: receiver,
         woken,
         ports: BTreeMap::new(),
         claims: BTreeMap::new(),
+        poller: Poller::default(),
         out: Vec::new(),
+        spare: Vec::new(),
     };
     thread::Builder::new()
         .name("layer2".to_owned())
-        .spawn(move || driver.run())?;
+        .spawn(move || {
+            let end = catch_unwind(AssertUnwindSafe(|| driver.run()));
+            if end.is_err() {
+                std::process::abort();
+            }
+        })?;
     Ok(Handle { commands, wake })
 }
 
@@ -81,6 +101,28 @@ impl Handle {
     /// Tells the machine of the thread something.
     pub(crate) fn tell(&self, input: herald_l2::Input) {
         self.send(Command::Input(input));
+    }
+
+    /// Tells the ring of a segment what to do.
+    pub(crate) fn ring(&self, segment: SegmentName, command: RingCommand) {
+        self.send(Command::Ring(segment, command));
+    }
+
+    /// Lets the rings use these keys.
+    pub(crate) fn set_ring_keys(&self, keys: RingKeys) {
+        self.send(Command::RingKeys(keys));
+    }
+
+    /// The next hops of the default routes, by interface.
+    pub(crate) fn set_gateways(&self, gateways: BTreeMap<IfIndex, IpAddr>) {
+        self.send(Command::Gateways(gateways));
+    }
+
+    /// How the rings do.
+    pub(crate) async fn ring_status(&self) -> BTreeMap<SegmentName, RingStatus> {
+        let (sender, receiver) = oneshot::channel();
+        self.send(Command::RingStatus(sender));
+        receiver.await.unwrap_or_default()
     }
 
     /// What was said so far of every address that is held.
@@ -109,19 +151,25 @@ impl Handle {
 
 struct Driver {
     machine: Layer2,
+    rings: Rings,
     clock: Clock,
     inputs: UnboundedSender<Input>,
     commands: mpsc::Receiver<Command>,
     woken: UnixDatagram,
     ports: BTreeMap<IfIndex, Sockets>,
     claims: BTreeMap<(IpAddr, MacAddress), Instant>,
+    poller: Poller,
     out: Vec<Effect>,
+    /// The other one of two vectors that take turns, so that a round allocates nothing.
+    spare: Vec<Effect>,
 }
 
 struct Sockets {
     arp: Socket,
     neighbour: Socket,
     held: Vec<IpAddr>,
+    /// Addresses that are being probed.
+    asked: Vec<IpAddr>,
     filters_outdated: bool,
 }
 
@@ -131,45 +179,66 @@ impl Driver {
         info!(?priority, "layer 2 runs");
         self.report(Input::PriorityKnown(priority));
         loop {
-            let ready = match self.wait() {
-                Ok(ready) => ready,
-                Err(error) => {
-                    warn!(%error, "cannot wait for frames");
-                    thread::sleep(Duration::from_millis(10));
-                    continue;
-                }
-            };
+            if let Err(error) = self.wait() {
+                warn!(%error, "cannot wait for frames");
+                thread::sleep(Duration::from_millis(10));
+                continue;
+            }
             if !self.take_commands() {
                 return;
             }
+            // The rings come first: a late wake-up may mean that nothing may be answered.
+            self.rings.run();
             self.update_filters();
-            for (interface, is_arp) in ready {
-                self.read(interface, is_arp);
-            }
+            self.read_all();
             self.machine.on_deadline(self.clock.now(), &mut self.out);
             self.carry_out();
         }
     }
 
-    /// Waits for frames, commands or the next deadline; returns the sockets that can be read.
-    fn wait(&self) -> io::Result<Vec<(IfIndex, bool)>> {
-        let mut names = Vec::new();
-        let mut descriptors: Vec<BorrowedFd<'_>> = vec![self.woken.as_fd()];
-        for (interface, sockets) in &self.ports {
-            names.extend([(*interface, true), (*interface, false)]);
-            descriptors.extend([sockets.arp.as_fd(), sockets.neighbour.as_fd()]);
-        }
-        let timeout = self
-            .machine
-            .next_deadline()
-            .map(|deadline| self.clock.until(deadline));
-        let readable = wait_readable(&descriptors, timeout)?;
-        Ok(readable
+    /// Waits for frames, datagrams, commands or the next deadline.
+    fn wait(&mut self) -> io::Result<()> {
+        let frames = self
+            .ports
+            .values()
+            .flat_map(|sockets| [sockets.arp.as_fd(), sockets.neighbour.as_fd()]);
+        let descriptors = frames
+            .chain([self.woken.as_fd()])
+            .chain(self.rings.sockets());
+        let deadline = [self.machine.next_deadline(), self.rings.next_deadline()];
+        let timeout = deadline
             .into_iter()
-            .skip(1)
-            .zip(names)
-            .filter_map(|(is_readable, name)| is_readable.then_some(name))
-            .collect())
+            .flatten()
+            .min()
+            .map(|deadline| self.clock.until(deadline));
+        self.poller.wait(descriptors, timeout)
+    }
+
+    /// Reads the sockets that had something to read, in the order [`Self::wait`] gave them.
+    fn read_all(&mut self) {
+        let count = self.ports.len();
+        for place in 0..count {
+            let Some((interface, sockets)) = self.ports.iter().nth(place) else {
+                return;
+            };
+            let first = place * 2;
+            if self.poller.is_readable(first) {
+                read(
+                    (*interface, &sockets.arp),
+                    &mut self.machine,
+                    &mut self.rings,
+                    &mut self.out,
+                );
+            }
+            if self.poller.is_readable(first + 1) {
+                read(
+                    (*interface, &sockets.neighbour),
+                    &mut self.machine,
+                    &mut self.rings,
+                    &mut self.out,
+                );
+            }
+        }
     }
 
     /// Takes in everything it was told; `false`: to end.
@@ -179,6 +248,23 @@ impl Driver {
         loop {
             match self.commands.try_recv() {
                 Ok(Command::Input(input)) => self.input(input),
+                Ok(Command::Ring(segment, command)) => {
+                    self.rings.command(segment, command);
+                    for sockets in self.ports.values_mut() {
+                        sockets.filters_outdated = true;
+                    }
+                }
+                Ok(Command::RingKeys(keys)) => self.rings.set_keys(keys),
+                Ok(Command::Gateways(gateways)) => {
+                    self.rings.set_gateways(gateways);
+                    for sockets in self.ports.values_mut() {
+                        sockets.filters_outdated = true;
+                    }
+                }
+                Ok(Command::RingStatus(sender)) => {
+                    // The receiver gave up: then nobody wants to know.
+                    drop(sender.send(self.rings.status()));
+                }
                 Ok(Command::Count(sender)) => {
                     // The receiver gave up: then nobody wants to know.
                     drop(sender.send(self.machine.counts()));
@@ -186,6 +272,7 @@ impl Driver {
                 Err(mpsc::TryRecvError::Empty) => return true,
                 Err(mpsc::TryRecvError::Disconnected) => return false,
                 Ok(Command::Stop(stopped)) => {
+                    self.rings.run();
                     self.carry_out();
                     self.ports.clear();
                     drop(stopped);
@@ -212,6 +299,14 @@ impl Driver {
                 if let Some(sockets) = self.ports.get_mut(&interface) {
                     sockets.held.retain(|held| *held != address);
                     sockets.filters_outdated = true;
+                }
+            }
+            herald_l2::Input::Probe { interface, address } => {
+                if let Some(sockets) = self.ports.get_mut(&interface) {
+                    sockets.asked.push(address);
+                    sockets.filters_outdated = true;
+                    // The answer may not come before the filter lets it through.
+                    self.update_filters();
                 }
             }
             herald_l2::Input::Challenged { .. } => {}
@@ -242,14 +337,12 @@ impl Driver {
             if !std::mem::take(&mut sockets.filters_outdated) {
                 continue;
             }
+            let own = sockets.held.iter().chain(&sockets.asked).copied();
+            let wanted: Vec<IpAddr> = own.chain(self.rings.watched(*interface)).collect();
             let attached = sockets
                 .arp
-                .attach_filter(&filter::arp(&sockets.held))
-                .and_then(|()| {
-                    sockets
-                        .neighbour
-                        .attach_filter(&filter::neighbour(&sockets.held))
-                });
+                .attach_filter(&filter::arp(&wanted))
+                .and_then(|()| sockets.neighbour.attach_filter(&filter::neighbour(&wanted)));
             if let Err(error) = attached {
                 warn!(%interface, %error, "cannot change the filter of a packet socket");
                 sockets.filters_outdated = true;
@@ -257,50 +350,13 @@ impl Driver {
         }
     }
 
-    fn read(&mut self, interface: IfIndex, is_arp: bool) {
-        let Some(sockets) = self.ports.get(&interface) else {
-            return;
-        };
-        let mut socket = if is_arp {
-            &sockets.arp
-        } else {
-            &sockets.neighbour
-        };
-        let mut buffer = [0; 2_048];
-        for _ in 0..BATCH {
-            match socket.read(&mut buffer) {
-                Ok(length) => {
-                    let frame = buffer.get(..length).unwrap_or(&buffer);
-                    trace!(%interface, ?frame, "received");
-                    self.machine.frame_received(interface, frame, &mut self.out);
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    debug!(%interface, %error, "cannot receive");
-                    return;
-                }
-            }
-        }
-    }
-
     fn carry_out(&mut self) {
-        for effect in std::mem::take(&mut self.out) {
+        let mut out = std::mem::replace(&mut self.out, std::mem::take(&mut self.spare));
+        for effect in out.drain(..) {
             match effect {
                 Effect::SendFrame { interface, frame } => {
-                    let Some(sockets) = self.ports.get(&interface) else {
-                        continue;
-                    };
-                    let bytes = frame.as_bytes();
-                    let is_arp = bytes.get(12..14) == Some(&ETH_P_ARP.to_be_bytes());
-                    let socket = if is_arp {
-                        &sockets.arp
-                    } else {
-                        &sockets.neighbour
-                    };
-                    trace!(%interface, ?frame, "sending");
-                    if let Err(error) = socket.send(bytes) {
-                        debug!(%interface, %error, "cannot send");
+                    if !self.rings.is_silenced(interface) {
+                        self.send(interface, &frame);
                     }
                 }
                 Effect::ReportForeignClaim {
@@ -308,7 +364,35 @@ impl Driver {
                     address,
                     mac,
                 } => self.claim(interface, address, mac),
+                Effect::ReportProbed {
+                    interface,
+                    address,
+                    user,
+                } => {
+                    if let Some(sockets) = self.ports.get_mut(&interface) {
+                        sockets.asked.retain(|asked| *asked != address);
+                        sockets.filters_outdated = true;
+                    }
+                    self.report(Input::Probed {
+                        interface,
+                        address,
+                        user,
+                    });
+                }
             }
+        }
+        self.spare = out;
+        let ports = &self.ports;
+        for (interface, frame) in self.rings.take_frames() {
+            if let Some(sockets) = ports.get(&interface) {
+                sockets.send(interface, &frame);
+            }
+        }
+    }
+
+    fn send(&self, interface: IfIndex, frame: &Frame) {
+        if let Some(sockets) = self.ports.get(&interface) {
+            sockets.send(interface, frame);
         }
     }
 
@@ -333,12 +417,51 @@ impl Driver {
     }
 }
 
+/// Reads what a socket holds; the rings and the machine look at it in turn.
+fn read(
+    (interface, mut socket): (IfIndex, &Socket),
+    machine: &mut Layer2,
+    rings: &mut Rings,
+    out: &mut Vec<Effect>,
+) {
+    let mut buffer = [0; 2_048];
+    for _ in 0..BATCH {
+        match socket.read(&mut buffer) {
+            // Asked while we were not there: somebody else may have answered since.
+            Ok(_) if rings.is_silenced(interface) => {}
+            Ok(length) => {
+                let frame = buffer.get(..length).unwrap_or(&buffer);
+                trace!(%interface, ?frame, "received");
+                rings.frame_received(interface, frame);
+                machine.frame_received(interface, frame, out);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => {
+                debug!(%interface, %error, "cannot receive");
+                return;
+            }
+        }
+    }
+}
+
 impl Sockets {
+    fn send(&self, interface: IfIndex, frame: &Frame) {
+        let bytes = frame.as_bytes();
+        let is_arp = bytes.get(12..14) == Some(&ETH_P_ARP.to_be_bytes());
+        let socket = if is_arp { &self.arp } else { &self.neighbour };
+        trace!(%interface, ?frame, "sending");
+        if let Err(error) = socket.send(bytes) {
+            debug!(%interface, %error, "cannot send");
+        }
+    }
+
     fn open(interface: IfIndex) -> io::Result<Self> {
         Ok(Self {
             arp: packet_socket(interface, ETH_P_ARP, &filter::arp(&[]))?,
             neighbour: packet_socket(interface, ETH_P_IPV6, &filter::neighbour(&[]))?,
             held: Vec::new(),
+            asked: Vec::new(),
             filters_outdated: false,
         })
     }

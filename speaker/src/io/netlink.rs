@@ -1,7 +1,8 @@
 //! The kernel's interfaces, addresses and neighbours, by netlink.
 
-use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{StreamExt as _, TryStreamExt as _};
@@ -14,10 +15,15 @@ use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType, Lin
 use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
-use rtnetlink::{Handle, MulticastGroup, new_connection, new_multicast_connection};
+use rtnetlink::{
+    Handle, MulticastGroup, RouteMessageBuilder, new_connection, new_multicast_connection,
+};
 use tokio::sync::mpsc::UnboundedSender;
 use tracing::{debug, warn};
+
+use super::layer2;
 
 /// Between two attempts to follow the kernel.
 const RETRY: Duration = Duration::from_secs(1);
@@ -37,10 +43,10 @@ pub(crate) enum NetlinkError {
 }
 
 /// Follows interfaces and addresses for ever. Lost events lead to a new look at everything.
-pub(crate) async fn follow(inputs: UnboundedSender<Input>) {
+pub(crate) async fn follow(inputs: UnboundedSender<Input>, layer2: Arc<layer2::Handle>) {
     let mut known = Known::default();
     loop {
-        let error = match follow_once(&mut known, &inputs).await {
+        let error = match follow_once(&mut known, &inputs, &layer2).await {
             Ok(()) => return,
             Err(error) => error,
         };
@@ -64,23 +70,36 @@ struct Known {
 async fn follow_once(
     known: &mut Known,
     inputs: &UnboundedSender<Input>,
+    layer2: &layer2::Handle,
 ) -> Result<(), NetlinkError> {
     // The subscription comes first: what changes while the lists are read is seen twice.
     let groups = [
         MulticastGroup::Link,
         MulticastGroup::Ipv4Ifaddr,
         MulticastGroup::Ipv6Ifaddr,
+        MulticastGroup::Ipv4Route,
+        MulticastGroup::Ipv6Route,
     ];
     let (connection, handle, mut events) =
         new_multicast_connection(&groups).map_err(NetlinkError::Open)?;
     let _connection = AbortOnDrop(tokio::spawn(connection));
     list(known, &handle, inputs).await?;
+    layer2.set_gateways(gateways(&handle).await?);
     while let Some((message, _)) = events.next().await {
         let message = match message.payload {
             NetlinkPayload::InnerMessage(message) => message,
             NetlinkPayload::Overrun(_) => return Err(NetlinkError::Lost),
             _other => continue,
         };
+        if let RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route) =
+            &message
+        {
+            // Nodes have routes by the thousand that come and go, and few default ones.
+            if route.header.destination_prefix_length == 0 {
+                layer2.set_gateways(gateways(&handle).await?);
+            }
+            continue;
+        }
         let Some(input) = input(message) else {
             continue;
         };
@@ -137,6 +156,43 @@ async fn list(
         }
     }
     Ok(())
+}
+
+/// The next hop of the default route of each interface, IPv4 before IPv6.
+async fn gateways(handle: &Handle) -> Result<BTreeMap<IfIndex, IpAddr>, NetlinkError> {
+    let mut found = BTreeMap::new();
+    for request in [
+        RouteMessageBuilder::<Ipv4Addr>::new().build(),
+        RouteMessageBuilder::<Ipv6Addr>::new().build(),
+    ] {
+        let mut routes = handle.route().get(request).execute();
+        while let Some(route) = routes.try_next().await? {
+            if let Some((interface, gateway)) = default_gateway(&route) {
+                found.entry(interface).or_insert(gateway);
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn default_gateway(route: &RouteMessage) -> Option<(IfIndex, IpAddr)> {
+    if route.header.destination_prefix_length != 0 {
+        return None;
+    }
+    let (mut interface, mut gateway) = (None, None);
+    for attribute in &route.attributes {
+        match attribute {
+            RouteAttribute::Oif(index) => interface = Some(IfIndex(*index)),
+            RouteAttribute::Gateway(RouteAddress::Inet(address)) => {
+                gateway = Some(IpAddr::V4(*address));
+            }
+            RouteAttribute::Gateway(RouteAddress::Inet6(address)) => {
+                gateway = Some(IpAddr::V6(*address));
+            }
+            _other => {}
+        }
+    }
+    Some((interface?, gateway?))
 }
 
 impl Known {

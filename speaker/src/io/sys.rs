@@ -1,7 +1,7 @@
 //! The system calls that no crate of ours wraps.
 #![expect(
     unsafe_code,
-    reason = "sockaddr_ll, poll and the scheduler have no safe wrapper among our dependencies"
+    reason = "sockaddr_ll, ppoll, SO_BINDTOIFINDEX, CLOCK_BOOTTIME and the scheduler have no safe wrapper among our dependencies"
 )]
 
 use std::io;
@@ -43,34 +43,90 @@ fn link_address(interface: IfIndex, ether_type: u16) -> io::Result<SockAddr> {
     Ok(unsafe { SockAddr::new(storage, length) })
 }
 
-/// Waits until one of the descriptors can be read, or the time is up; `None`: without end. Says
-/// for each whether it can be read.
-pub(crate) fn wait_readable(
-    descriptors: &[BorrowedFd<'_>],
-    timeout: Option<Duration>,
-) -> io::Result<Vec<bool>> {
-    let mut polled: Vec<libc::pollfd> = descriptors
-        .iter()
-        .map(|descriptor| libc::pollfd {
-            fd: descriptor.as_raw_fd(),
-            events: libc::POLLIN,
-            revents: 0,
-        })
-        .collect();
-    // Rounded up, so that a wake-up is never too early for the deadline it was meant for.
-    let millis = timeout.map_or(-1, |timeout| {
-        i32::try_from(timeout.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX)
-    });
-    let count = polled.len() as libc::nfds_t;
-    // SAFETY: the pointer and the count describe one live, exclusively borrowed vector.
-    let answer = unsafe { libc::poll(polled.as_mut_ptr(), count, millis) };
-    if answer < 0 {
-        let error = io::Error::last_os_error();
-        if error.kind() != io::ErrorKind::Interrupted {
-            return Err(error);
+/// Waits for descriptors; allocates only when there are more of them than ever before.
+#[derive(Default)]
+pub(crate) struct Poller {
+    polled: Vec<libc::pollfd>,
+}
+
+impl Poller {
+    /// Waits until one of the descriptors can be read, or the time is up; `None`: without end.
+    pub(crate) fn wait<'a>(
+        &mut self,
+        descriptors: impl Iterator<Item = BorrowedFd<'a>>,
+        timeout: Option<Duration>,
+    ) -> io::Result<()> {
+        self.polled.clear();
+        self.polled
+            .extend(descriptors.map(|descriptor| libc::pollfd {
+                fd: descriptor.as_raw_fd(),
+                events: libc::POLLIN,
+                revents: 0,
+            }));
+        let timeout = timeout.map(|timeout| libc::timespec {
+            tv_sec: timeout.as_secs().try_into().unwrap_or(i32::MAX.into()),
+            tv_nsec: libc::c_long::from(timeout.subsec_nanos().cast_signed()),
+        });
+        let timeout = timeout
+            .as_ref()
+            .map_or(std::ptr::null(), std::ptr::from_ref);
+        let count = self.polled.len() as libc::nfds_t;
+        // SAFETY: the pointers and the count describe one live, exclusively borrowed vector and one
+        // live timespec or none.
+        let answer =
+            unsafe { libc::ppoll(self.polled.as_mut_ptr(), count, timeout, std::ptr::null()) };
+        if answer < 0 {
+            let error = io::Error::last_os_error();
+            if error.kind() != io::ErrorKind::Interrupted {
+                return Err(error);
+            }
         }
+        Ok(())
     }
-    Ok(polled.iter().map(|polled| polled.revents != 0).collect())
+
+    /// Whether the descriptor in this place could be read after the last wait.
+    pub(crate) fn is_readable(&self, place: usize) -> bool {
+        self.polled
+            .get(place)
+            .is_some_and(|polled| polled.revents != 0)
+    }
+}
+
+/// Lets a socket hear and send on one interface only.
+pub(crate) fn bind_to_interface(socket: &Socket, interface: IfIndex) -> io::Result<()> {
+    let index = libc::c_int::try_from(interface.0).map_err(io::Error::other)?;
+    let length = libc::socklen_t::try_from(size_of_val(&index)).map_err(io::Error::other)?;
+    // SAFETY: the pointer and the length describe one live int, which the kernel only reads.
+    let answer = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_BINDTOIFINDEX,
+            (&raw const index).cast(),
+            length,
+        )
+    };
+    if answer == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Nanoseconds since the kernel booted, time in sleep included.
+pub(crate) fn boot_nanos() -> io::Result<u64> {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the pointer is to a live timespec, exclusively borrowed.
+    let answer = unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut time) };
+    if answer != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let seconds = u64::try_from(time.tv_sec).map_err(io::Error::other)?;
+    let nanos = u64::try_from(time.tv_nsec).map_err(io::Error::other)?;
+    Ok(seconds.saturating_mul(1_000_000_000).saturating_add(nanos))
 }
 
 /// Gives the calling thread the best priority that the kernel allows.

@@ -123,7 +123,7 @@ impl Leader {
             claim.wanted = None;
         } else {
             claim.rests_until = None;
-            let plan = self.plan(world, address, &holders);
+            let plan = self.plan(now, world, address, &holders);
             self.set_plan(address, plan.clone());
             let idle = observed.is_none_or(|observed| observed.holdings.is_empty());
             self.watch_announcing(now, address, idle || !plan.eligible);
@@ -264,7 +264,13 @@ impl Leader {
     }
 
     /// The plan for an address that is in use. One that is only being left keeps its plan.
-    fn plan(&mut self, world: &World, address: IpAddr, holders: &[ServiceRef]) -> Plan {
+    fn plan(
+        &mut self,
+        now: Instant,
+        world: &World,
+        address: IpAddr,
+        holders: &[ServiceRef],
+    ) -> Plan {
         let present = self
             .claims
             .get(&address)
@@ -321,9 +327,13 @@ impl Leader {
         } else {
             Announce::Listed
         };
-        let moved = planned.segments != present.segments || present.epoch == Epoch::default();
+        let epoch = if present.epoch == Epoch::default() {
+            first_epoch(self.unix(now))
+        } else {
+            Epoch(present.epoch.0 + u64::from(planned.segments != present.segments))
+        };
         Plan {
-            epoch: Epoch(present.epoch.0 + u64::from(moved)),
+            epoch,
             announce,
             advertisements,
             segments: planned.segments,
@@ -462,4 +472,13 @@ pub(super) fn needs_local_endpoint(service: &Service) -> bool {
             .iter()
             .any(|port| port.node_port.is_none() || port.protocol == Protocol::Sctp);
     service.traffic_policy == TrafficPolicy::Local && left_to_kube_proxy
+}
+
+/// The epoch of an address that is given anew: higher than that of any earlier claim to it, which
+/// speakers may remember longer than the API server does. Plans of one address do not follow each
+/// other faster than seconds do.
+fn first_epoch(unix: i64) -> Epoch {
+    /// 2026-01-01, when there was no Herald yet.
+    const BEGINNING: i64 = 1_767_225_600;
+    Epoch(u64::try_from(unix.saturating_sub(BEGINNING)).map_or(1, |seconds| seconds.max(1)))
 }

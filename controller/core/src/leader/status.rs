@@ -20,7 +20,7 @@ impl Leader {
             return;
         };
         if self.is_shown(observed, &wanted) {
-            self.tell(world, observed);
+            self.tell(observed);
             let done = |assignment: &Assignment| assignment.leaving.is_empty();
             if observed.served().is_none() && self.assignments.get(key).is_some_and(done) {
                 self.assignments.remove(key);

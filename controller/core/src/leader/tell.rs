@@ -1,29 +1,24 @@
 //! Events: one for each change of a Service's status, once the change is certain.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
-
-use herald_model::{NodeName, SegmentName};
 
 use super::{Leader, Told};
 use crate::io::{Event, Regarding};
 use crate::observed::{Condition, ObservedService};
-use crate::world::World;
 
 impl Leader {
     /// The status of a Service is what it should be: tells of what is new in it.
     ///
     /// What is compared is what was told, not what was written: the write's result may be lost, or
     /// come after the change itself was seen.
-    pub(super) fn tell(&mut self, world: &World, observed: &ObservedService) {
+    pub(super) fn tell(&mut self, observed: &ObservedService) {
         let Some(assignment) = self.assignments.get_mut(&observed.key) else {
             return;
         };
         let ours =
             |address| assignment.target.contains(&address) || assignment.leaving.contains(&address);
-        let mut now = Told::by(observed, ours);
-        now.announcers = announcers(world, &assignment.target, &assignment.told);
-        let (shown, announcers) = (now.ingress.clone(), now.announcers.clone());
+        let now = Told::by(observed, ours);
+        let shown = now.ingress.clone();
         if assignment.told == now {
             return;
         }
@@ -37,13 +32,6 @@ impl Leader {
             reason: reason.into(),
             note,
         };
-        for (place, node) in &announcers {
-            let (address, segment) = place;
-            if let Some(old) = before.announcers.get(place).filter(|old| *old != node) {
-                let note = format!("{address} moved from {old} to {node} on {segment}");
-                self.record(event(false, "Moved", note));
-            }
-        }
         // The first word on a Service is the time to speak of its annotations, once.
         if before.allocated.is_none() && observed.allocated.is_some() {
             for (old, new) in &observed.deprecated {
@@ -89,31 +77,6 @@ impl Leader {
             ));
         }
     }
-}
-
-/// Who announces the addresses; where nobody does for the moment, who did.
-fn announcers(
-    world: &World,
-    target: &[IpAddr],
-    told: &Told,
-) -> BTreeMap<(IpAddr, SegmentName), NodeName> {
-    let before = told
-        .announcers
-        .iter()
-        .filter(|((address, _), _)| target.contains(address));
-    let mut announcers: BTreeMap<_, _> =
-        before.map(|(k, node)| (k.clone(), node.clone())).collect();
-    for address in target {
-        let holdings = world
-            .vips
-            .get(address)
-            .into_iter()
-            .flat_map(|vip| &vip.holdings);
-        announcers.extend(
-            holdings.map(|holding| ((*address, holding.segment.clone()), holding.node.clone())),
-        );
-    }
-    announcers
 }
 
 /// What one list has and the other has not, as a text.

@@ -10,7 +10,8 @@ fn spot(node: &str, segment: &str) -> Spot {
         segment: segment.into(),
         interface: "eth0".into(),
         incarnation: Incarnation(1),
-        alive: true,
+        fits: true,
+        seems_alive: true,
         labels: labels(&[("node", node)]),
     }
 }
@@ -134,23 +135,60 @@ fn nobody_moves_when_nodes_come_or_return() {
 }
 
 #[test]
-fn next_candidate_follows_and_who_returns_goes_last() {
+fn next_candidate_follows_one_that_cannot_and_who_returns_goes_last() {
     let mut terrain = terrain(&["a", "b", "c"]);
     let before = planned(&[all()], &terrain, &[]);
     let [first, second, third] = names(&before)[..] else {
         panic!("three nodes, three candidates")
     };
-    let dead = Spot {
-        alive: false,
+    let unfit = Spot {
+        fits: false,
         ..spot(first, "lan")
     };
-    terrain.set(&first.into(), vec![dead]);
+    terrain.set(&first.into(), vec![unfit]);
     let failed = planned(&[all()], &terrain, &before.segments);
     assert_eq!(names(&failed), [second, third]);
     assert!(failed.short);
     terrain.set(&first.into(), vec![spot(first, "lan")]);
     let back = planned(&[all()], &terrain, &failed.segments);
     assert_eq!(names(&back), [second, third, first]);
+}
+
+#[test]
+fn who_only_seems_dead_stays_first_and_gives_up_any_other_place() {
+    let mut terrain = terrain(&["a", "b", "c", "d"]);
+    let before = planned(&[all()], &terrain, &[]);
+    let [first, second, third] = names(&before)[..] else {
+        panic!("four nodes, three candidates")
+    };
+    for node in [first, second] {
+        let silent = Spot {
+            seems_alive: false,
+            ..spot(node, "lan")
+        };
+        terrain.set(&node.into(), vec![silent]);
+    }
+    let after = planned(&[all()], &terrain, &before.segments);
+    assert_eq!(names(&after)[..2], [first, third]);
+    assert!(!names(&after).contains(&second), "{after:?}");
+
+    let fresh = planned(&[all()], &terrain, &[]);
+    assert!(![first, second].contains(&names(&fresh)[0]), "{fresh:?}");
+}
+
+#[test]
+fn api_outage_after_which_all_nodes_seem_dead_changes_no_plan() {
+    let mut terrain = terrain(&["a", "b", "c", "d", "e"]);
+    let before = planned(&[all()], &terrain, &[]);
+    for node in ["a", "b", "c", "d", "e"] {
+        let silent = Spot {
+            seems_alive: false,
+            ..spot(node, "lan")
+        };
+        terrain.set(&node.into(), vec![silent]);
+    }
+    let after = planned(&[all()], &terrain, &before.segments);
+    assert_eq!((&after.segments, after.eligible), (&before.segments, false));
 }
 
 #[test]
@@ -177,11 +215,11 @@ fn plan_stays_while_nobody_is_well_and_goes_when_nobody_may() {
     let mut terrain = terrain(&["a", "b"]);
     let before = planned(&[all()], &terrain, &[]);
     for node in ["a", "b"] {
-        let dead = Spot {
-            alive: false,
+        let unfit = Spot {
+            fits: false,
             ..spot(node, "lan")
         };
-        terrain.set(&node.into(), vec![dead]);
+        terrain.set(&node.into(), vec![unfit]);
     }
     let stuck = planned(&[all()], &terrain, &before.segments);
     assert_eq!((&stuck.segments, stuck.eligible), (&before.segments, false));
@@ -220,6 +258,34 @@ fn plan_follows_a_speaker_that_took_over_in_the_same_epoch() {
         second,
         "a holder of an older plan is on its way out"
     );
+}
+
+#[test]
+fn plan_follows_a_holder_in_its_next_life() {
+    let mut terrain = terrain(&["a", "b", "c"]);
+    let before = planned(&[all()], &terrain, &[]);
+    let first = before.segments[0].candidates[0].node.clone();
+    let reborn = Spot {
+        incarnation: Incarnation(2),
+        ..spot(first.as_str(), "lan")
+    };
+    terrain.set(&first, vec![reborn]);
+    let holdings = [Holding {
+        segment: "lan".into(),
+        node: first.clone(),
+        interface: "eth0".into(),
+        mac: MacAddress::ZERO,
+        epoch: Epoch(1),
+    }];
+    let present = Present {
+        epoch: Epoch(1),
+        segments: &before.segments,
+        holdings: &holdings,
+    };
+    let after = plan(ip(VIP), &[all()], &terrain, present, &BTreeMap::new());
+    let leader = &after.segments[0].candidates[0];
+    assert_eq!((&leader.node, leader.incarnation), (&first, Incarnation(2)));
+    assert_eq!(after.segments[0].candidates.len(), 3);
 }
 
 #[test]

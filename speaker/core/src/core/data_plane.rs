@@ -5,7 +5,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use herald_dataplane::{DesiredNode, DesiredVip, Holder};
-use herald_model::{IfIndex, Instant, InterfaceName, Node, NodeName, VipSegment, VirtualIp};
+use herald_elect::elected;
+use herald_model::{
+    Candidate, IfIndex, Instant, InterfaceName, Node, NodeName, VipSegment, VirtualIp,
+};
 
 use super::{Core, RETRY, Timer};
 use crate::forwarding::{Facts, Plan, plan};
@@ -77,6 +80,7 @@ impl Core {
             &services,
             &Facts {
                 nodes: &self.nodes,
+                dead: &self.dead,
                 endpoints: &self.endpoints,
                 data_plane: self.data_plane.report.as_ref(),
                 cluster: &self.cluster,
@@ -125,9 +129,18 @@ impl Core {
             .collect()
     }
 
-    /// The planned holder's own address on the segment, of the same family if it has one.
+    /// The address, on the segment, of the one that holds it, or else is to; of the same family if it
+    /// has one.
     fn peer(&self, vip: &VirtualIp, segment: &VipSegment) -> Option<IpAddr> {
-        let candidate = segment.candidates.first()?;
+        let key = (vip.address, segment.name.clone());
+        let holder = self.rights.get(&key).and_then(|right| right.hold.other());
+        let ring = self.rings.get(&segment.name);
+        let candidates = &segment.candidates;
+        let reborn = ring.map_or_else(Vec::new, |ring| ring.reborn(candidates));
+        let is_live = |who: &Candidate| ring.is_some_and(|ring| ring.is_live(who));
+        let candidate = holder
+            .or_else(|| elected(vip.address, candidates, is_live, &reborn))
+            .or_else(|| candidates.first())?;
         if candidate.node == self.config.node {
             return None;
         }

@@ -1,4 +1,4 @@
-//! Interfaces, holds, and what has to be true for an address to be announced.
+//! Interfaces, what a hold needs in the kernel, and rivals for an address.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use herald_model::{IfIndex, Incarnation, Instant, MacAddress, SegmentName};
 
-use super::{CONFLICT, Core, DEFENCE, Port, PortState, REFRESH, RETRY, Timer};
+use super::{CONFLICT, Core, DEFENCE, LAST_WORDS, Port, PortState, REFRESH, RETRY, Timer};
 use crate::input::{Effect, EventReason};
+use crate::ring::RingCommand;
 use crate::uplinks::Uplink;
-use crate::vip::{Hold, holders, wanted_holds};
+use crate::vip::{Hold, holders};
 
 impl Core {
     /// Finds the segments this node is in, and tells layer 2 of interfaces.
@@ -130,7 +131,7 @@ impl Core {
     }
 
     /// Undoes the holds of an address that meet a condition: first the answers, then the rest.
-    fn release_where(
+    pub(super) fn release_where(
         &mut self,
         address: IpAddr,
         out: &mut Vec<Effect>,
@@ -159,7 +160,12 @@ impl Core {
         }
     }
 
-    fn join_group(&mut self, interface: IfIndex, address: IpAddr, out: &mut Vec<Effect>) {
+    pub(super) fn join_group(
+        &mut self,
+        interface: IfIndex,
+        address: IpAddr,
+        out: &mut Vec<Effect>,
+    ) {
         let Some(group) = herald_l2::group_of(address) else {
             return;
         };
@@ -183,149 +189,13 @@ impl Core {
         }
     }
 
-    /// Decides anew where the addresses that something happened to are held.
-    pub(super) fn update_vips(&mut self, now: Instant, out: &mut Vec<Effect>) {
-        if std::mem::take(&mut self.dirty.all_vips) {
-            self.dirty.vips.extend(self.vips.keys());
-        }
-        let uplinks = self.open_uplinks();
-        let dirty: Vec<IpAddr> = self.dirty.vips.iter().copied().collect();
-        for address in dirty {
-            self.update_vip(now, address, &uplinks, out);
-        }
-    }
-
-    fn update_vip(
-        &mut self,
-        now: Instant,
+    pub(super) fn emit_events(
+        &self,
         address: IpAddr,
-        uplinks: &BTreeMap<SegmentName, Uplink>,
+        reason: EventReason,
+        note: &str,
         out: &mut Vec<Effect>,
     ) {
-        let wall = self.wall(now);
-        let Some(vip) = self.vips.get(&address) else {
-            return;
-        };
-        let spec = &vip.observed.vip;
-        let is_held = !vip.deleted && !holders(spec, &self.services).is_empty();
-        let wanted = if is_held {
-            wanted_holds(spec, &self.config.node, uplinks, &self.incarnations)
-        } else {
-            BTreeMap::new()
-        };
-        let is_stopping = self.stopping_until.is_some();
-        let epoch = spec.epoch;
-        self.release_where(address, out, |name, hold| {
-            wanted
-                .get(name)
-                .is_none_or(|uplink| uplink.index != hold.interface)
-        });
-        let Some(vip) = self.vips.get_mut(&address) else {
-            return;
-        };
-        for (name, uplink) in &wanted {
-            if let Some(hold) = vip.holds.get_mut(name) {
-                hold.epoch = epoch;
-                hold.mac = uplink.mac;
-                continue;
-            }
-            if is_stopping {
-                continue;
-            }
-            let before = vip.observed.status.segments.iter().find(|entry| {
-                entry.name == *name
-                    && entry.node == self.config.node
-                    && entry.interface == uplink.name
-            });
-            let hold = Hold {
-                interface: uplink.index,
-                interface_name: uplink.name.clone(),
-                mac: uplink.mac,
-                epoch,
-                since: before.map_or(wall, |entry| entry.since),
-                announced: false,
-                generation: None,
-                neighbour: None,
-            };
-            vip.holds.insert(name.clone(), hold);
-        }
-        if vip.holds.is_empty() {
-            vip.conflict = None;
-        }
-        if vip.deleted {
-            self.vips.remove(&address);
-        }
-        self.update_desired_vip(address);
-    }
-
-    /// Announces what is held and not announced yet, as soon as the data plane is ready for it.
-    pub(super) fn announce(&mut self, out: &mut Vec<Effect>) {
-        let gate = self.gate();
-        let addresses: BTreeSet<IpAddr> = self.dirty.vips.iter().copied().collect();
-        for address in addresses {
-            let wants_neighbour = self.wants_neighbour(address);
-            let Some(vip) = self.vips.get_mut(&address) else {
-                continue;
-            };
-            let mut joins = Vec::new();
-            let mut events = Vec::new();
-            for (name, hold) in &mut vip.holds {
-                let interface = hold.interface;
-                let neighbour = wants_neighbour.then_some(hold.mac);
-                if hold.neighbour != neighbour {
-                    out.push(match neighbour {
-                        Some(mac) => Effect::SetNeighbour {
-                            interface,
-                            address,
-                            mac,
-                        },
-                        None => Effect::RemoveNeighbour { interface, address },
-                    });
-                    hold.neighbour = neighbour;
-                }
-                let is_ready = gate.is_open(&mut hold.generation);
-                if !hold.announced && is_ready {
-                    hold.announced = true;
-                    joins.push(interface);
-                    let before = vip
-                        .observed
-                        .status
-                        .segments
-                        .iter()
-                        .find(|entry| entry.name == *name);
-                    match before {
-                        Some(entry) if entry.node == self.config.node => {}
-                        Some(entry) => events.push((
-                            EventReason::Moved,
-                            format!(
-                                "{} announces {address} on {} ({}), {} did before",
-                                self.config.node, hold.interface_name, hold.mac, entry.node
-                            ),
-                        )),
-                        None => events.push((
-                            EventReason::Announced,
-                            format!(
-                                "{} announces {address} on {} ({})",
-                                self.config.node, hold.interface_name, hold.mac
-                            ),
-                        )),
-                    }
-                }
-            }
-            for interface in joins {
-                self.join_group(interface, address, out);
-                out.push(Effect::Layer2(herald_l2::Input::Held {
-                    interface,
-                    address,
-                }));
-            }
-            for (reason, note) in events {
-                self.emit_events(address, reason, &note, out);
-            }
-        }
-    }
-
-    fn emit_events(&self, address: IpAddr, reason: EventReason, note: &str, out: &mut Vec<Effect>) {
         let Some(vip) = self.vips.get(&address) else {
             return;
         };
@@ -344,7 +214,7 @@ impl Core {
 
     /// A neighbour entry for an address held here makes replies of our own pods, which go to the
     /// address, reach the egress of the interface, where the data plane translates them.
-    fn wants_neighbour(&self, address: IpAddr) -> bool {
+    pub(super) fn wants_neighbour(&self, address: IpAddr) -> bool {
         let uses_node_ports = |vip: &herald_dataplane::DesiredVip| {
             vip.services.iter().any(|service| {
                 matches!(
@@ -376,8 +246,10 @@ impl Core {
 
     /// Removes entries that an earlier life of this program left behind: for an address
     /// of ours or of nobody, and to our own MAC address, which no other program has a use for.
-    pub(super) fn remove_found_neighbours(&mut self, out: &mut Vec<Effect>) {
-        if self.data_plane.report.is_none() {
+    pub(super) fn remove_found_neighbours(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        // Until then it is not known what we are to hold.
+        let is_settled = self.rings.values().all(|ring| ring.may_take(now));
+        if self.data_plane.report.is_none() || !is_settled {
             return;
         }
         for ((interface, address), mac) in std::mem::take(&mut self.found_neighbours) {
@@ -480,16 +352,36 @@ impl Core {
         }
     }
 
-    /// Ends the process once nothing is held, or when the time is up.
+    /// Ends the process once nothing is held. When the time is up, gives up what is left: the other
+    /// speakers take a life that ended by itself over at once, one that falls silent only later.
     pub(super) fn stop(&mut self, now: Instant, out: &mut Vec<Effect>) {
-        let Some(until) = self.stopping_until else {
+        let Some(stopping) = &mut self.stopping else {
             return;
         };
-        let holds_nothing = self.vips.values().all(|vip| vip.holds.is_empty());
-        if self.exited || (!holds_nothing && now < until) {
+        match stopping.gave_up {
+            None if self.vips.values().all(|vip| vip.holds.is_empty()) => {
+                self.stopping_is_over(out);
+            }
+            None if now >= stopping.until => {
+                let last = now + LAST_WORDS;
+                stopping.gave_up = Some(last);
+                self.timers.insert((last, Timer::Stop));
+                for segment in self.rings.keys() {
+                    out.push(Effect::Ring {
+                        segment: segment.clone(),
+                        command: RingCommand::StepDown,
+                    });
+                }
+            }
+            Some(last) if now >= last => self.stopping_is_over(out),
+            None | Some(_) => {}
+        }
+    }
+
+    fn stopping_is_over(&mut self, out: &mut Vec<Effect>) {
+        if std::mem::replace(&mut self.exited, true) {
             return;
         }
-        self.exited = true;
         for (address, vip) in &self.vips {
             for hold in vip.holds.values().filter(|hold| hold.announced) {
                 out.push(Effect::Layer2(herald_l2::Input::Released {

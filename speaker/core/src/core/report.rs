@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use herald_model::{Instant, SpeakerSegment};
+use herald_model::{Instant, SegmentName, SpeakerSegment};
 
 use super::{Announced, Core};
 use crate::input::{Cache, DataPlaneMode, Effect, Priority, SpeakerReport};
@@ -23,7 +23,8 @@ impl Core {
             let wanted = self.vips.get(&address).and_then(|vip| {
                 let plan = self.forwarding_plan(address, vip);
                 let me = &self.config.node;
-                wanted_status(vip, me, &plan, error.as_deref(), &opening, wall)
+                let spoken_for = self.spoken_for(now, address, &opening);
+                wanted_status(vip, me, &plan, error.as_deref(), &spoken_for, wall)
             });
             let (Some(status), Some(vip)) = (wanted, self.vips.get_mut(&address)) else {
                 continue;
@@ -41,6 +42,32 @@ impl Core {
                 });
             }
         }
+    }
+
+    /// The segments on which another is known to hold the address, or we may yet hold it.
+    fn spoken_for(
+        &self,
+        now: Instant,
+        address: IpAddr,
+        opening: &BTreeSet<SegmentName>,
+    ) -> BTreeSet<SegmentName> {
+        let is_starting = |name: &&SegmentName| {
+            let ring = self.rings.get(*name);
+            !ring.is_some_and(|ring| ring.may_take(now))
+        };
+        let starting = self.uplinks.keys().filter(is_starting).cloned();
+        let succeeded = self
+            .rights
+            .range((address, SegmentName::from(""))..)
+            .take_while(|((vip, _), _)| *vip == address)
+            .filter(|(_, right)| right.hold.other().is_some())
+            .map(|((_, name), _)| name.clone());
+        opening
+            .iter()
+            .cloned()
+            .chain(starting)
+            .chain(succeeded)
+            .collect()
     }
 
     /// Writes our own object when it says something else than what is so.
@@ -93,6 +120,7 @@ impl Core {
             version: Arc::clone(&self.config.version),
             boot_id: Arc::clone(&self.config.boot_id),
             segments,
+            key_ids: self.ring_keys.ids(),
             data_plane: self.data_plane.report.clone(),
             conditions: vec![Condition::new(
                 ConditionKind::Ready,
@@ -106,7 +134,7 @@ impl Core {
     }
 
     fn readiness(&self) -> (bool, &'static str, String) {
-        if self.stopping_until.is_some() {
+        if self.stopping.is_some() {
             let message = "the speaker was asked to end".to_owned();
             return (false, reasons::STOPPING, message);
         }
@@ -124,6 +152,16 @@ impl Core {
                            --exclude-interface for those that are left out"
                 .to_owned();
             return (false, reasons::NO_SEGMENT, message);
+        }
+        if self.ring_keys.0.is_none() {
+            let message = "there is no ring key: nothing new is served until the controller has \
+                           made the Secret (see --ring-key-secret)"
+                .to_owned();
+            return (false, reasons::NO_RING_KEY, message);
+        }
+        if let Some((segment, reason)) = self.failed_rings().next() {
+            let message = format!("cannot take part in the ring of {segment}: {reason}");
+            return (false, reasons::NO_RING, message);
         }
         if let Some(error) = &self.data_plane.error {
             return (false, reasons::DATA_PLANE_FAILED, error.to_string());
@@ -160,7 +198,14 @@ impl Core {
             self.failed_ports()
                 .map(|(index, reason)| format!("a socket on interface {index}: {reason}")),
         );
-        if self.stopping_until.is_some() {
+        if self.ring_keys.0.is_none() {
+            waiting.push("the ring key".to_owned());
+        }
+        waiting.extend(
+            self.failed_rings()
+                .map(|(segment, reason)| format!("the ring of {segment}: {reason}")),
+        );
+        if self.stopping.is_some() {
             waiting.push("the end: it was asked to stop".to_owned());
         }
         waiting

@@ -5,8 +5,11 @@ use herald_model::{
     TrafficPolicy, VipSegment, VirtualIp,
 };
 
+use herald_ring::{Keys, Timeline};
+
 use super::*;
 use crate::input::{DataPlaneMode, EventReason, Link};
+use crate::ring::{RingCommand, RingEvent, View};
 use crate::status::{AnnouncedSegment, Condition, ConditionKind, ForwardingState, VipStatus};
 
 const ETH0: IfIndex = IfIndex(2);
@@ -27,6 +30,13 @@ fn vip6() -> IpAddr {
 
 fn at(millis: u64) -> Instant {
     Instant::from_nanos(millis * 1_000_000)
+}
+
+fn candidate(node: &str, incarnation: u64) -> Candidate {
+    Candidate {
+        node: node.into(),
+        incarnation: Incarnation(incarnation),
+    }
 }
 
 fn node(name: &str, last: u8) -> Input {
@@ -165,6 +175,53 @@ fn address(text: &str) -> Input {
     }
 }
 
+/// What the ring sees: these are up, the rest is dead, and there is quorum.
+fn view(live: &[(&str, u64)]) -> Input {
+    let lives: BTreeMap<NodeName, Incarnation> = live
+        .iter()
+        .map(|(node, life)| (NodeName::from(*node), Incarnation(*life)))
+        .collect();
+    let dead = ["node1", "node2", "node3"]
+        .into_iter()
+        .filter(|node| !lives.contains_key(*node))
+        .map(|node| (node.into(), (Incarnation(1), herald_ring::Scope::Node)))
+        .collect();
+    said(RingEvent::View(View {
+        incarnation: lives["node1"],
+        quorum: true,
+        live: lives,
+        dead,
+    }))
+}
+
+fn said(event: RingEvent) -> Input {
+    Input::RingSaid {
+        segment: SEGMENT.into(),
+        event,
+    }
+}
+
+/// What node2 says of the address.
+fn claim(address: IpAddr, epoch: u64, rank: u8, held: bool) -> Input {
+    said(RingEvent::Hold(herald_ring::Hold {
+        vip: address,
+        epoch: Epoch(epoch),
+        rank,
+        node: "node2".into(),
+        incarnation: Incarnation(1),
+        held,
+    }))
+}
+
+fn told(epoch: u64, rank: u8, held: bool) -> RingCommand {
+    RingCommand::HoldChanged {
+        vip: vip4(),
+        epoch: Epoch(epoch),
+        rank,
+        held,
+    }
+}
+
 fn held(address: IpAddr) -> Effect {
     Effect::Layer2(herald_l2::Input::Held {
         interface: ETH0,
@@ -277,6 +334,9 @@ struct Story {
     now: u64,
     /// The last wish for the data plane.
     desired: Option<(u64, Arc<Desired>)>,
+    /// What the rings were told by the last inputs.
+    ring: Vec<RingCommand>,
+    keys: RingKeys,
 }
 
 impl Story {
@@ -290,6 +350,8 @@ impl Story {
             core: Core::new(config),
             now: 0,
             desired: None,
+            ring: Vec::new(),
+            keys: RingKeys(None),
         }
     }
 
@@ -307,12 +369,18 @@ impl Story {
         ]);
         story.tell(Cache::ALL.map(Input::Synced));
         story.tell([Input::PortOpened(ETH0)]);
+        story.tell([
+            Input::RingKeysKnown(vec![KeyId(1)]),
+            view(&[("node1", 1), ("node2", 1)]),
+        ]);
+        story.now = 300;
+        story.decide();
         story.applied();
         story
     }
 
-    /// The inputs, and what follows. Wishes for the data plane and our own object are not among
-    /// the effects: tests that concern them look at them.
+    /// The inputs, and what follows. Wishes for the data plane, words to the ring and our own object
+    /// are not among the effects: tests that concern them look at them.
     fn tell(&mut self, inputs: impl IntoIterator<Item = Input>) -> Vec<Effect> {
         for input in inputs {
             self.core.handle(at(self.now), input);
@@ -324,6 +392,7 @@ impl Story {
         let mut out = Vec::new();
         self.core.on_deadline(at(self.now), &mut out);
         let mut rest = Vec::new();
+        self.ring.clear();
         for effect in out {
             match effect {
                 Effect::ApplyDataPlane {
@@ -332,6 +401,11 @@ impl Story {
                     ..
                 } => self.desired = Some((generation, desired)),
                 Effect::WriteSpeaker { .. } => {}
+                Effect::Ring { segment, command } => {
+                    assert_eq!(segment.as_str(), SEGMENT);
+                    self.ring.push(command);
+                }
+                Effect::SetRingKeys(keys) => self.keys = keys,
                 other => rest.push(other),
             }
         }
@@ -447,10 +521,12 @@ fn nothing_is_decided_before_every_cache_is_complete() {
             node("node1", 11),
             applied(service("web", &[vip4()])),
             vip(vip4(), 1, "node1"),
+            Input::RingKeysKnown(vec![KeyId(1)]),
         ]);
         let caches = Cache::ALL.into_iter().filter(|cache| *cache != missing);
         out.extend(story.tell(caches.map(Input::Synced)));
         out.extend(story.tell([Input::PortOpened(ETH0)]));
+        out.extend(story.tell([view(&[("node1", 1)])]));
         let port = Effect::Layer2(herald_l2::Input::PortSet(herald_l2::Port {
             index: ETH0,
             mac: MAC1,
@@ -502,10 +578,18 @@ fn plan_for_an_earlier_life_of_the_node_is_not_followed() {
         data_plane(DataPlaneMode::None),
     ]);
     story.tell(Cache::ALL.map(Input::Synced));
-    story.tell([Input::PortOpened(ETH0)]);
-    let inputs = [applied(service("web", &[vip4()])), vip(vip4(), 1, "node1")];
-    assert_eq!(story.tell(inputs), []);
+    story.tell([Input::PortOpened(ETH0), view(&[("node1", 2), ("node2", 1)])]);
+    story.now = 300;
     assert_eq!(story.core.incarnations[SEGMENT], Incarnation(2));
+    let mut planned = observed(vip4(), 1, "node1", "7");
+    planned.vip.segments[0]
+        .candidates
+        .push(candidate("node2", 1));
+    let inputs = [
+        applied(service("web", &[vip4()])),
+        Input::VipApplied(planned),
+    ];
+    assert_eq!(story.tell(inputs), [], "node2 is next");
 
     let mut replanned = observed(vip4(), 2, "node1", "8");
     replanned.vip.segments[0].candidates[0].incarnation = Incarnation(2);
@@ -541,15 +625,21 @@ fn address_given_back_is_withdrawn_before_its_claim_is_deleted() {
 }
 
 #[test]
-fn moved_plan_silences_the_old_holder_who_relays_to_the_new_one() {
+fn moved_plan_silences_the_old_holder_once_the_new_one_has_it_and_he_relays() {
     let mut story = Story::announcing(DataPlaneMode::Tcx);
     let mut moved = observed(vip4(), 2, "node2", "9");
     moved.status = status(1, EPOCH + 1);
     assert_eq!(
         story.tell([Input::VipApplied(moved)]),
+        [],
+        "nobody is left without an announcer"
+    );
+    assert_eq!(
+        story.tell([claim(vip4(), 2, 0, true)]),
         [released(vip4()), remove_neighbour(vip4())],
         "the successor writes the status"
     );
+    assert_eq!(story.ring, [], "the successor has told everybody");
     let peer = Holder::Peer {
         address: "192.0.2.12".parse().unwrap(),
     };
@@ -667,11 +757,18 @@ fn lost_carrier_withdraws_and_returned_carrier_announces_anew() {
     let mut story = Story::announcing(DataPlaneMode::Tcx);
     let effects = story.tell([link(false)]);
     assert_eq!(effects[..2], [released(vip4()), remove_neighbour(vip4())]);
+    assert_eq!(
+        story.ring,
+        [RingCommand::CarrierChanged(false), RingCommand::StepDown]
+    );
+    story.tell([view(&[("node1", 2), ("node2", 1)])]);
     story.applied();
     assert_eq!(
         story.tell([link(true)]),
-        [set_neighbour(vip4()), Effect::Refresh]
+        [set_neighbour(vip4()), Effect::Refresh],
+        "nobody else may, so the next life of the same node does"
     );
+    assert_eq!(story.ring, [RingCommand::CarrierChanged(true)]);
     assert_eq!(story.applied()[0], held(vip4()));
 }
 
@@ -728,7 +825,7 @@ fn one_group_serves_all_addresses_that_end_alike() {
 #[test]
 fn strangers_claim_is_a_conflict_and_is_answered() {
     let mut story = Story::announcing(DataPlaneMode::Tcx);
-    let claim = |mac| Input::ForeignClaim {
+    let heard = |mac| Input::ForeignClaim {
         interface: ETH0,
         address: vip4(),
         mac,
@@ -737,7 +834,7 @@ fn strangers_claim_is_a_conflict_and_is_answered() {
         interface: ETH0,
         address: vip4(),
     });
-    let effects = story.tell([claim(STRANGER)]);
+    let effects = story.tell([heard(STRANGER)]);
     let [
         Effect::EmitEvent { reason, .. },
         Effect::WriteVipStatus { status, .. },
@@ -757,7 +854,7 @@ fn strangers_claim_is_a_conflict_and_is_answered() {
     story.tell([written]);
     assert_eq!(story.see_status("12", conflicted), []);
     assert_eq!(
-        story.tell([claim(STRANGER)]),
+        story.tell([heard(STRANGER)]),
         [defence],
         "one Event for one conflict"
     );
@@ -771,15 +868,15 @@ fn strangers_claim_is_a_conflict_and_is_answered() {
 
 #[test]
 fn peers_claim_leads_to_a_fresh_look_and_a_defence_if_the_address_is_still_ours() {
-    let claim = Input::ForeignClaim {
+    let heard = Input::ForeignClaim {
         interface: ETH0,
         address: vip4(),
         mac: MAC2,
     };
     let mut story = Story::announcing(DataPlaneMode::Tcx);
-    assert_eq!(story.tell([claim.clone()]), [Effect::Refresh]);
+    assert_eq!(story.tell([heard.clone()]), [Effect::Refresh]);
     story.now += 1_000;
-    assert_eq!(story.tell([claim.clone()]), [], "not again at once");
+    assert_eq!(story.tell([heard.clone()]), [], "not again at once");
     story.now += 1_000;
     let defence = Effect::Layer2(herald_l2::Input::Challenged {
         interface: ETH0,
@@ -788,10 +885,10 @@ fn peers_claim_leads_to_a_fresh_look_and_a_defence_if_the_address_is_still_ours(
     assert_eq!(story.decide(), [defence]);
 
     let mut story = Story::announcing(DataPlaneMode::Tcx);
-    assert_eq!(story.tell([claim]), [Effect::Refresh]);
+    assert_eq!(story.tell([heard]), [Effect::Refresh]);
     let mut moved = observed(vip4(), 2, "node2", "9");
     moved.status = status(1, EPOCH + 1);
-    story.tell([Input::VipApplied(moved)]);
+    story.tell([Input::VipApplied(moved), claim(vip4(), 2, 0, true)]);
     story.now += 5_000;
     assert_eq!(story.decide(), [], "it is not ours");
 }
@@ -860,8 +957,12 @@ fn entries_of_an_earlier_life_are_removed_unless_they_are_wanted() {
         endpoints("web"),
         applied(service("web", &[vip4()])),
         vip(vip4(), 1, "node1"),
+        Input::Synced(Cache::Links),
+        Input::Synced(Cache::Speakers),
     ]);
-    story.tell([Input::PortOpened(ETH0)]);
+    story.tell([Input::PortOpened(ETH0), view(&[("node1", 1)])]);
+    assert_eq!(story.tell([found("192.0.2.98", MAC2)]), []);
+    story.now = 300;
     assert_eq!(
         story.tell(Cache::ALL.map(Input::Synced)),
         [
@@ -878,20 +979,37 @@ fn stopping_speaker_answers_until_others_have_taken_over() {
     assert!(!story.core.overview().waiting_for.is_empty(), "not ready");
     let mut moved = observed(vip4(), 2, "node2", "9");
     moved.status = status(1, EPOCH + 1);
+    assert_eq!(story.tell([Input::VipApplied(moved)]), []);
     assert_eq!(
-        story.tell([Input::VipApplied(moved)]),
+        story.tell([claim(vip4(), 2, 0, true)]),
         [released(vip4()), remove_neighbour(vip4()), Effect::Exit]
     );
 }
 
 #[test]
-fn stopping_speaker_does_not_wait_for_ever_and_leaves_forwarding_as_it_is() {
+fn stopping_speaker_does_not_wait_for_ever_and_forwarding_goes_on() {
     let mut story = Story::announcing(DataPlaneMode::Tcx);
+    let mut shared = observed(vip4(), 1, "node1", "8");
+    shared.vip.segments[0]
+        .candidates
+        .push(candidate("node2", 1));
+    shared.status = status(1, EPOCH + 1);
+    story.tell([Input::VipApplied(shared)]);
     let before = story.desired.clone();
     assert_eq!(story.tell([Input::Stopping]), []);
     story.now += 5_000;
-    assert_eq!(story.decide(), [released(vip4()), Effect::Exit]);
+    assert_eq!(story.decide(), []);
+    assert_eq!(story.ring, [RingCommand::StepDown]);
     assert_eq!(story.desired, before);
+    let effects = story.tell([view(&[("node1", 2), ("node2", 1)])]);
+    assert_eq!(effects[..2], [released(vip4()), remove_neighbour(vip4())]);
+    let peer = Holder::Peer {
+        address: "192.0.2.12".parse().unwrap(),
+    };
+    let desired = story.desired_vip(vip4()).unwrap();
+    assert_eq!(desired.holders, BTreeMap::from([(ETH0, peer)]), "relayed");
+    story.now += 300;
+    assert_eq!(story.decide(), [Effect::Exit]);
 }
 
 #[test]
@@ -903,6 +1021,7 @@ fn own_object_is_written_once_everything_it_says_is_known() {
         address("192.0.2.11/24"),
         node("node1", 11),
         data_plane(DataPlaneMode::Tcx),
+        Input::RingKeysKnown(vec![KeyId(1)]),
         Input::Synced(Cache::Speakers),
         Input::Synced(Cache::Nodes),
         Input::Synced(Cache::Links),
@@ -986,6 +1105,12 @@ fn changed_mac_address_is_told_everywhere() {
     };
     let mut expected = status(1, EPOCH + 1);
     expected.segments[0].mac = other;
+    assert!(matches!(story.ring[0], RingCommand::Start { mac, .. } if mac == other));
+    assert_eq!(
+        story.ring[1..],
+        [told(1, 0, true)],
+        "the new ring knows nothing"
+    );
     assert_eq!(
         effects,
         [
@@ -1041,5 +1166,215 @@ fn holders_of_two_segments_write_one_status_without_contradiction() {
     assert_eq!(
         *status, expected,
         "what is said of the whole is not ours to say"
+    );
+}
+
+/// node1, node2 and node3 share a segment; node2 is planned to hold the address and does, node1 is
+/// next.
+fn second() -> Story {
+    let mut story = Story::ready(DataPlaneMode::Tcx);
+    story.now = 1_000;
+    let mut planned = observed(vip4(), 1, "node2", "7");
+    let candidates = &mut planned.vip.segments[0].candidates;
+    candidates.extend([candidate("node1", 1), candidate("node3", 1)]);
+    planned.status = status(1, EPOCH);
+    planned.status.segments = vec![entry("node2", MAC2, 1, EPOCH)];
+    let effects = story.tell([
+        speaker("node3", STRANGER, 13, "other", 1),
+        view(&[("node1", 1), ("node2", 1), ("node3", 1)]),
+        endpoints("web"),
+        applied(service("web", &[vip4()])),
+        Input::VipApplied(planned),
+        claim(vip4(), 1, 0, true),
+    ]);
+    assert_eq!(effects, [], "node2 holds it");
+    story.applied();
+    story
+}
+
+fn death_of_node2(story: &Story) -> [Input; 2] {
+    let down = RingEvent::Down {
+        node: "node2".into(),
+        incarnation: Incarnation(1),
+        scope: herald_ring::Scope::Node,
+        timeline: Timeline {
+            last_heartbeat: at(story.now - 151),
+            suspected: at(story.now - 41),
+            certified: at(story.now - 1),
+        },
+    };
+    [said(down), view(&[("node1", 1), ("node3", 1)])]
+}
+
+#[test]
+fn address_of_a_dead_holder_is_taken_over_by_the_next_candidate_and_everybody_is_told() {
+    let mut story = second();
+    story.now = 9_000;
+    let death = death_of_node2(&story);
+    assert_eq!(story.tell(death), [set_neighbour(vip4())]);
+    let desired = story.desired_vip(vip4()).unwrap();
+    assert_eq!(desired.holders, BTreeMap::from([(ETH0, Holder::Me)]));
+    let effects = story.applied();
+    let stopwatch = Effect::TookOver(crate::input::Takeover {
+        suspected: Duration::from_millis(110),
+        certified: Duration::from_millis(150),
+        announced: Duration::from_millis(151),
+    });
+    assert_eq!(effects[..2], [stopwatch, held(vip4())]);
+    assert_eq!(story.ring, [told(1, 1, true)]);
+    let note = "node1 announces 192.0.2.10 on eth0 (02:00:00:00:00:01), taken over from node2, \
+                151 ms after its last sign of life: suspected after 110 ms, certified after 150 ms";
+    assert_eq!(effects[2], event(EventReason::Moved, note));
+    let Effect::WriteVipStatus { status, .. } = &effects[3] else {
+        panic!("{effects:?}");
+    };
+    assert_eq!(&*status.segments[0].reason, "TakenOver");
+    assert_eq!(
+        status.segments[0].epoch,
+        Epoch(1),
+        "only the controller raises it"
+    );
+    assert_eq!(status.targets, Some(1), "the dead node takes no traffic");
+}
+
+#[test]
+fn node_that_returns_gets_nothing_back_and_the_plan_that_adopts_moves_nothing() {
+    let mut story = second();
+    let death = death_of_node2(&story);
+    story.tell(death);
+    story.applied();
+    assert_eq!(
+        story.tell([view(&[("node1", 1), ("node2", 2), ("node3", 1)])]),
+        []
+    );
+    let mut adopted = observed(vip4(), 2, "node1", "9");
+    adopted.vip.segments[0]
+        .candidates
+        .push(candidate("node2", 2));
+    story.tell([Input::VipApplied(adopted)]);
+    assert_eq!(story.ring, [told(2, 0, true)], "held under the new plan");
+    assert!(story.core.vips[&vip4()].holds.contains_key(SEGMENT));
+}
+
+#[test]
+fn without_quorum_nothing_is_taken_and_nothing_is_given_up() {
+    let lonely = || {
+        said(RingEvent::View(View {
+            incarnation: Incarnation(1),
+            quorum: false,
+            live: BTreeMap::from([("node1".into(), Incarnation(1))]),
+            dead: BTreeMap::new(),
+        }))
+    };
+    let mut story = second();
+    assert_eq!(story.tell([lonely()]), []);
+    assert_eq!(story.applied(), []);
+
+    let mut story = Story::announcing(DataPlaneMode::Tcx);
+    assert_eq!(story.tell([lonely()]), []);
+    assert!(story.core.vips[&vip4()].holds.contains_key(SEGMENT));
+}
+
+#[test]
+fn who_was_certified_dead_falls_silent_and_does_not_touch_what_the_successor_writes() {
+    let mut story = Story::announcing(DataPlaneMode::Tcx);
+    let mut shared = observed(vip4(), 1, "node1", "8");
+    shared.vip.segments[0]
+        .candidates
+        .push(candidate("node2", 1));
+    shared.status = status(1, EPOCH + 1);
+    assert_eq!(story.tell([Input::VipApplied(shared)]), []);
+    let next_life = view(&[("node1", 2), ("node2", 1), ("node3", 1)]);
+    assert_eq!(
+        story.tell([claim(vip4(), 1, 1, true), next_life]),
+        [released(vip4()), remove_neighbour(vip4())]
+    );
+    assert_eq!(story.ring.len(), 0, "{:?}", story.ring);
+    assert_eq!(story.applied(), []);
+}
+
+#[test]
+fn claim_heard_before_its_address_is_known_is_not_forgotten() {
+    let mut story = Story::ready(DataPlaneMode::None);
+    story.tell([claim(vip4(), 3, 0, true)]);
+    let effects = story.tell([applied(service("web", &[vip4()])), vip(vip4(), 3, "node1")]);
+    assert_eq!(effects, [], "node2 holds it under the same plan");
+    assert_eq!(
+        story.tell([claim(vip4(), 3, 0, false)])[0],
+        held(vip4()),
+        "and has let go of it"
+    );
+}
+
+#[test]
+fn new_key_is_accepted_at_once_and_sent_when_everybody_alive_accepts_it() {
+    let mut story = Story::ready(DataPlaneMode::None);
+    assert_eq!(story.keys.0, Some(Keys::only(KeyId(1))));
+    story.tell([Input::RingKeysKnown(vec![KeyId(1), KeyId(2)])]);
+    assert_eq!(
+        story.keys.ids(),
+        [KeyId(1), KeyId(2)],
+        "sent with the old one"
+    );
+    let Input::SpeakerApplied(mut other) = speaker("node2", MAC2, 12, "other", 1) else {
+        unreachable!();
+    };
+    other.report.key_ids = vec![KeyId(1), KeyId(2)];
+    story.tell([Input::SpeakerApplied(other)]);
+    assert_eq!(
+        story.keys.ids(),
+        [KeyId(2), KeyId(1)],
+        "sent with the new one"
+    );
+    story.tell([Input::RingKeysKnown(vec![KeyId(2)])]);
+    assert_eq!(story.keys.ids(), [KeyId(2)]);
+}
+
+#[test]
+fn without_a_key_nothing_is_served_and_it_is_said() {
+    let mut story = Story::new();
+    story.tell([link(true), address("192.0.2.11/24"), node("node1", 11)]);
+    story.tell(Cache::ALL.map(Input::Synced));
+    story.tell([Input::PortOpened(ETH0), data_plane(DataPlaneMode::None)]);
+    let waiting = story.core.overview().waiting_for;
+    assert!(waiting.contains(&"the ring key".to_owned()), "{waiting:?}");
+    let inputs = [applied(service("web", &[vip4()])), vip(vip4(), 1, "node1")];
+    assert_eq!(story.tell(inputs), []);
+}
+
+#[test]
+fn what_a_snapshot_says_is_announced_only_after_the_lan_was_asked() {
+    let probes = [Effect::Layer2(herald_l2::Input::Probe {
+        interface: ETH0,
+        address: vip4(),
+    })];
+    let answer = |user| Input::Probed {
+        interface: ETH0,
+        address: vip4(),
+        user,
+    };
+    let mut story = Story::ready(DataPlaneMode::None);
+    let restored = [
+        Input::Restored(Cache::Vips),
+        applied(service("web", &[vip4()])),
+        vip(vip4(), 1, "node1"),
+    ];
+    assert_eq!(story.tell(restored), probes);
+    assert_eq!(story.tell([endpoints("web")]), [], "asked once");
+    assert_eq!(story.tell([answer(Some(STRANGER))]), [], "it is in use");
+    story.now += 2_000;
+    assert_eq!(story.decide(), probes, "asked again later");
+    assert_eq!(story.tell([answer(None)])[0], held(vip4()));
+
+    let mut story = Story::ready(DataPlaneMode::None);
+    story.tell([
+        Input::Restored(Cache::Vips),
+        applied(service("web", &[vip4()])),
+        vip(vip4(), 1, "node1"),
+    ]);
+    assert_eq!(
+        story.tell([Input::Renewed(Cache::Vips)])[0],
+        held(vip4()),
+        "the API server says so itself"
     );
 }

@@ -67,6 +67,7 @@ fn port(protocol: Protocol, port: u16, node_port: Option<u16>) -> ServicePort {
 
 struct World {
     nodes: BTreeMap<NodeName, Node>,
+    dead: BTreeSet<NodeName>,
     endpoints: BTreeMap<ServiceKey, ServiceEndpoints>,
     data_plane: DataPlaneReport,
 }
@@ -83,6 +84,7 @@ impl World {
                     (service.clone(), ServiceEndpoints { service, endpoints })
                 })
                 .into(),
+            dead: BTreeSet::new(),
             data_plane: DataPlaneReport {
                 mode: DataPlaneMode::Tcx,
                 reason: None,
@@ -96,9 +98,10 @@ impl World {
             services,
             &Facts {
                 nodes: &self.nodes,
+                dead: &self.dead,
                 endpoints: &self.endpoints,
                 data_plane: Some(&self.data_plane),
-                cluster: &cluster_targets(&self.nodes),
+                cluster: &cluster_targets(&self.nodes, &self.dead),
             },
         )
     }
@@ -254,4 +257,17 @@ fn sharers_have_the_union_of_their_ports_and_the_first_keeps_a_port() {
             ("b".to_owned(), Protocol::Udp, 80, 1),
         ]
     );
+}
+
+#[test]
+fn node_that_the_observers_found_dead_takes_no_traffic() {
+    let mut world = World::new(&[endpoint("node1", 1, READY), endpoint("node3", 2, READY)]);
+    world.dead.insert("node3".into());
+    let mut web = service("a");
+    assert_eq!(
+        weights(&world.plan(&[&web])),
+        pairs(&[("node1", 1), ("node2", 1)])
+    );
+    web.traffic_policy = TrafficPolicy::Local;
+    assert_eq!(weights(&world.plan(&[&web])), pairs(&[("node1", 1)]));
 }

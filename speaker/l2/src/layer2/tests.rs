@@ -1,6 +1,6 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use herald_wire::{Arp, NeighbourAdvertisement};
+use herald_wire::{Arp, NeighbourAdvertisement, NeighbourSolicitation};
 
 use super::*;
 
@@ -195,4 +195,61 @@ fn challenged_address_is_defended_once_in_ten_seconds() {
     assert_eq!(story.at(30_000, challenged), ipv4_announcement(NODE));
     assert_eq!(story.at(39_999, challenged), []);
     assert_eq!(story.at(40_000, challenged), ipv4_announcement(NODE));
+}
+
+fn probed(address: impl Into<IpAddr>, user: Option<MacAddress>) -> Effect {
+    Effect::ReportProbed {
+        interface: ETH0,
+        address: address.into(),
+        user,
+    }
+}
+
+fn probe(address: impl Into<IpAddr>) -> Input {
+    Input::Probe {
+        interface: ETH0,
+        address: address.into(),
+    }
+}
+
+#[test]
+fn address_nobody_answers_for_is_reported_silent_after_three_questions() {
+    let mut story = Story::begin();
+    let question = send(Arp::request(NODE, Ipv4Addr::UNSPECIFIED, VIP).emit());
+    assert_eq!(story.at(1_000, probe(VIP)), [question]);
+    assert_eq!(story.at(1_050, probe(VIP)), [], "asked already");
+    assert_eq!(story.wait(1_299), [question, question]);
+    assert_eq!(story.wait(1_300), [probed(VIP, None)]);
+    assert_eq!(story.machine.next_deadline(), None);
+
+    let question = send(NeighbourSolicitation::probe(NODE, VIP6).emit());
+    assert_eq!(story.at(2_000, probe(VIP6)), [question]);
+    assert_eq!(story.wait(9_000), [question, question, probed(VIP6, None)]);
+}
+
+#[test]
+fn address_somebody_uses_is_reported_at_once_and_asked_for_no_more() {
+    let answer = |mac| {
+        let question = Arp::request(NODE, Ipv4Addr::UNSPECIFIED, VIP);
+        Arp::reply_to(&question, mac).emit()
+    };
+    let rival = Arp::request(CLIENT, Ipv4Addr::UNSPECIFIED, VIP).emit();
+    let use_of_v6 = NeighbourAdvertisement::unsolicited(VIP6, CLIENT, VIP6).emit();
+    for (address, frame) in [
+        (IpAddr::from(VIP), answer(CLIENT)),
+        (VIP.into(), rival),
+        (VIP6.into(), use_of_v6),
+    ] {
+        let mut story = Story::begin();
+        story.at(1_000, probe(address));
+        let mut out = Vec::new();
+        let own = answer(NODE);
+        story.machine.frame_received(ETH0, own.as_bytes(), &mut out);
+        assert_eq!(out, [], "our own frame");
+        story
+            .machine
+            .frame_received(ETH0, frame.as_bytes(), &mut out);
+        assert_eq!(out, [probed(address, Some(CLIENT))]);
+        assert_eq!(story.wait(9_000), []);
+    }
 }

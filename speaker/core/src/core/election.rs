@@ -1,0 +1,386 @@
+//! Who holds an address, and from when it is announced.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use herald_elect::elected;
+use herald_elect::hold::{Change, Reason, Situation};
+use herald_model::{
+    Announce, Candidate, Epoch, IfIndex, Instant, MacAddress, NodeName, Phase, SegmentName,
+};
+
+use super::ring::Probe;
+use super::{Core, RETRY, Timer};
+use crate::input::{Effect, EventReason};
+use crate::ring::RingCommand;
+use crate::uplinks::Uplink;
+use crate::vip::{Hold, holders};
+
+impl Core {
+    /// Decides anew where the addresses that something happened to are held.
+    pub(super) fn update_vips(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        if std::mem::take(&mut self.dirty.all_vips) {
+            self.dirty.vips.extend(self.vips.keys());
+        }
+        let uplinks = self.open_uplinks();
+        let dirty: Vec<IpAddr> = self.dirty.vips.iter().copied().collect();
+        let mut lame = BTreeSet::new();
+        for address in dirty {
+            self.update_vip(now, address, &uplinks, &mut lame, out);
+        }
+        for segment in lame {
+            out.push(Effect::Ring {
+                segment,
+                command: RingCommand::StepDown,
+            });
+        }
+    }
+
+    /// Adds segments on which something is held that can't be served to `lame`.
+    fn update_vip(
+        &mut self,
+        now: Instant,
+        address: IpAddr,
+        uplinks: &BTreeMap<SegmentName, Uplink>,
+        lame: &mut BTreeSet<SegmentName>,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(vip) = self.vips.get(&address) else {
+            return;
+        };
+        let mut segments: BTreeSet<SegmentName> = vip.holds.keys().cloned().collect();
+        let planned = vip.observed.vip.segments.iter();
+        segments.extend(planned.map(|segment| segment.name.clone()));
+        for segment in segments {
+            let uplink = uplinks.get(&segment);
+            match self.change(now, address, &segment, uplink, out) {
+                Some(Change::Take { epoch, rank }) => {
+                    if let Some(uplink) = uplink {
+                        self.take(now, address, &segment, uplink, (epoch, rank));
+                    }
+                }
+                Some(Change::Renew { epoch, rank }) => self.renew(address, &segment, epoch, rank),
+                Some(Change::LetGo { reason }) => {
+                    self.let_go(address, &segment, reason, out);
+                    if reason == Reason::CannotServe {
+                        lame.insert(segment.clone());
+                    }
+                }
+                None => {}
+            }
+            if let Some(uplink) = uplink {
+                self.follow_uplink(address, &segment, uplink, out);
+            }
+        }
+        let Some(vip) = self.vips.get_mut(&address) else {
+            return;
+        };
+        if vip.holds.is_empty() {
+            vip.conflict = None;
+        }
+        if vip.deleted {
+            self.vips.remove(&address);
+            self.rights
+                .retain(|(vip, _), right| *vip != address || right.hold.other().is_some());
+        }
+        self.update_desired_vip(address);
+    }
+
+    /// What is to change about an address on a segment.
+    fn change(
+        &mut self,
+        now: Instant,
+        address: IpAddr,
+        segment: &SegmentName,
+        uplink: Option<&Uplink>,
+        out: &mut Vec<Effect>,
+    ) -> Option<Change> {
+        let vip = self.vips.get(&address)?;
+        let spec = &vip.observed.vip;
+        let planned = spec
+            .segments
+            .iter()
+            .find(|planned| planned.name == *segment);
+        let candidates = planned.map_or(&[][..], |planned| &planned.candidates);
+        let me = Candidate {
+            node: self.config.node.clone(),
+            incarnation: self.incarnations.get(segment).copied().unwrap_or_default(),
+        };
+        let ring = self.rings.get(segment);
+        let others = ring.map_or_else(Vec::new, |ring| ring.reborn(candidates));
+        let is_live = |who: &Candidate| ring.is_some_and(|ring| ring.is_live(who));
+        let situation = Situation {
+            me: &me,
+            epoch: spec.epoch,
+            candidates,
+            elected: elected(address, candidates, is_live, &others),
+            wanted: planned.is_some()
+                && !vip.deleted
+                && spec.phase == Phase::Active
+                && spec.announce != Announce::None
+                && !holders(spec, &self.services).is_empty(),
+            can_serve: uplink.is_some_and(|uplink| uplink.carrier),
+            may_take: ring.is_some_and(|ring| ring.may_take(now)) && self.stopping.is_none(),
+        };
+        let right = self.rights.entry((address, segment.clone())).or_default();
+        if right.probe == Probe::Silent || self.restored.is_empty() {
+            return right.hold.change(&situation);
+        }
+        // What a snapshot says may be old: somebody else may have got the address since.
+        let takes = matches!(
+            right.hold.clone().change(&situation),
+            Some(Change::Take { .. })
+        );
+        if let (true, Some(uplink)) = (takes, uplink) {
+            if right.probe == Probe::NotAsked {
+                right.probe = Probe::Asked;
+                out.push(Effect::Layer2(herald_l2::Input::Probe {
+                    interface: uplink.index,
+                    address,
+                }));
+            }
+            return None;
+        }
+        right.hold.change(&situation)
+    }
+
+    /// The answer of the LAN. An address in use is asked for again later: by then the API server may
+    /// have told whose it is, or it is free.
+    pub(super) fn probed(
+        &mut self,
+        now: Instant,
+        interface: IfIndex,
+        address: IpAddr,
+        user: Option<MacAddress>,
+    ) {
+        let segments = self
+            .uplinks
+            .iter()
+            .filter(|(_, uplink)| uplink.index == interface);
+        for (segment, _) in segments {
+            let key = (address, segment.clone());
+            if let Some(right) = self.rights.get_mut(&key)
+                && right.probe == Probe::Asked
+            {
+                right.probe = match user {
+                    None => Probe::Silent,
+                    Some(_) => Probe::NotAsked,
+                };
+            }
+        }
+        match user {
+            None => {
+                self.dirty.vips.insert(address);
+            }
+            Some(_) => {
+                self.timers.insert((now + RETRY, Timer::Vip(address)));
+            }
+        }
+    }
+
+    fn take(
+        &mut self,
+        now: Instant,
+        address: IpAddr,
+        segment: &SegmentName,
+        uplink: &Uplink,
+        (epoch, rank): (Epoch, u8),
+    ) {
+        let wall = self.wall(now);
+        let fallen = self
+            .rights
+            .get_mut(&(address, segment.clone()))
+            .and_then(|right| right.fallen.take())
+            .filter(|(node, _)| *node != self.config.node);
+        let Some(vip) = self.vips.get_mut(&address) else {
+            return;
+        };
+        let before = vip.observed.status.segments.iter().find(|entry| {
+            entry.name == *segment
+                && entry.node == self.config.node
+                && entry.interface == uplink.name
+        });
+        let hold = Hold {
+            interface: uplink.index,
+            interface_name: uplink.name.clone(),
+            mac: uplink.mac,
+            epoch,
+            rank,
+            told: false,
+            fallen,
+            since: before.map_or(wall, |entry| entry.since),
+            announced: false,
+            generation: None,
+            neighbour: None,
+        };
+        vip.holds.insert(segment.clone(), hold);
+    }
+
+    fn renew(&mut self, address: IpAddr, segment: &SegmentName, epoch: Epoch, rank: u8) {
+        let vip = self.vips.get_mut(&address);
+        if let Some(hold) = vip.and_then(|vip| vip.holds.get_mut(segment)) {
+            hold.epoch = epoch;
+            hold.rank = rank;
+            hold.told = false;
+        }
+    }
+
+    fn let_go(
+        &mut self,
+        address: IpAddr,
+        segment: &SegmentName,
+        reason: Reason,
+        out: &mut Vec<Effect>,
+    ) {
+        let hold = self
+            .vips
+            .get(&address)
+            .and_then(|vip| vip.holds.get(segment));
+        // Who succeeds us knows; that a life is over, everybody does.
+        if let Some(hold) = hold
+            && hold.announced
+            && reason == Reason::Unwanted
+        {
+            out.push(hold_changed(address, segment, hold, false));
+        }
+        self.release_where(address, out, |name, _| name == segment);
+    }
+
+    /// Another interface may stand for the segment now, or the same one have another MAC address.
+    fn follow_uplink(
+        &mut self,
+        address: IpAddr,
+        segment: &SegmentName,
+        uplink: &Uplink,
+        out: &mut Vec<Effect>,
+    ) {
+        let vip = self.vips.get_mut(&address);
+        let Some(hold) = vip.and_then(|vip| vip.holds.get_mut(segment)) else {
+            return;
+        };
+        hold.mac = uplink.mac;
+        if hold.interface == uplink.index {
+            return;
+        }
+        let moved = Hold {
+            interface: uplink.index,
+            interface_name: uplink.name.clone(),
+            announced: false,
+            generation: None,
+            neighbour: None,
+            ..hold.clone()
+        };
+        self.release_where(address, out, |name, _| name == segment);
+        if let Some(vip) = self.vips.get_mut(&address) {
+            vip.holds.insert(segment.clone(), moved);
+        }
+    }
+
+    /// Announces what is held and not announced yet, as soon as the data plane is ready for it.
+    pub(super) fn announce(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        let gate = self.gate();
+        let addresses: BTreeSet<IpAddr> = self.dirty.vips.iter().copied().collect();
+        for address in addresses {
+            let wants_neighbour = self.wants_neighbour(address);
+            let Some(vip) = self.vips.get_mut(&address) else {
+                continue;
+            };
+            let mut joins = Vec::new();
+            let mut tell = Vec::new();
+            let mut events = Vec::new();
+            for (name, hold) in &mut vip.holds {
+                let interface = hold.interface;
+                let neighbour = wants_neighbour.then_some(hold.mac);
+                if hold.neighbour != neighbour {
+                    out.push(match neighbour {
+                        Some(mac) => Effect::SetNeighbour {
+                            interface,
+                            address,
+                            mac,
+                        },
+                        None => Effect::RemoveNeighbour { interface, address },
+                    });
+                    hold.neighbour = neighbour;
+                }
+                let is_ready = gate.is_open(&mut hold.generation);
+                if !hold.announced && is_ready {
+                    hold.announced = true;
+                    joins.push(interface);
+                    let entries = &vip.observed.status.segments;
+                    let before = entries.iter().find(|entry| entry.name == *name);
+                    let me = &self.config.node;
+                    if let Some(takeover) = hold.takeover(now) {
+                        out.push(Effect::TookOver(takeover));
+                    }
+                    events.extend(told(
+                        me,
+                        address,
+                        hold,
+                        before.map(|entry| &entry.node),
+                        now,
+                    ));
+                }
+                if hold.announced && !std::mem::replace(&mut hold.told, true) {
+                    tell.push(hold_changed(address, name, hold, true));
+                }
+            }
+            for interface in joins {
+                self.join_group(interface, address, out);
+                out.push(Effect::Layer2(herald_l2::Input::Held {
+                    interface,
+                    address,
+                }));
+            }
+            out.append(&mut tell);
+            for (reason, note) in events {
+                self.emit_events(address, reason, &note, out);
+            }
+        }
+    }
+}
+
+fn hold_changed(address: IpAddr, segment: &SegmentName, hold: &Hold, is_held: bool) -> Effect {
+    Effect::Ring {
+        segment: segment.clone(),
+        command: RingCommand::HoldChanged {
+            vip: address,
+            epoch: hold.epoch,
+            rank: hold.rank,
+            held: is_held,
+        },
+    }
+}
+
+/// What people are to know of an address that is announced from now on; nothing if it was before.
+fn told(
+    me: &NodeName,
+    address: IpAddr,
+    hold: &Hold,
+    before: Option<&NodeName>,
+    now: Instant,
+) -> Option<(EventReason, String)> {
+    let announces = format!(
+        "{me} announces {address} on {} ({})",
+        hold.interface_name, hold.mac
+    );
+    if let Some((fallen, _)) = &hold.fallen {
+        let how = hold.takeover(now).map_or_else(String::new, |takeover| {
+            format!(
+                ", {} ms after its last sign of life: suspected after {} ms, certified after {} ms",
+                takeover.announced.as_millis(),
+                takeover.suspected.as_millis(),
+                takeover.certified.as_millis(),
+            )
+        });
+        let note = format!("{announces}, taken over from {fallen}{how}");
+        return Some((EventReason::Moved, note));
+    }
+    match before {
+        Some(before) if before == me => None,
+        Some(before) => Some((
+            EventReason::Moved,
+            format!("{announces}, {before} did before"),
+        )),
+        None => Some((EventReason::Announced, announces)),
+    }
+}
