@@ -1,9 +1,10 @@
 # syntax=docker/dockerfile:1
 
-# Both programs, static, and nothing else. For one architecture or both:
+# Two images, each a static program and nothing else: a speaker's privileges are for what it needs. For
+# one architecture, or both (--platform linux/amd64,linux/arm64 with buildx):
 #
-#   docker build -t herald:0.1.0 .
-#   docker buildx build --platform linux/amd64,linux/arm64 -t REGISTRY/herald:0.1.0 --push .
+#   docker build --target controller -t herald-controller:0.1.0 .
+#   docker build --target speaker -t herald-speaker:0.1.0 .
 #
 # The build itself always runs on the builder's own architecture; rustc and clang cross-compile.
 
@@ -40,13 +41,23 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
  && cp "target/$target/release/herald-controller" "target/$target/release/herald-speaker" /out \
  && llvm-strip /out/*
 
-FROM scratch
+FROM scratch AS controller
 ARG VERSION=0.1.0
-LABEL org.opencontainers.image.title="herald" \
-      org.opencontainers.image.description="Addresses for Services of type LoadBalancer on bare metal" \
+LABEL org.opencontainers.image.title="herald-controller" \
+      org.opencontainers.image.description="Gives Services of type LoadBalancer on bare metal their addresses" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="$VERSION"
-COPY --from=build /out/ /
-# The controller's. The chart says which program runs, and as whom: a speaker needs uid 0.
+COPY --from=build /out/herald-controller /
 USER 65532:65532
 ENTRYPOINT ["/herald-controller"]
+
+FROM scratch AS speaker
+ARG VERSION=0.1.0
+LABEL org.opencontainers.image.title="herald-speaker" \
+      org.opencontainers.image.description="Announces the addresses of Services of type LoadBalancer on bare metal" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="$VERSION"
+COPY --from=build /out/herald-speaker /
+# Kubernetes gives added capabilities to uid 0 only.
+USER 0:0
+ENTRYPOINT ["/herald-speaker"]

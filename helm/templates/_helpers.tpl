@@ -35,7 +35,7 @@ annotations:
 {{- end }}
 
 {{- define "herald.image" -}}
-{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{ .root.Values.image.repository }}-{{ .component }}:{{ .root.Values.image.tag | default .root.Chart.AppVersion }}
 {{- end }}
 
 {{/* The flags both programs share. */}}

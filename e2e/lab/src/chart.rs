@@ -1,4 +1,4 @@
-//! Herald in the lab: its image from static binaries, its chart by Helm.
+//! Herald in the lab: its images from static binaries, its chart by Helm.
 
 use std::env;
 use std::env::consts::ARCH;
@@ -83,29 +83,25 @@ pub(crate) fn check(options: &ChartOptions) -> Result<PathBuf> {
     find_chart(options)
 }
 
-/// Packs the binaries into the lab's image folder. Tells whether that changed anything.
-pub(crate) fn pack_image(layout: &Layout, options: &ChartOptions) -> Result<bool> {
-    let mut image = Image::new(&format!("{REPOSITORY}:{VERSION}"));
+/// Packs each binary into an image of its own, in the lab's image folder. Gives those that changed.
+pub(crate) fn pack_images(layout: &Layout, options: &ChartOptions) -> Result<Vec<PathBuf>> {
+    create_dir(&layout.path("images"))?;
+    let mut changed = Vec::new();
     for (name, path) in find_binaries(options)? {
         let content = fs::read(&path).map_err(Error::io("read", &path))?;
-        image = image.program(&format!("/{name}"), content);
+        let image = Image::new(&format!("lab.local/{name}:{VERSION}"));
+        let archive = image.program(&format!("/{name}"), content).archive()?;
+        let path = layout.path("images").join(format!("{name}.tar"));
+        if !fs::read(&path).is_ok_and(|there| there == archive) {
+            write(&path, archive)?;
+            changed.push(path);
+        }
     }
-    let archive = image.archive()?;
-    let path = image_path(layout);
-    if fs::read(&path).is_ok_and(|there| there == archive) {
-        return Ok(false);
-    }
-    create_dir(&layout.path("images"))?;
-    write(&path, archive)?;
-    Ok(true)
-}
-
-fn image_path(layout: &Layout) -> PathBuf {
-    layout.path("images/herald.tar")
+    Ok(changed)
 }
 
 impl Lab {
-    /// Brings Herald in the lab to what is built now: packs the binaries, loads the image, installs
+    /// Brings Herald in the lab to what is built now: packs the binaries, loads the images, installs
     /// or upgrades the chart, and waits until everything is Ready.
     ///
     /// # Errors
@@ -121,20 +117,18 @@ impl Lab {
             });
         };
         let chart = check(options)?;
-        let changed = pack_image(&self.layout, options)?;
-        if changed {
-            self.load_image(&image_path(&self.layout))?;
-            step(format!(
-                "image {REPOSITORY}:{VERSION} loaded into every node"
-            ));
+        let changed = pack_images(&self.layout, options)?;
+        for image in &changed {
+            self.load_image(image)?;
+            step(format!("{} loaded into every node", image.display()));
         }
         let before = self
             .helm(["status", HERALD_RELEASE, "--namespace", HERALD_NAMESPACE])
             .is_ok();
         self.install(&chart, options)?;
         step(format!("chart installed into {HERALD_NAMESPACE}"));
-        if before && changed {
-            // The image's name is the same, so the chart alone restarts nothing.
+        if before && !changed.is_empty() {
+            // The images' names are the same, so the chart alone restarts nothing.
             self.kubectl([
                 "rollout",
                 "restart",

@@ -191,8 +191,8 @@ fn prepare(
     }
     link(&base.join("lab-echo"), &layout.bin("lab-echo"))?;
     if options.herald {
-        chart::pack_image(layout, &options.chart)?;
-        step("image of Herald packed".to_owned());
+        chart::pack_images(layout, &options.chart)?;
+        step("images of Herald packed".to_owned());
     }
     let nodes: Vec<_> = lab
         .nodes()
