@@ -174,7 +174,6 @@ pub(crate) struct Args {
     pub(crate) services: ServiceFlags,
 }
 
-/// The form of log lines.
 /// How fast a silent speaker is noticed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum RingProfile {
@@ -209,6 +208,7 @@ fn witness(text: &str) -> Result<Witness, String> {
     }
 }
 
+/// The form of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LogFormat {
     /// For people.

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use herald_model::{IfIndex, MacAddress};
-use herald_speaker_core::{Core, Effect, Input, Overview};
+use herald_model::{IfIndex, Incarnation, MacAddress, SegmentName};
+use herald_speaker_core::{Core, Effect, Input, Overview, RingEvent};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -39,6 +39,8 @@ pub(crate) struct Driver {
     pub(crate) refresh: watch::Sender<u64>,
     pub(crate) overview: Arc<ArcSwap<Overview>>,
     pub(crate) takeovers: Takeovers,
+    /// Our lives that the core has just heard of.
+    pub(crate) lives: BTreeMap<SegmentName, Incarnation>,
 }
 
 impl Driver {
@@ -69,6 +71,10 @@ impl Driver {
             }
             let now = self.clock.now();
             self.core.on_deadline(now, &mut out);
+            // Before the effects: they are about these lives, what was said before is not.
+            while let Some((segment, life)) = self.lives.pop_first() {
+                self.layer2.life_seen(segment, life);
+            }
             let mut is_over = false;
             for effect in out.drain(..) {
                 match &effect {
@@ -99,6 +105,13 @@ impl Driver {
     }
 
     fn take(&mut self, input: Input) {
+        if let Input::RingSaid {
+            segment,
+            event: RingEvent::View(view),
+        } = &input
+        {
+            self.lives.insert(segment.clone(), view.incarnation);
+        }
         self.core.handle(self.clock.now(), input);
     }
 }

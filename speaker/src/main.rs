@@ -32,6 +32,7 @@ mod snapshot;
 mod watch;
 mod write;
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -191,6 +192,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         refresh,
         overview,
         takeovers,
+        lives: BTreeMap::new(),
     };
     driver.run().await;
 

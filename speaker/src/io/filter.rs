@@ -1,4 +1,5 @@
-//! Classic BPF filters: only frames about addresses that are held here wake the speaker.
+//! Classic BPF filters: only frames about addresses that are held here, and answers of those asked
+//! by the observer ring, wake the speaker.
 
 use std::net::IpAddr;
 
@@ -19,7 +20,7 @@ const OTHER_HOST: u32 = 3;
 /// `PACKET_OUTGOING`, what we send ourselves.
 const OUTGOING: u32 = 4;
 /// More addresses than this are checked as one range, as a jump reaches 255 instructions far.
-const MOST_SINGLE: usize = 100;
+const MOST_SINGLE: usize = 75;
 
 /// One instruction: what to do, how far to jump if so and if not, and the operand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,19 +121,24 @@ impl Program {
     }
 }
 
-/// ARP for IPv4 over Ethernet whose target or sender is one of the addresses.
-pub(crate) fn arp(addresses: &[IpAddr]) -> Vec<SockFilter> {
-    for_kernel(arp_program(addresses))
+/// ARP for IPv4 over Ethernet whose target or sender is held, and answers of those asked.
+pub(crate) fn arp(held: &[IpAddr], asked: &[IpAddr]) -> Vec<SockFilter> {
+    for_kernel(arp_program(held, asked))
 }
 
-fn arp_program(addresses: &[IpAddr]) -> Vec<Instruction> {
-    let keys: Vec<u32> = addresses
-        .iter()
-        .filter_map(|address| match address {
+fn arp_program(held: &[IpAddr], asked: &[IpAddr]) -> Vec<Instruction> {
+    const OPERATION: u32 = 20;
+    const REPLY: u32 = 2;
+    const SENDER: u32 = 28;
+    const TARGET: u32 = 38;
+    let keys = |addresses: &[IpAddr]| -> Vec<u32> {
+        let key = |address: &IpAddr| match address {
             IpAddr::V4(address) => Some(address.to_bits()),
             IpAddr::V6(_) => None,
-        })
-        .collect();
+        };
+        addresses.iter().filter_map(key).collect()
+    };
+    let (held, asked) = (keys(held), keys(asked));
     let mut program = Program(vec![
         Op::Load(LOAD_WORD, PACKET_TYPE),
         Op::RequireBelow(OTHER_HOST),
@@ -141,44 +147,54 @@ fn arp_program(addresses: &[IpAddr]) -> Vec<Instruction> {
         Op::Load(LOAD_HALF, 18),
         Op::Require(0x0604),
     ]);
-    program.keys(38, &keys);
-    program.keys(28, &keys);
+    program.keys(TARGET, &held);
+    program.keys(SENDER, &held);
+    program.0.push(Op::Load(LOAD_HALF, OPERATION));
+    program.0.push(Op::Require(REPLY));
+    program.keys(SENDER, &asked);
     program.build()
 }
 
-/// Neighbour solicitations and advertisements whose target ends like one of the addresses.
+/// Neighbour solicitations and advertisements whose target ends like one of those held, and
+/// advertisements of those asked.
 ///
 /// Those for other hosts are among them: the data plane may call a unicast solicitation for one of
 /// our addresses so, to keep the kernel from forwarding it. The responder looks at the Ethernet
 /// address.
-pub(crate) fn neighbour(addresses: &[IpAddr]) -> Vec<SockFilter> {
-    for_kernel(neighbour_program(addresses))
+pub(crate) fn neighbour(held: &[IpAddr], asked: &[IpAddr]) -> Vec<SockFilter> {
+    for_kernel(neighbour_program(held, asked))
 }
 
-fn neighbour_program(addresses: &[IpAddr]) -> Vec<Instruction> {
+fn neighbour_program(held: &[IpAddr], asked: &[IpAddr]) -> Vec<Instruction> {
+    const TYPE: u32 = 54;
     const SOLICITATION: u32 = 135;
-    const ADVERTISEMENT_ABOVE: u32 = 137;
-    let keys: Vec<u32> = addresses
-        .iter()
-        .filter_map(|address| match address {
+    const ADVERTISEMENT: u32 = 136;
+    const TARGET_END: u32 = 74;
+    let keys = |addresses: &[IpAddr]| -> Vec<u32> {
+        let key = |address: &IpAddr| match address {
             IpAddr::V4(_) => None,
             IpAddr::V6(address) => {
                 let [.., a, b, c, d] = address.octets();
                 Some(u32::from_be_bytes([a, b, c, d]))
             }
-        })
-        .collect();
+        };
+        addresses.iter().filter_map(key).collect()
+    };
+    let (held, asked) = (keys(held), keys(asked));
     let mut program = Program(vec![
         Op::Load(LOAD_WORD, PACKET_TYPE),
         Op::RequireBelow(OUTGOING),
         // Next header ICMPv6, hop limit 255.
         Op::Load(LOAD_HALF, 20),
         Op::Require(0x3aff),
-        Op::Load(LOAD_BYTE, 54),
-        Op::RequireBelow(ADVERTISEMENT_ABOVE),
+        Op::Load(LOAD_BYTE, TYPE),
+        Op::RequireBelow(ADVERTISEMENT + 1),
         Op::RequireAtLeast(SOLICITATION),
     ]);
-    program.keys(74, &keys);
+    program.keys(TARGET_END, &held);
+    program.0.push(Op::Load(LOAD_BYTE, TYPE));
+    program.0.push(Op::Require(ADVERTISEMENT));
+    program.keys(TARGET_END, &asked);
     program.build()
 }
 

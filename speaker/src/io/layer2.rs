@@ -16,7 +16,7 @@ use std::thread;
 use std::time::Duration;
 
 use herald_l2::{Counts, Effect, Layer2, Pace};
-use herald_model::{IfIndex, Instant, MacAddress, SegmentName};
+use herald_model::{IfIndex, Incarnation, Instant, MacAddress, SegmentName};
 use herald_speaker_core::{Input, RingCommand, RingKeys};
 use herald_wire::Frame;
 use socket2::Socket;
@@ -33,6 +33,8 @@ const ETH_P_ARP: u16 = 0x0806;
 const ETH_P_IPV6: u16 = 0x86dd;
 /// Frames read from one socket before the others and the timers have their turn.
 const BATCH: usize = 64;
+/// Frames that may have queued while we were not there.
+const QUEUE: usize = 4_096;
 /// A stranger's claim is passed on this often.
 const CLAIM_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -45,6 +47,7 @@ enum Command {
     Input(herald_l2::Input),
     Ring(SegmentName, RingCommand),
     RingKeys(RingKeys),
+    LifeSeen(SegmentName, Incarnation),
     Gateways(BTreeMap<IfIndex, IpAddr>),
     Count(oneshot::Sender<AllCounts>),
     RingStatus(oneshot::Sender<BTreeMap<SegmentName, RingStatus>>),
@@ -111,6 +114,12 @@ impl Handle {
     /// Lets the rings use these keys.
     pub(crate) fn set_ring_keys(&self, keys: RingKeys) {
         self.send(Command::RingKeys(keys));
+    }
+
+    /// The core knows that this node is in this life on a segment: what it is told to hold there
+    /// from now on, it is to hold in that life.
+    pub(crate) fn life_seen(&self, segment: SegmentName, life: Incarnation) {
+        self.send(Command::LifeSeen(segment, life));
     }
 
     /// The next hops of the default routes, by interface.
@@ -189,6 +198,7 @@ impl Driver {
             }
             // The rings come first: a late wake-up may mean that nothing may be answered.
             self.rings.run();
+            self.release_ended();
             self.update_filters();
             self.read_all();
             self.machine.on_deadline(self.clock.now(), &mut self.out);
@@ -249,17 +259,22 @@ impl Driver {
             match self.commands.try_recv() {
                 Ok(Command::Input(input)) => self.input(input),
                 Ok(Command::Ring(segment, command)) => {
-                    self.rings.command(segment, command);
-                    for sockets in self.ports.values_mut() {
-                        sockets.filters_outdated = true;
+                    let changes_members = matches!(
+                        command,
+                        RingCommand::Start { .. }
+                            | RingCommand::Stop
+                            | RingCommand::PeersChanged(_)
+                    );
+                    self.rings.command(&segment, command);
+                    if changes_members {
+                        self.outdate_filters();
                     }
                 }
                 Ok(Command::RingKeys(keys)) => self.rings.set_keys(keys),
+                Ok(Command::LifeSeen(segment, life)) => self.rings.life_seen(&segment, life),
                 Ok(Command::Gateways(gateways)) => {
                     self.rings.set_gateways(gateways);
-                    for sockets in self.ports.values_mut() {
-                        sockets.filters_outdated = true;
-                    }
+                    self.outdate_filters();
                 }
                 Ok(Command::RingStatus(sender)) => {
                     // The receiver gave up: then nobody wants to know.
@@ -282,11 +297,40 @@ impl Driver {
         }
     }
 
+    fn outdate_filters(&mut self) {
+        for sockets in self.ports.values_mut() {
+            sockets.filters_outdated = true;
+        }
+    }
+
+    /// Where a life of ours has ended, nothing that was held in it may be answered or announced any
+    /// more, not even what was asked long ago and is still queued; the core hears of it later.
+    fn release_ended(&mut self) {
+        for interface in self.rings.take_ended() {
+            self.out.retain(|effect| {
+                !matches!(effect, Effect::SendFrame { interface: on, .. } if *on == interface)
+            });
+            let Some(sockets) = self.ports.get_mut(&interface) else {
+                continue;
+            };
+            sockets.filters_outdated = true;
+            for address in sockets.held.drain(..) {
+                let released = herald_l2::Input::Released { interface, address };
+                self.machine
+                    .handle(self.clock.now(), released, &mut self.out);
+            }
+        }
+    }
+
     fn input(&mut self, input: herald_l2::Input) {
         match input {
             herald_l2::Input::PortSet(port) => self.open(port.index),
             herald_l2::Input::PortRemoved(index) => {
                 self.ports.remove(&index);
+            }
+            // It was to be held in a life that is over.
+            herald_l2::Input::Held { interface, .. } if self.rings.is_in_unseen_life(interface) => {
+                return;
             }
             herald_l2::Input::Held { interface, address } => {
                 if let Some(sockets) = self.ports.get_mut(&interface) {
@@ -337,12 +381,13 @@ impl Driver {
             if !std::mem::take(&mut sockets.filters_outdated) {
                 continue;
             }
-            let own = sockets.held.iter().chain(&sockets.asked).copied();
-            let wanted: Vec<IpAddr> = own.chain(self.rings.watched(*interface)).collect();
+            let held: Vec<IpAddr> = sockets.held.iter().chain(&sockets.asked).copied().collect();
+            let asked: Vec<IpAddr> = self.rings.watched(*interface).collect();
+            let neighbour = filter::neighbour(&held, &asked);
             let attached = sockets
                 .arp
-                .attach_filter(&filter::arp(&wanted))
-                .and_then(|()| sockets.neighbour.attach_filter(&filter::neighbour(&wanted)));
+                .attach_filter(&filter::arp(&held, &asked))
+                .and_then(|()| sockets.neighbour.attach_filter(&neighbour));
             if let Err(error) = attached {
                 warn!(%interface, %error, "cannot change the filter of a packet socket");
                 sockets.filters_outdated = true;
@@ -425,15 +470,18 @@ fn read(
     out: &mut Vec<Effect>,
 ) {
     let mut buffer = [0; 2_048];
-    for _ in 0..BATCH {
+    // Asked while we were not there: somebody else may have answered since.
+    let is_silenced = rings.is_silenced(interface);
+    let batch = if is_silenced { QUEUE } else { BATCH };
+    for _ in 0..batch {
         match socket.read(&mut buffer) {
-            // Asked while we were not there: somebody else may have answered since.
-            Ok(_) if rings.is_silenced(interface) => {}
             Ok(length) => {
                 let frame = buffer.get(..length).unwrap_or(&buffer);
-                trace!(%interface, ?frame, "received");
+                trace!(%interface, ?frame, is_silenced, "received");
                 rings.frame_received(interface, frame);
-                machine.frame_received(interface, frame, out);
+                if !is_silenced {
+                    machine.frame_received(interface, frame, out);
+                }
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -458,8 +506,8 @@ impl Sockets {
 
     fn open(interface: IfIndex) -> io::Result<Self> {
         Ok(Self {
-            arp: packet_socket(interface, ETH_P_ARP, &filter::arp(&[]))?,
-            neighbour: packet_socket(interface, ETH_P_IPV6, &filter::neighbour(&[]))?,
+            arp: packet_socket(interface, ETH_P_ARP, &filter::arp(&[], &[]))?,
+            neighbour: packet_socket(interface, ETH_P_IPV6, &filter::neighbour(&[], &[]))?,
             held: Vec::new(),
             asked: Vec::new(),
             filters_outdated: false,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use herald_model::{Epoch, IfIndex, Instant, MacAddress, SegmentName};
+use herald_model::{Epoch, IfIndex, Incarnation, Instant, MacAddress, SegmentName};
 use herald_ring::{
     Authenticator, Config, Counters, Effect, Input, KeyId, Keys, MAX_DATAGRAM_BYTES, Member,
     Profile, Ring, Scope, Standing, Tag,
@@ -31,8 +31,14 @@ const RETRY: Duration = Duration::from_secs(2);
 const BATCH: usize = 1_024;
 /// Effects of one round: room for a word to each of a thousand members, four times.
 const EFFECTS: usize = 4_096;
+/// Questions of one round.
+const FRAMES: usize = 256;
+/// Receive buffer of a socket: what a thousand members send within a second of ours asleep.
+const BUFFER_BYTES: usize = 1 << 20;
 /// DSCP CS6, what routing protocols use: queues let it pass first.
 const TRAFFIC_CLASS: u32 = 0xc0;
+/// `TC_PRIO_INTERACTIVE`, the same for the queues of this node.
+const PRIORITY: u32 = 6;
 
 /// How the rings are run.
 #[derive(Clone, Debug)]
@@ -107,6 +113,8 @@ pub(crate) struct Rings {
     out: Vec<Effect>,
     /// Questions to kernels.
     frames: Vec<(IfIndex, Frame)>,
+    /// Where a life of ours has ended.
+    ended: Vec<IfIndex>,
 }
 
 /// The ring on one segment, as far as it could be started.
@@ -123,6 +131,8 @@ struct Segment {
     /// Not before.
     start_at: Option<Instant>,
     is_silenced: bool,
+    /// A new life that the core has not heard of yet: what it wants is about the last one.
+    unseen: Option<Incarnation>,
 }
 
 struct Running {
@@ -149,68 +159,69 @@ impl Rings {
             gateways: BTreeMap::new(),
             segments: BTreeMap::new(),
             out: Vec::with_capacity(EFFECTS),
-            frames: Vec::new(),
+            frames: Vec::with_capacity(FRAMES),
+            ended: Vec::new(),
         }
     }
 
-    /// Does what the core wants; packets go out with the next [`Self::run`].
-    pub(crate) fn command(&mut self, name: SegmentName, command: RingCommand) {
-        let now = self.clock.now();
-        if let RingCommand::Start {
-            interface,
-            me,
-            mac,
-            peers,
-        } = command
-        {
-            let segment = Segment {
+    /// Does what the core wants.
+    pub(crate) fn command(&mut self, name: &SegmentName, command: RingCommand) {
+        match command {
+            RingCommand::Start {
                 interface,
                 me,
                 mac,
-                macs: macs(&peers),
                 peers,
-                carrier: true,
-                holds: BTreeMap::new(),
-                running: None,
-                start_at: None,
-                is_silenced: false,
-            };
-            self.segments.insert(name, segment);
-            return;
-        }
-        if command == RingCommand::Stop {
-            self.segments.remove(&name);
-            return;
-        }
-        let Some(segment) = self.segments.get_mut(&name) else {
-            return;
-        };
-        match command {
-            RingCommand::Start { .. } | RingCommand::Stop => {}
+            } => {
+                let segment = Segment {
+                    interface,
+                    me,
+                    mac,
+                    macs: macs(&peers),
+                    peers,
+                    carrier: true,
+                    holds: BTreeMap::new(),
+                    running: None,
+                    start_at: None,
+                    is_silenced: false,
+                    unseen: None,
+                };
+                self.segments.insert(name.clone(), segment);
+            }
+            RingCommand::Stop => {
+                self.segments.remove(name);
+            }
             RingCommand::PeersChanged(peers) => {
+                let Some(segment) = self.segments.get_mut(name) else {
+                    return;
+                };
                 segment.macs = macs(&peers);
                 segment.peers = peers;
                 let members = segment.members();
-                segment.handle(now, Input::MembersChanged(&members), &mut self.out);
                 if let Some(running) = &mut segment.running {
                     running.is_changed = true;
                 }
+                self.handle(name, Input::MembersChanged(&members));
             }
             RingCommand::CarrierChanged(carrier) => {
-                segment.carrier = carrier;
-                segment.handle(now, Input::CarrierChanged(carrier), &mut self.out);
+                if let Some(segment) = self.segments.get_mut(name) {
+                    segment.carrier = carrier;
+                }
+                self.handle(name, Input::CarrierChanged(carrier));
             }
-            RingCommand::StepDown => segment.handle(now, Input::SteppedDown, &mut self.out),
+            RingCommand::StepDown => self.handle(name, Input::SteppedDown),
             RingCommand::HoldChanged {
                 vip,
                 epoch,
                 rank,
                 held,
             } => {
-                if held {
-                    segment.holds.insert(vip, (epoch, rank));
-                } else {
-                    segment.holds.remove(&vip);
+                if let Some(segment) = self.segments.get_mut(name) {
+                    if held {
+                        segment.holds.insert(vip, (epoch, rank));
+                    } else {
+                        segment.holds.remove(&vip);
+                    }
                 }
                 let input = Input::HoldChanged {
                     vip,
@@ -218,27 +229,32 @@ impl Rings {
                     rank,
                     held,
                 };
-                segment.handle(now, input, &mut self.out);
+                self.handle(name, input);
             }
         }
-        self.carry_out(&name);
     }
 
     /// Lets all rings use these keys.
     pub(crate) fn set_keys(&mut self, keys: RingKeys) {
         self.keys = keys.0;
-        let now = self.clock.now();
-        let cluster = self.store.load().as_ref().map(|file| file.cluster.clone());
-        for segment in self.segments.values_mut() {
-            let is_of_another = segment
-                .running
-                .as_ref()
-                .is_some_and(|running| Some(&running.cluster) != cluster.as_ref());
-            if is_of_another {
-                segment.stop();
-            }
-            segment.handle(now, Input::KeysChanged(self.keys), &mut self.out);
+        self.for_each(|rings, name| rings.handle(name, Input::KeysChanged(keys.0)));
+    }
+
+    /// The core knows that we are in this life: what it wants from now on is about it.
+    pub(crate) fn life_seen(&mut self, name: &SegmentName, life: Incarnation) {
+        if let Some(segment) = self.segments.get_mut(name) {
+            segment.unseen.take_if(|unseen| *unseen <= life);
         }
+    }
+
+    /// Whether a life has ended on an interface and the core does not know yet.
+    pub(crate) fn is_in_unseen_life(&self, interface: IfIndex) -> bool {
+        self.on(interface).any(|segment| segment.unseen.is_some())
+    }
+
+    /// Where a life of ours has ended since the last call: what was held there is held no more.
+    pub(crate) fn take_ended(&mut self) -> Vec<IfIndex> {
+        std::mem::take(&mut self.ended)
     }
 
     /// The next hops of the default routes.
@@ -270,81 +286,94 @@ impl Rings {
     /// Takes in what the sockets hold, then does what is due.
     pub(crate) fn run(&mut self) {
         self.start_what_can_be();
-        let names: usize = self.segments.len();
-        for place in 0..names {
-            let Some((name, segment)) = self.segments.iter_mut().nth(place) else {
-                break;
-            };
-            let Some(running) = &mut segment.running else {
-                continue;
-            };
-            let mut buffer = [0; MAX_DATAGRAM_BYTES + 1];
-            for _ in 0..BATCH {
-                match (&running.socket).read(&mut buffer) {
-                    Ok(length) => {
-                        let bytes = buffer.get(..length).unwrap_or(&buffer);
-                        let input = Input::DatagramReceived { bytes };
-                        running.ring.handle(self.clock.now(), input, &mut self.out);
-                    }
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                    // An ICMP error about something sent earlier.
-                    Err(error) => debug!(segment = %name, %error, "cannot receive"),
-                }
+        self.for_each(|rings, name| {
+            rings.receive(name);
+            if let Some(running) = running(&mut rings.segments, name) {
+                running.ring.on_deadline(rings.clock.now(), &mut rings.out);
             }
-            running.ring.on_deadline(self.clock.now(), &mut self.out);
-            let name = name.clone();
-            self.carry_out(&name);
-            self.tell_view(&name);
+            rings.carry_out(name);
+            rings.tell_view(name);
+        });
+    }
+
+    fn receive(&mut self, name: &SegmentName) {
+        let mut buffer = [0; MAX_DATAGRAM_BYTES + 1];
+        let Some(running) = running(&mut self.segments, name) else {
+            return;
+        };
+        for _ in 0..BATCH {
+            match (&running.socket).read(&mut buffer) {
+                Ok(length) => {
+                    let bytes = buffer.get(..length).unwrap_or(&buffer);
+                    let input = Input::DatagramReceived { bytes };
+                    running.ring.handle(self.clock.now(), input, &mut self.out);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // An ICMP error about something sent earlier.
+                Err(error) => debug!(segment = %name, %error, "cannot receive"),
+            }
         }
+    }
+
+    /// Visits each segment; allocates nothing.
+    fn for_each(&mut self, mut visit: impl FnMut(&mut Self, &SegmentName)) {
+        for place in 0..self.segments.len() {
+            if let Some(name) = self.segments.keys().nth(place).cloned() {
+                visit(self, &name);
+            }
+        }
+    }
+
+    /// Hands an input to a ring, if it runs, and does what it wants.
+    fn handle(&mut self, name: &SegmentName, input: Input<'_>) {
+        if let Some(running) = running(&mut self.segments, name) {
+            running.ring.handle(self.clock.now(), input, &mut self.out);
+        }
+        self.carry_out(name);
+    }
+
+    fn on(&self, interface: IfIndex) -> impl Iterator<Item = &Segment> {
+        self.segments
+            .values()
+            .filter(move |segment| segment.interface == interface)
     }
 
     /// Whether nothing may be answered on an interface until others have confirmed that we are not
     /// taken for dead.
     pub(crate) fn is_silenced(&self, interface: IfIndex) -> bool {
-        self.segments
-            .values()
-            .any(|segment| segment.interface == interface && segment.is_silenced)
+        self.on(interface).any(|segment| segment.is_silenced)
     }
 
     /// The addresses whose kernels' answers are of interest on an interface.
     pub(crate) fn watched(&self, interface: IfIndex) -> impl Iterator<Item = IpAddr> {
-        self.segments
-            .values()
-            .filter(move |segment| segment.interface == interface)
-            .flat_map(|segment| {
-                let witness = self.witness(segment);
-                segment.macs.keys().copied().chain(witness)
-            })
+        self.on(interface).flat_map(|segment| {
+            let witness = self.witness(segment);
+            segment.macs.keys().copied().chain(witness)
+        })
     }
 
     /// A frame came in; perhaps it is the answer of a kernel.
     pub(crate) fn frame_received(&mut self, interface: IfIndex, bytes: &[u8]) {
-        let address = match herald_wire::parse(bytes) {
-            Ok(Heard::Arp(arp)) if arp.operation == ArpOperation::Reply => {
-                IpAddr::V4(arp.sender_ip)
-            }
-            Ok(Heard::Advertisement(advertisement)) => IpAddr::V6(advertisement.target),
-            Ok(_) | Err(_) => return,
+        let Some(address) = answering(bytes) else {
+            return;
         };
-        let now = self.clock.now();
-        let witnesses: Vec<(SegmentName, bool)> = self
-            .segments
-            .iter()
-            .filter(|(_, segment)| segment.interface == interface)
-            .map(|(name, segment)| (name.clone(), self.witness(segment) == Some(address)))
-            .collect();
-        for (name, is_witness) in witnesses {
-            let Some(segment) = self.segments.get_mut(&name) else {
-                continue;
+        self.for_each(|rings, name| {
+            let Some(segment) = rings
+                .segments
+                .get(name)
+                .filter(|segment| segment.interface == interface)
+            else {
+                return;
             };
-            if segment.macs.contains_key(&address) {
-                segment.handle(now, Input::KernelAnswered { address }, &mut self.out);
+            let is_member = segment.macs.contains_key(&address);
+            let is_witness = rings.witness(segment) == Some(address);
+            if is_member {
+                rings.handle(name, Input::KernelAnswered { address });
             }
             if is_witness {
-                segment.handle(now, Input::WitnessAnswered, &mut self.out);
+                rings.handle(name, Input::WitnessAnswered);
             }
-            self.carry_out(&name);
-        }
+        });
     }
 
     /// How each ring does.
@@ -377,43 +406,53 @@ impl Rings {
 
     /// A ring begins when the keys are there, with all members that are known by then.
     fn start_what_can_be(&mut self) {
+        if let (Some(keys), Some(file)) = (self.keys, self.store.load_full()) {
+            self.for_each(|rings, name| rings.start(name, keys, &file));
+        }
+    }
+
+    fn start(&mut self, name: &SegmentName, keys: Keys, file: &KeyFile) {
         let now = self.clock.now();
-        let (Some(keys), Some(file)) = (self.keys, self.store.load_full()) else {
+        let Some(segment) = self.segments.get_mut(name) else {
             return;
         };
-        for (name, segment) in &mut self.segments {
-            let is_due = segment.start_at.is_none_or(|at| now >= at);
-            if segment.running.is_some() || !is_due {
-                continue;
-            }
-            match segment.start(now, name, &self.options, &self.store, &file.cluster) {
-                Ok(()) => {
-                    info!(segment = %name, node = %segment.me.address, port = self.options.port, "the ring runs");
-                    segment.handle(now, Input::KeysChanged(Some(keys)), &mut self.out);
-                    if !segment.carrier {
-                        segment.handle(now, Input::CarrierChanged(false), &mut self.out);
-                    }
-                    let holds = std::mem::take(&mut segment.holds);
-                    for (vip, (epoch, rank)) in &holds {
-                        let input = Input::HoldChanged {
-                            vip: *vip,
-                            epoch: *epoch,
-                            rank: *rank,
-                            held: true,
-                        };
-                        segment.handle(now, input, &mut self.out);
-                    }
-                    segment.holds = holds;
-                }
-                Err(error) => {
-                    warn!(segment = %name, %error, "cannot take part in the ring");
-                    segment.start_at = Some(now + RETRY);
-                    let event = RingEvent::Failed {
-                        reason: error.to_string().into(),
-                    };
-                    tell(&self.inputs, name, event);
-                }
-            }
+        if segment
+            .running
+            .take_if(|running| running.cluster != file.cluster)
+            .is_some()
+        {
+            info!(segment = %name, "another Secret has the keys: the ring begins anew");
+            segment.is_silenced = false;
+        }
+        if segment.running.is_some() || segment.start_at.is_some_and(|at| now < at) {
+            return;
+        }
+        let started =
+            open(segment.interface, segment.me.address, self.options.port).and_then(|socket| {
+                segment.begin(now, name, socket, self.options.profile, &self.store, file)
+            });
+        if let Err(error) = started {
+            warn!(segment = %name, %error, "cannot take part in the ring");
+            segment.start_at = Some(now + RETRY);
+            let reason = error.to_string().into();
+            tell(&self.inputs, name, RingEvent::Failed { reason });
+            return;
+        }
+        info!(segment = %name, address = %segment.me.address, port = self.options.port, "the ring runs");
+        let carrier = segment.carrier;
+        let holds = segment.holds.clone();
+        self.handle(name, Input::KeysChanged(Some(keys)));
+        if !carrier {
+            self.handle(name, Input::CarrierChanged(false));
+        }
+        for (vip, (epoch, rank)) in holds {
+            let input = Input::HoldChanged {
+                vip,
+                epoch,
+                rank,
+                held: true,
+            };
+            self.handle(name, input);
         }
     }
 
@@ -498,6 +537,8 @@ impl Rings {
                 segment.me.incarnation = incarnation;
                 segment.holds.clear();
                 segment.is_silenced = false;
+                segment.unseen = Some(incarnation);
+                self.ended.push(segment.interface);
             }
             Effect::Silenced { late } => {
                 warn!(segment = %name, late_ms = late.as_millis(), "woke late: silent until others confirm us");
@@ -577,30 +618,18 @@ impl Segment {
         peers.chain([self.me.clone()]).collect()
     }
 
-    fn handle(&mut self, now: Instant, input: Input<'_>, out: &mut Vec<Effect>) {
-        if let Some(running) = &mut self.running {
-            running.ring.handle(now, input, out);
-        }
-    }
-
-    fn stop(&mut self) {
-        self.running = None;
-        self.start_at = None;
-        self.is_silenced = false;
-    }
-
-    fn start(
+    fn begin(
         &mut self,
         now: Instant,
         name: &SegmentName,
-        options: &Options,
+        socket: Socket,
+        profile: Profile,
         store: &KeyStore,
-        cluster: &str,
+        file: &KeyFile,
     ) -> io::Result<()> {
-        let socket = open(self.interface, self.me.address, options.port)?;
         let config = Config {
-            profile: options.profile,
-            cluster: cluster.to_owned(),
+            profile,
+            cluster: file.cluster.clone(),
             segment: name.clone(),
             first_sequence: sys::boot_nanos()?,
         };
@@ -619,13 +648,19 @@ impl Segment {
         self.running = Some(Running {
             ring,
             socket,
-            cluster: cluster.to_owned(),
+            cluster: file.cluster.clone(),
             told: None,
             is_changed: true,
         });
-        self.is_silenced = false;
         Ok(())
     }
+}
+
+fn running<'a>(
+    segments: &'a mut BTreeMap<SegmentName, Segment>,
+    name: &SegmentName,
+) -> Option<&'a mut Running> {
+    segments.get_mut(name)?.running.as_mut()
 }
 
 /// A socket that hears and sends on this interface only.
@@ -644,7 +679,9 @@ fn open(interface: IfIndex, own: IpAddr, port: u16) -> io::Result<Socket> {
             socket.set_tclass_v6(TRAFFIC_CLASS)?;
         }
     }
-    socket.set_recv_buffer_size(1 << 20)?;
+    // The traffic class changes it, so it comes after.
+    socket.set_priority(PRIORITY)?;
+    sys::set_receive_buffer(&socket, BUFFER_BYTES)?;
     socket.bind(&SockAddr::from(SocketAddr::new(any, port)))?;
     Ok(socket)
 }
@@ -671,6 +708,15 @@ fn question(mac: MacAddress, own: IpAddr, target: IpAddr, to: Option<MacAddress>
     }
 }
 
+/// Whose answer a frame is; `None`: it is none.
+fn answering(frame: &[u8]) -> Option<IpAddr> {
+    match herald_wire::parse(frame).ok()? {
+        Heard::Arp(arp) if arp.operation == ArpOperation::Reply => Some(arp.sender_ip.into()),
+        Heard::Advertisement(advertisement) => Some(advertisement.target.into()),
+        Heard::Arp(_) | Heard::Solicitation(_) => None,
+    }
+}
+
 fn macs(peers: &[Peer]) -> BTreeMap<IpAddr, MacAddress> {
     peers
         .iter()
@@ -687,3 +733,6 @@ fn tell(inputs: &UnboundedSender<core::Input>, segment: &SegmentName, event: Rin
         debug!("nobody listens to the rings any more");
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,7 @@
 //! The system calls that no crate of ours wraps.
 #![expect(
     unsafe_code,
-    reason = "sockaddr_ll, ppoll, SO_BINDTOIFINDEX, CLOCK_BOOTTIME and the scheduler have no safe wrapper among our dependencies"
+    reason = "sockaddr_ll, ppoll, SO_BINDTOIFINDEX, SO_RCVBUFFORCE, CLOCK_BOOTTIME and the scheduler have no safe wrapper among our dependencies"
 )]
 
 use std::io;
@@ -64,7 +64,7 @@ impl Poller {
                 revents: 0,
             }));
         let timeout = timeout.map(|timeout| libc::timespec {
-            tv_sec: timeout.as_secs().try_into().unwrap_or(i32::MAX.into()),
+            tv_sec: timeout.as_secs().try_into().unwrap_or(libc::time_t::MAX),
             tv_nsec: libc::c_long::from(timeout.subsec_nanos().cast_signed()),
         });
         let timeout = timeout
@@ -95,14 +95,26 @@ impl Poller {
 /// Lets a socket hear and send on one interface only.
 pub(crate) fn bind_to_interface(socket: &Socket, interface: IfIndex) -> io::Result<()> {
     let index = libc::c_int::try_from(interface.0).map_err(io::Error::other)?;
-    let length = libc::socklen_t::try_from(size_of_val(&index)).map_err(io::Error::other)?;
+    set_option(socket, libc::SO_BINDTOIFINDEX, index)
+}
+
+/// Makes the receive buffer of a socket this large, whatever `net.core.rmem_max` says if we may.
+pub(crate) fn set_receive_buffer(socket: &Socket, bytes: usize) -> io::Result<()> {
+    let value = libc::c_int::try_from(bytes).map_err(io::Error::other)?;
+    set_option(socket, libc::SO_RCVBUFFORCE, value)
+        .or_else(|_not_permitted| socket.set_recv_buffer_size(bytes))
+}
+
+/// Sets an option of the socket level.
+fn set_option(socket: &Socket, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
+    let length = libc::socklen_t::try_from(size_of_val(&value)).map_err(io::Error::other)?;
     // SAFETY: the pointer and the length describe one live int, which the kernel only reads.
     let answer = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
             libc::SOL_SOCKET,
-            libc::SO_BINDTOIFINDEX,
-            (&raw const index).cast(),
+            option,
+            (&raw const value).cast(),
             length,
         )
     };

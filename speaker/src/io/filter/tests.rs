@@ -78,14 +78,14 @@ fn neighbour_frame(kind: u8, target: IpAddr) -> Vec<u8> {
 
 #[test]
 fn without_addresses_nothing_is_kept() {
-    assert!(!keeps(&arp_program(&[]), 1, &arp_frame(100, 10)));
+    assert!(!keeps(&arp_program(&[], &[]), 1, &arp_frame(100, 10)));
     let frame = neighbour_frame(135, ip("2001:db8::10"));
-    assert!(!keeps(&neighbour_program(&[]), 2, &frame));
+    assert!(!keeps(&neighbour_program(&[], &[]), 2, &frame));
 }
 
 #[test]
 fn arp_is_kept_if_target_or_sender_is_held() {
-    let program = arp_program(&[v4(10), ip("2001:db8::10"), v4(12)]);
+    let program = arp_program(&[v4(10), ip("2001:db8::10"), v4(12)], &[]);
     for (sender, target, expected) in [
         (100, 10, true),
         (100, 12, true),
@@ -106,7 +106,7 @@ fn arp_is_kept_if_target_or_sender_is_held() {
 #[test]
 fn many_addresses_are_kept_as_a_range() {
     let addresses: Vec<IpAddr> = (20..=220).map(v4).collect();
-    let program = arp_program(&addresses);
+    let program = arp_program(&addresses, &[]);
     assert!(program.len() < 64);
     for (target, expected) in [
         (19, false),
@@ -130,18 +130,55 @@ fn many_addresses_are_kept_as_a_range() {
 
 #[test]
 fn as_many_single_addresses_as_there_may_be_fit_a_jump() {
-    let addresses: Vec<IpAddr> = (1..=100).map(v4).collect();
-    let program = arp_program(&addresses);
-    for target in [1, 50, 100] {
+    let held: Vec<IpAddr> = (1..=75).map(v4).collect();
+    let asked: Vec<IpAddr> = (101..=175).map(v4).collect();
+    let program = arp_program(&held, &asked);
+    for target in [1, 50, 75] {
         assert!(keeps(&program, 1, &arp_frame(200, target)));
         assert!(keeps(&program, 1, &arp_frame(target, 200)));
     }
-    assert!(!keeps(&program, 1, &arp_frame(200, 101)));
+    assert!(!keeps(&program, 1, &arp_frame(200, 76)));
+    for sender in [101, 150, 175] {
+        assert!(keeps(&program, 0, &arp_reply(sender, 200)));
+    }
+    assert!(!keeps(&program, 0, &arp_reply(176, 200)));
+    let last = |range: std::ops::RangeInclusive<u8>| -> Vec<IpAddr> {
+        range
+            .map(|last| ip(&format!("2001:db8::{last:x}")))
+            .collect()
+    };
+    neighbour_program(&last(1..=75), &last(101..=175));
+}
+
+fn arp_reply(sender: u8, target: u8) -> Vec<u8> {
+    let mut frame = arp_frame(sender, target);
+    frame[21] = 2;
+    frame
+}
+
+#[test]
+fn of_those_asked_only_answers_are_kept() {
+    let program = arp_program(&[v4(10)], &[v4(1), v4(2)]);
+    assert!(keeps(&program, 0, &arp_reply(1, 3)));
+    assert!(keeps(&program, 0, &arp_reply(2, 3)));
+    assert!(!keeps(&program, 0, &arp_reply(4, 3)), "was not asked");
+    assert!(!keeps(&program, 1, &arp_frame(1, 3)), "asks itself");
+    assert!(!keeps(&program, 1, &arp_frame(3, 1)), "is asked");
+    assert!(keeps(&program, 1, &arp_frame(1, 10)), "asks for one held");
+    let none_held = arp_program(&[], &[v4(1)]);
+    assert!(keeps(&none_held, 0, &arp_reply(1, 3)));
+
+    let member = ip("2001:db8::1");
+    let program = neighbour_program(&[ip("2001:db8::10")], &[member]);
+    assert!(keeps(&program, 0, &neighbour_frame(136, member)));
+    assert!(!keeps(&program, 2, &neighbour_frame(135, member)));
+    let other = neighbour_frame(136, ip("2001:db8::2"));
+    assert!(!keeps(&program, 0, &other));
 }
 
 #[test]
 fn neighbour_messages_are_kept_by_the_end_of_their_target() {
-    let program = neighbour_program(&[v4(10), ip("2001:db8::10")]);
+    let program = neighbour_program(&[v4(10), ip("2001:db8::10")], &[]);
     for (kind, target, expected) in [
         (135, "2001:db8::10", true),
         (136, "2001:db8::10", true),
