@@ -6,6 +6,9 @@ use std::net::IpAddr;
 use anyhow::{Context as _, Result, ensure};
 use herald_lab::Lab;
 
+use crate::capture::{Capture, Frame};
+use crate::wait::{LONG, eventually};
+
 /// Who answered one question, and whom it saw.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reply {
@@ -164,7 +167,7 @@ impl<'a> Client<'a> {
     ///
     /// If the question can't be asked.
     pub fn who_has(self, address: IpAddr) -> Result<Vec<String>> {
-        let capture = crate::capture::Capture::start(self.lab, self.place)?;
+        let capture = Capture::start(self.lab, self.place)?;
         self.forget(address)?;
         // An unanswered question is no failure of the asking.
         match address {
@@ -183,7 +186,7 @@ impl<'a> Client<'a> {
                 )?
             }
         };
-        let frames = capture.frames();
+        let frames = self.all_until_now(&capture)?;
         let mut answers: Vec<String> = frames
             .iter()
             .filter(|frame| frame.answers(address))
@@ -196,6 +199,24 @@ impl<'a> Client<'a> {
             answers.dedup();
         }
         Ok(answers)
+    }
+
+    /// What a capture saw, with everything that was on the LAN before this call: it may be late. A
+    /// question about the gateway comes last.
+    fn all_until_now(self, capture: &Capture) -> Result<Vec<Frame>> {
+        let marker = IpAddr::from([172, 30, 0, 1]);
+        let asked = |frames: &[Frame]| frames.iter().filter(|it| it.asks(marker)).count();
+        let before = asked(&capture.frames());
+        let text = marker.to_string();
+        let question = [
+            "arping", "-c", "1", "-C", "1", "-w", "1", "-i", "eth0", &text,
+        ];
+        self.lab.exec(self.place, question)?;
+        eventually("the capture has caught up", LONG, || {
+            let frames = capture.frames();
+            ensure!(asked(&frames) > before, "it saw {} frames", frames.len());
+            Ok(frames)
+        })
     }
 
     /// That exactly one node answers for this address, once per question: its MAC address.

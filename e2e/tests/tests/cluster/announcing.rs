@@ -202,7 +202,11 @@ fn a_solicitation_is_answered_as_rfc_4861_wants_it() -> Result<()> {
         let (_, mac) = it.cluster.announcer(address)?;
         let capture = Capture::start(&it.cluster.lab, "client")?;
         same(&it.client().one_answer(address)?, &mac)?;
-        let answers = capture.answers(address);
+        let answers = eventually("the answer is seen", SOON, || {
+            let answers = capture.answers(address);
+            ensure!(!answers.is_empty(), "{:?}", capture.frames());
+            Ok(answers)
+        })?;
         let Some(Body::Advertisement {
             overrides,
             link_layer,
