@@ -269,8 +269,9 @@ impl Core {
     }
 
     /// Somebody else claims an address held here. A stranger is a conflict, and the address is
-    /// defended. A peer acts on another plan than we do: one of both is old, so everything is
-    /// asked for anew; who holds the address after that defends it.
+    /// defended. A peer acts on another plan than we do, and the ring says by which right; from one that the ring
+    /// does not reach we can't hear it, so everything is asked for anew. Who holds the address after that
+    /// defends it.
     pub(super) fn foreign_claim(
         &mut self,
         now: Instant,
@@ -278,7 +279,7 @@ impl Core {
         address: IpAddr,
         mac: MacAddress,
     ) {
-        let is_peer = self.speakers.values().any(|speaker| {
+        let peer = self.speakers.values().find(|speaker| {
             speaker
                 .report
                 .segments
@@ -291,8 +292,8 @@ impl Core {
         if !vip.holds.values().any(|hold| hold.interface == interface) {
             return;
         }
-        if is_peer {
-            self.dirty.stale = true;
+        if let Some(peer) = peer {
+            self.dirty.stale |= !self.rings.values().any(|ring| ring.reaches(&peer.node));
             self.timers.insert((now + DEFENCE, Timer::Defence(address)));
             return;
         }

@@ -70,6 +70,13 @@ impl RingState {
             && self.view.as_ref().is_some_and(|view| view.quorum)
     }
 
+    /// Whether a node is up, as far as the ring knows.
+    pub(super) fn reaches(&self, node: &NodeName) -> bool {
+        self.view
+            .as_ref()
+            .is_some_and(|view| view.live.contains_key(node))
+    }
+
     /// Whether this is the present life of a node that is up.
     pub(super) fn is_live(&self, who: &Candidate) -> bool {
         self.view

@@ -867,25 +867,29 @@ fn strangers_claim_is_a_conflict_and_is_answered() {
 }
 
 #[test]
-fn peers_claim_leads_to_a_fresh_look_and_a_defence_if_the_address_is_still_ours() {
-    let heard = Input::ForeignClaim {
+fn peers_claim_is_settled_by_the_ring_else_by_a_fresh_look_and_defended_if_still_ours() {
+    let heard = || Input::ForeignClaim {
         interface: ETH0,
         address: vip4(),
         mac: MAC2,
     };
-    let mut story = Story::announcing(DataPlaneMode::Tcx);
-    assert_eq!(story.tell([heard.clone()]), [Effect::Refresh]);
-    story.now += 1_000;
-    assert_eq!(story.tell([heard.clone()]), [], "not again at once");
-    story.now += 1_000;
     let defence = Effect::Layer2(herald_l2::Input::Challenged {
         interface: ETH0,
         address: vip4(),
     });
+    let mut story = Story::announcing(DataPlaneMode::Tcx);
+    assert_eq!(story.tell([heard()]), [], "the ring will say");
+    story.now += 2_000;
     assert_eq!(story.decide(), [defence]);
 
     let mut story = Story::announcing(DataPlaneMode::Tcx);
-    assert_eq!(story.tell([heard]), [Effect::Refresh]);
+    story.tell([view(&[("node1", 1)])]);
+    assert_eq!(story.tell([heard()]), [Effect::Refresh], "the ring can't");
+    story.now += 1_000;
+    assert_eq!(story.tell([heard()]), [], "not again at once");
+
+    let mut story = Story::announcing(DataPlaneMode::Tcx);
+    story.tell([heard()]);
     let mut moved = observed(vip4(), 2, "node2", "9");
     moved.status = status(1, EPOCH + 1);
     story.tell([Input::VipApplied(moved), claim(vip4(), 2, 0, true)]);
