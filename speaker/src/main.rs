@@ -90,7 +90,9 @@ fn eprint(line: &str) {
 }
 
 fn start_log(args: &Args) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&args.log_level)?;
+    // The client calls every attempt of an outage an error; what fails, we say ourselves.
+    let filter = format!("kube_client::client::builder=off,{}", args.log_level);
+    let filter = EnvFilter::try_new(filter)?;
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);

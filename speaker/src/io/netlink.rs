@@ -167,32 +167,39 @@ async fn gateways(handle: &Handle) -> Result<BTreeMap<IfIndex, IpAddr>, NetlinkE
     ] {
         let mut routes = handle.route().get(request).execute();
         while let Some(route) = routes.try_next().await? {
-            if let Some((interface, gateway)) = default_gateway(&route) {
-                found.entry(interface).or_insert(gateway);
+            if route.header.destination_prefix_length == 0 {
+                next_hops(&route, &mut found);
             }
         }
     }
     Ok(found)
 }
 
-fn default_gateway(route: &RouteMessage) -> Option<(IfIndex, IpAddr)> {
-    if route.header.destination_prefix_length != 0 {
-        return None;
-    }
-    let (mut interface, mut gateway) = (None, None);
+/// Adds the next hops of a route, one for each interface; of several routes the first counts.
+fn next_hops(route: &RouteMessage, found: &mut BTreeMap<IfIndex, IpAddr>) {
+    let gateway = |attributes: &[RouteAttribute]| {
+        attributes.iter().find_map(|attribute| match attribute {
+            RouteAttribute::Gateway(RouteAddress::Inet(address)) => Some(IpAddr::V4(*address)),
+            RouteAttribute::Gateway(RouteAddress::Inet6(address)) => Some(IpAddr::V6(*address)),
+            _other => None,
+        })
+    };
+    let mut add = |interface, gateway: Option<IpAddr>| {
+        if let Some(gateway) = gateway {
+            found.entry(IfIndex(interface)).or_insert(gateway);
+        }
+    };
     for attribute in &route.attributes {
         match attribute {
-            RouteAttribute::Oif(index) => interface = Some(IfIndex(*index)),
-            RouteAttribute::Gateway(RouteAddress::Inet(address)) => {
-                gateway = Some(IpAddr::V4(*address));
-            }
-            RouteAttribute::Gateway(RouteAddress::Inet6(address)) => {
-                gateway = Some(IpAddr::V6(*address));
+            RouteAttribute::Oif(interface) => add(*interface, gateway(&route.attributes)),
+            RouteAttribute::MultiPath(hops) => {
+                for hop in hops {
+                    add(hop.interface_index, gateway(&hop.attributes));
+                }
             }
             _other => {}
         }
     }
-    Some((interface?, gateway?))
 }
 
 impl Known {
@@ -366,5 +373,41 @@ struct AbortOnDrop(tokio::task::JoinHandle<()>);
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {
         self.0.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rtnetlink::packet_route::route::RouteNextHop;
+
+    use super::*;
+
+    fn via(last: u8) -> RouteAttribute {
+        RouteAttribute::Gateway(RouteAddress::Inet(Ipv4Addr::new(192, 0, 2, last)))
+    }
+
+    #[test]
+    fn next_hop_of_each_interface_is_the_first_that_is_named() {
+        let mut single = RouteMessage::default();
+        single.attributes = vec![via(1), RouteAttribute::Oif(2)];
+        let mut several = RouteMessage::default();
+        let hops = [(2, 7), (3, 8), (3, 9)].map(|(interface, last)| {
+            let mut hop = RouteNextHop::default();
+            hop.interface_index = interface;
+            hop.attributes = vec![via(last)];
+            hop
+        });
+        several.attributes = vec![RouteAttribute::MultiPath(hops.to_vec())];
+        let mut direct = RouteMessage::default();
+        direct.attributes = vec![RouteAttribute::Oif(4)];
+        let mut found = BTreeMap::new();
+        for route in [single, several, direct] {
+            next_hops(&route, &mut found);
+        }
+        let expected = [
+            (IfIndex(2), IpAddr::from([192, 0, 2, 1])),
+            (IfIndex(3), IpAddr::from([192, 0, 2, 8])),
+        ];
+        assert_eq!(found, BTreeMap::from(expected));
     }
 }
