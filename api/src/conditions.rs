@@ -89,6 +89,8 @@ pub mod reasons {
     pub const NO_RING_KEY: &str = "NoRingKey";
     /// The speaker can't take part in an observer ring.
     pub const NO_RING: &str = "NoRing";
+    /// Of a holder: another node was planned, but does not live.
+    pub const TAKEN_OVER: &str = "TakenOver";
     /// The speaker is being taken down.
     pub const STOPPING: &str = "Stopping";
 }

@@ -277,6 +277,7 @@ pub(crate) fn vip(object: &VirtualIP) -> Result<ObservedVip, herald_config::Inva
             interface: segment.interface.as_str().into(),
             mac: segment.mac.parse().ok()?,
             epoch: Epoch(u64::try_from(segment.epoch).ok()?),
+            taken_over: segment.reason == conditions::reasons::TAKEN_OVER,
         })
     });
     Ok(ObservedVip {

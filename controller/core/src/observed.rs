@@ -174,6 +174,8 @@ pub struct Holding {
     pub mac: MacAddress,
     /// The version of the plan it acted on.
     pub epoch: Epoch,
+    /// Whether its speaker took it over: this life of the node was not the first candidate.
+    pub taken_over: bool,
 }
 
 /// A speaker's Pod.

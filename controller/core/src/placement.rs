@@ -121,10 +121,53 @@ impl Rules<'_> {
 /// The plan as it is.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Present<'a> {
+    pub(crate) segments: &'a [VipSegment],
+    /// The plan that speakers know: a newer one may not be written yet.
+    pub(crate) known: Known<'a>,
+}
+
+/// What the API server has of an address.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Known<'a> {
     pub(crate) epoch: Epoch,
     pub(crate) segments: &'a [VipSegment],
     /// Who says that it announces the address.
     pub(crate) holdings: &'a [Holding],
+}
+
+impl<'a> Known<'a> {
+    fn candidates(&self, segment: &SegmentName) -> &'a [Candidate] {
+        let planned = self.segments.iter().find(|s| s.name == *segment);
+        planned.map_or(&[], |segment| &segment.candidates)
+    }
+
+    /// The life of a node that took the address over under the known plan, if one did.
+    ///
+    /// An entry names no life. While candidates live, speakers elect among them only, so that the
+    /// entry of a node that began another life is left from the one before; when none does, it is
+    /// the node's present life that says it took over.
+    fn taken_over(
+        &self,
+        segment: &SegmentName,
+        eligible: &BTreeMap<&NodeName, &Spot>,
+    ) -> Option<Candidate> {
+        let holding = self
+            .holdings
+            .iter()
+            .find(|holding| holding.segment == *segment && holding.epoch == self.epoch)?;
+        let holder = Candidate {
+            node: holding.node.clone(),
+            incarnation: eligible.get(&holding.node)?.incarnation,
+        };
+        let candidates = self.candidates(segment);
+        let lives = |candidate: &Candidate| {
+            eligible
+                .get(&candidate.node)
+                .is_some_and(|spot| spot.incarnation == candidate.incarnation)
+        };
+        let orphaned = !candidates.iter().any(lives) && holding.taken_over;
+        (candidates.contains(&holder) || orphaned).then_some(holder)
+    }
 }
 
 /// The plan as it should be.
@@ -178,11 +221,8 @@ pub(crate) fn plan(
                 .cloned()
                 .collect()
         } else {
-            let taken_over = present
-                .holdings
-                .iter()
-                .find(|holding| holding.segment == *segment && holding.epoch == present.epoch);
-            let sticky = sticky(now, taken_over, &eligible);
+            let taken_over = present.known.taken_over(segment, &eligible);
+            let sticky = sticky(now, taken_over.as_ref(), &eligible);
             fill(address, segment, sticky, &eligible, rules, load)
         };
         planned.short |= candidates.len() < CANDIDATES;
@@ -200,24 +240,17 @@ pub(crate) fn plan(
 /// plan follows, nothing moves again.
 fn sticky(
     now: &[Candidate],
-    taken_over: Option<&Holding>,
+    holder: Option<&Candidate>,
     eligible: &BTreeMap<&NodeName, &Spot>,
 ) -> Vec<Candidate> {
-    let holder = taken_over.and_then(|holding| {
-        let spot = eligible.get(&holding.node)?;
-        Some(Candidate {
-            node: holding.node.clone(),
-            incarnation: spot.incarnation,
-        })
-    });
     let stays = |candidate: &&Candidate| {
         eligible
             .get(&candidate.node)
             .is_some_and(|spot| spot.incarnation == candidate.incarnation)
-            && Some(*candidate) != holder.as_ref()
+            && Some(*candidate) != holder
     };
     let rest = now.iter().filter(stays).cloned();
-    let mut candidates: Vec<Candidate> = holder.iter().cloned().chain(rest).collect();
+    let mut candidates: Vec<Candidate> = holder.into_iter().cloned().chain(rest).collect();
     // Who seems dead gives its place to others, but for the first: whether that one is dead is for
     // the speakers to say.
     if eligible.values().any(|spot| spot.seems_alive) {

@@ -12,7 +12,7 @@ use super::{Claim, Key, Leader, Plan};
 use crate::io::Write;
 use crate::observed::{ObservedPool, ObservedVip};
 use crate::outbox::Urgency;
-use crate::placement::{self, Present, Rules};
+use crate::placement::{self, Known, Present, Rules};
 use crate::world::World;
 
 impl Claim {
@@ -300,9 +300,15 @@ impl Leader {
             &rules,
             &world.terrain,
             Present {
-                epoch: present.epoch,
                 segments: &present.segments,
-                holdings: world.vips.get(&address).map_or(&[], |vip| &vip.holdings),
+                known: world
+                    .vips
+                    .get(&address)
+                    .map_or_else(Known::default, |vip| Known {
+                        epoch: vip.vip.epoch,
+                        segments: &vip.vip.segments,
+                        holdings: &vip.holdings,
+                    }),
             },
             &self.load,
         );

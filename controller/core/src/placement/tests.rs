@@ -42,9 +42,8 @@ fn listed<'a>(advertisements: &[&'a Advertisement]) -> Rules<'a> {
 
 fn planned(rules: &[Rules<'_>], terrain: &Terrain, segments: &[VipSegment]) -> Planned {
     let present = Present {
-        epoch: Epoch(1),
         segments,
-        holdings: &[],
+        known: Known::default(),
     };
     plan(ip(VIP), rules, terrain, present, &BTreeMap::new())
 }
@@ -86,9 +85,8 @@ fn first_is_the_least_loaded_of_the_four_highest() {
     by_score.sort_by_key(|node| Reverse(score(ip(VIP), &"lan".into(), node)));
     let first = |load: &BTreeMap<NodeName, usize>| {
         let present = Present {
-            epoch: Epoch(1),
             segments: &[],
-            holdings: &[],
+            known: Known::default(),
         };
         let planned = plan(ip(VIP), &[all()], &terrain, present, load);
         planned.segments[0].candidates[0].node.clone()
@@ -111,9 +109,8 @@ fn many_addresses_are_spread_evenly() {
     for number in 0..1000_u32 {
         let address = herald_model::Family::V4.address(u128::from(0x0a00_0000 + number));
         let present = Present {
-            epoch: Epoch(1),
             segments: &[],
-            holdings: &[],
+            known: Known::default(),
         };
         let planned = plan(address, &[all()], &terrain, present, &load);
         *load
@@ -230,62 +227,262 @@ fn plan_stays_while_nobody_is_well_and_goes_when_nobody_may() {
     assert_eq!(planned(&[nobody], &terrain, &before.segments).segments, []);
 }
 
-#[test]
-fn plan_follows_a_speaker_that_took_over_in_the_same_epoch() {
-    let terrain = terrain(&["a", "b", "c"]);
-    let before = planned(&[all()], &terrain, &[]);
-    let second = before.segments[0].candidates[1].node.clone();
-    let holding = |epoch| Holding {
+/// The plan after a node said that it holds the address.
+fn followed(terrain: &Terrain, present: &[VipSegment], known: Known<'_>) -> Vec<Candidate> {
+    let present = Present {
+        segments: present,
+        known,
+    };
+    let mut planned = plan(ip(VIP), &[all()], terrain, present, &BTreeMap::new());
+    planned.segments.remove(0).candidates
+}
+
+fn holding(node: &NodeName, epoch: u64, taken_over: bool) -> Holding {
+    Holding {
         segment: "lan".into(),
-        node: second.clone(),
+        node: node.clone(),
         interface: "eth0".into(),
         mac: MacAddress::ZERO,
         epoch: Epoch(epoch),
+        taken_over,
+    }
+}
+
+fn reborn(node: &NodeName, incarnation: u64) -> Spot {
+    Spot {
+        incarnation: Incarnation(incarnation),
+        ..spot(node.as_str(), "lan")
+    }
+}
+
+#[test]
+fn plan_follows_a_speaker_that_took_over_in_the_same_epoch() {
+    let terrain = terrain(&["a", "b", "c"]);
+    let before = planned(&[all()], &terrain, &[]).segments;
+    let [first, second, _] = &before[0].candidates[..] else {
+        panic!("three nodes, three candidates")
     };
     let now = |epoch| {
-        let holdings = [holding(epoch)];
-        let present = Present {
+        let holdings = [holding(&second.node, epoch, true)];
+        let known = Known {
             epoch: Epoch(2),
-            segments: &before.segments,
+            segments: &before,
             holdings: &holdings,
         };
-        let planned = plan(ip(VIP), &[all()], &terrain, present, &BTreeMap::new());
-        planned.segments[0].candidates[0].node.clone()
+        followed(&terrain, &before, known).swap_remove(0)
     };
-    assert_eq!(now(2), second);
-    assert_ne!(
+    assert_eq!(now(2), *second);
+    assert_eq!(
         now(1),
-        second,
+        *first,
         "a holder of an older plan is on its way out"
     );
 }
 
 #[test]
-fn plan_follows_a_holder_in_its_next_life() {
-    let mut terrain = terrain(&["a", "b", "c"]);
-    let before = planned(&[all()], &terrain, &[]);
-    let first = before.segments[0].candidates[0].node.clone();
-    let reborn = Spot {
-        incarnation: Incarnation(2),
-        ..spot(first.as_str(), "lan")
-    };
-    terrain.set(&first, vec![reborn]);
-    let holdings = [Holding {
-        segment: "lan".into(),
-        node: first.clone(),
-        interface: "eth0".into(),
-        mac: MacAddress::ZERO,
-        epoch: Epoch(1),
-    }];
-    let present = Present {
-        epoch: Epoch(1),
-        segments: &before.segments,
+fn plan_that_nobody_knows_yet_gives_way_to_a_takeover_under_the_known_one() {
+    let terrain = terrain(&["a", "b", "c"]);
+    let known = planned(&[all()], &terrain, &[]).segments;
+    let second = known[0].candidates[1].clone();
+    let mut unwritten = known.clone();
+    unwritten[0].candidates.remove(1);
+    let holdings = [holding(&second.node, 4, true)];
+    let known = Known {
+        epoch: Epoch(4),
+        segments: &known,
         holdings: &holdings,
     };
-    let after = plan(ip(VIP), &[all()], &terrain, present, &BTreeMap::new());
-    let leader = &after.segments[0].candidates[0];
-    assert_eq!((&leader.node, leader.incarnation), (&first, Incarnation(2)));
-    assert_eq!(after.segments[0].candidates.len(), 3);
+    assert_eq!(followed(&terrain, &unwritten, known)[0], second);
+}
+
+/// A node that stalled is back before whoever took its address over is heard of: the entry that is
+/// seen is from its former life.
+#[test]
+fn entry_of_a_node_in_another_life_takes_nothing_from_the_candidates_that_live() {
+    let mut terrain = terrain(&["a", "b", "c"]);
+    let before = planned(&[all()], &terrain, &[]).segments;
+    let [first, second, third] = &before[0].candidates[..] else {
+        panic!("three nodes, three candidates")
+    };
+    terrain.set(&first.node, vec![reborn(&first.node, 2)]);
+    for taken_over in [false, true] {
+        let holdings = [holding(&first.node, 1, taken_over)];
+        let known = Known {
+            epoch: Epoch(1),
+            segments: &before,
+            holdings: &holdings,
+        };
+        let after = followed(&terrain, &before, known);
+        assert_eq!(after[..2], [second.clone(), third.clone()]);
+        assert_eq!(
+            (&after[2].node, after[2].incarnation),
+            (&first.node, Incarnation(2))
+        );
+    }
+}
+
+#[test]
+fn plan_follows_a_holder_in_its_next_life_when_no_candidate_lives() {
+    let mut terrain = terrain(&["a", "b", "c"]);
+    let before = planned(&[all()], &terrain, &[]).segments;
+    for candidate in &before[0].candidates {
+        terrain.set(&candidate.node, vec![reborn(&candidate.node, 2)]);
+    }
+    let fresh = followed(&terrain, &before, Known::default())[0]
+        .node
+        .clone();
+    for candidate in &before[0].candidates {
+        let now = |taken_over| {
+            let holdings = [holding(&candidate.node, 1, taken_over)];
+            let known = Known {
+                epoch: Epoch(1),
+                segments: &before,
+                holdings: &holdings,
+            };
+            followed(&terrain, &before, known).swap_remove(0)
+        };
+        let present_life = Candidate {
+            node: candidate.node.clone(),
+            incarnation: Incarnation(2),
+        };
+        assert_eq!(now(true), present_life);
+        assert_eq!(now(false).node, fresh, "left from the life before");
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Turn {
+    Dies(usize),
+    Returns(usize),
+    /// What its `Speaker` object says reaches the controller.
+    SpeakerSeen(usize),
+    /// What the holder wrote reaches the controller.
+    EntrySeen,
+}
+
+/// Speakers that elect among themselves, and a controller that hears of it late and in any order.
+struct Lan {
+    nodes: Vec<NodeName>,
+    lives: Vec<(u64, bool)>,
+    terrain: Terrain,
+    epoch: u64,
+    plan: Vec<VipSegment>,
+    entry: Option<Holding>,
+}
+
+impl Lan {
+    fn new(count: usize) -> Self {
+        let names = &["a", "b", "c", "d", "e"][..count];
+        let terrain = terrain(names);
+        Self {
+            nodes: names.iter().map(|name| NodeName::from(*name)).collect(),
+            lives: vec![(1, true); count],
+            plan: planned(&[all()], &terrain, &[]).segments,
+            terrain,
+            epoch: 1,
+            entry: None,
+        }
+    }
+
+    fn lives(&self, candidate: &Candidate) -> bool {
+        let place = self.nodes.iter().position(|node| *node == candidate.node);
+        place.is_some_and(|place| self.lives[place] == (candidate.incarnation.0, true))
+    }
+
+    /// The place of the first live candidate.
+    fn elected(&self) -> Option<usize> {
+        self.plan[0].candidates.iter().position(|c| self.lives(c))
+    }
+
+    fn holder(&self) -> Option<Candidate> {
+        Some(self.plan[0].candidates[self.elected()?].clone())
+    }
+
+    fn turn(&mut self, turn: Turn) {
+        match turn {
+            Turn::Dies(place) => {
+                let before = self.lives[place];
+                self.lives[place].1 = false;
+                if self.elected().is_none() {
+                    self.lives[place] = before;
+                }
+            }
+            Turn::Returns(place) => {
+                let (life, alive) = &mut self.lives[place];
+                *life += u64::from(!*alive);
+                *alive = true;
+            }
+            Turn::SpeakerSeen(place) => {
+                let node = self.nodes[place].clone();
+                let spot = reborn(&node, self.lives[place].0);
+                self.terrain.set(&node, vec![spot]);
+            }
+            Turn::EntrySeen => {
+                let holder = self.holder().expect("somebody lives");
+                let taken_over = self.elected() != Some(0);
+                self.entry = Some(holding(&holder.node, self.epoch, taken_over));
+            }
+        }
+    }
+
+    /// Whether there is another plan.
+    fn replan(&mut self) -> bool {
+        let holdings: Vec<Holding> = self.entry.iter().cloned().collect();
+        let present = Present {
+            segments: &self.plan,
+            known: Known {
+                epoch: Epoch(self.epoch),
+                segments: &self.plan,
+                holdings: &holdings,
+            },
+        };
+        let next = plan(ip(VIP), &[all()], &self.terrain, present, &BTreeMap::new());
+        let changed = next.segments != self.plan;
+        self.plan = next.segments;
+        self.epoch += u64::from(changed);
+        changed
+    }
+}
+
+fn turn() -> impl proptest::strategy::Strategy<Value = Turn> {
+    use proptest::prelude::*;
+    prop_oneof![
+        2 => (0..5_usize).prop_map(Turn::Dies),
+        2 => (0..5_usize).prop_map(Turn::Returns),
+        3 => (0..5_usize).prop_map(Turn::SpeakerSeen),
+        3 => Just(Turn::EntrySeen),
+    ]
+}
+
+proptest::proptest! {
+    #[test]
+    fn planner_never_takes_an_address_from_who_lives_and_comes_to_rest(
+        count in 2..=5_usize,
+        turns in proptest::collection::vec(turn(), 1..60),
+    ) {
+        let mut lan = Lan::new(count);
+        for turn in turns {
+            match turn {
+                Turn::Dies(place) | Turn::Returns(place) | Turn::SpeakerSeen(place)
+                    if place >= count => {}
+                turn => lan.turn(turn),
+            }
+            let holder = lan.holder();
+            lan.replan();
+            proptest::prop_assert_eq!(lan.holder(), holder);
+        }
+        let holder = lan.holder();
+        for place in 0..count {
+            lan.turn(Turn::SpeakerSeen(place));
+            lan.replan();
+        }
+        for _ in 0..3 {
+            lan.turn(Turn::EntrySeen);
+            lan.replan();
+        }
+        proptest::prop_assert!(!lan.replan());
+        proptest::prop_assert_eq!(Some(&lan.plan[0].candidates[0]), holder.as_ref());
+    }
 }
 
 #[test]

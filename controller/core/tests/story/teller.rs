@@ -209,6 +209,7 @@ impl Story {
             interface: "eth0".into(),
             mac: MacAddress([2, 0, 0, 0, 0, 1]),
             epoch: vip.vip.epoch,
+            taken_over: true,
         };
         vip.holdings = nodes.iter().map(holding).collect();
         let version: u64 = vip.identity.version.as_str().parse().expect("stored by us");
