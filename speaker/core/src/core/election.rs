@@ -53,20 +53,22 @@ impl Core {
         segments.extend(planned.map(|segment| segment.name.clone()));
         for segment in segments {
             let uplink = uplinks.get(&segment);
-            match self.change(now, address, &segment, uplink, out) {
-                Some(Change::Take { epoch, rank }) => {
-                    if let Some(uplink) = uplink {
-                        self.take(now, address, &segment, uplink, (epoch, rank));
+            // What is let go with a life may be taken again in the next.
+            while let Some(change) = self.change(now, address, &segment, uplink, out) {
+                match change {
+                    Change::Take { epoch, rank } => {
+                        if let Some(uplink) = uplink {
+                            self.take(now, address, &segment, uplink, (epoch, rank));
+                        }
+                    }
+                    Change::Renew { epoch, rank } => self.renew(address, &segment, epoch, rank),
+                    Change::LetGo { reason } => {
+                        self.let_go(address, &segment, reason, out);
+                        if reason == Reason::CannotServe {
+                            lame.insert(segment.clone());
+                        }
                     }
                 }
-                Some(Change::Renew { epoch, rank }) => self.renew(address, &segment, epoch, rank),
-                Some(Change::LetGo { reason }) => {
-                    self.let_go(address, &segment, reason, out);
-                    if reason == Reason::CannotServe {
-                        lame.insert(segment.clone());
-                    }
-                }
-                None => {}
             }
             if let Some(uplink) = uplink {
                 self.follow_uplink(address, &segment, uplink, out);
@@ -123,10 +125,12 @@ impl Core {
             may_take: ring.is_some_and(|ring| ring.may_take(now)) && self.stopping.is_none(),
         };
         let right = self.rights.entry((address, segment.clone())).or_default();
-        if right.probe == Probe::Silent || self.restored.is_empty() {
+        // What a snapshot says may be old, and somebody else may have got the address since; but if it was
+        // held by a speaker just now, it is ours.
+        let is_certain = self.restored.is_empty() || right.fallen.is_some();
+        if is_certain || right.probe == Probe::Silent {
             return right.hold.change(&situation);
         }
-        // What a snapshot says may be old: somebody else may have got the address since.
         let takes = matches!(
             right.hold.clone().change(&situation),
             Some(Change::Take { .. })

@@ -5,6 +5,7 @@ use herald_model::{
     TrafficPolicy, VipSegment, VirtualIp,
 };
 
+use herald_elect::hold::NO_RANK;
 use herald_ring::{Keys, Timeline};
 
 use super::*;
@@ -1381,4 +1382,12 @@ fn what_a_snapshot_says_is_announced_only_after_the_lan_was_asked() {
         held(vip4()),
         "the API server says so itself"
     );
+}
+
+#[test]
+fn only_node_that_may_takes_the_address_again_in_its_next_life() {
+    let mut story = Story::announcing(DataPlaneMode::None);
+    let effects = story.tell([view(&[("node1", 2), ("node2", 1)])]);
+    assert_eq!(effects[..2], [released(vip4()), held(vip4())]);
+    assert_eq!(story.ring, [told(1, NO_RANK, true)]);
 }
