@@ -4,41 +4,46 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use herald_api::{Speaker, annotations};
-use herald_controller_core::{KeySecret, KeyStep, key_step};
+use herald_api::{Speaker, annotations, events};
+use herald_controller_core::{KeyFault, KeySecret, KeyStep, key_step};
 use k8s_openapi::ByteString;
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{ObjectReference, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, ListParams, PostParams};
 use kube::{Client, Error};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use tokio::sync::watch;
 
+use crate::write::Writer;
+
 /// How often the leader looks.
 const EVERY: Duration = Duration::from_secs(5);
 /// Bytes of a key: as many as SHA-256 gives.
 const KEY_BYTES: usize = 32;
-/// A shorter one can be guessed; speakers do not use it.
-const SHORTEST: usize = 16;
 
 /// Looks after the Secret while this replica leads.
 pub(crate) struct Keeper {
     secrets: Api<Secret>,
     speakers: Api<Speaker>,
     name: String,
+    writer: Writer,
+    /// What of the Secret was last said to be of no use.
+    told: Vec<KeyFault>,
 }
 
 impl Keeper {
-    pub(crate) fn new(client: &Client, namespace: &str, name: String) -> Self {
+    pub(crate) fn new(client: &Client, namespace: &str, name: String, writer: Writer) -> Self {
         Self {
             secrets: Api::namespaced(client.clone(), namespace),
             speakers: Api::all(client.clone()),
             name,
+            writer,
+            told: Vec::new(),
         }
     }
 
     /// Never ends while the election goes on; returns what has ended.
-    pub(crate) async fn run(self, mut leads: watch::Receiver<bool>) -> &'static str {
+    pub(crate) async fn run(mut self, mut leads: watch::Receiver<bool>) -> &'static str {
         let mut failing = false;
         while leads.wait_for(|leads| *leads).await.is_ok() {
             match self.look().await {
@@ -58,10 +63,19 @@ impl Keeper {
         "keeper of the ring's keys"
     }
 
-    async fn look(&self) -> anyhow::Result<()> {
+    async fn look(&mut self) -> anyhow::Result<()> {
         let present = self.secrets.get_opt(&self.name).await?;
         let seen = present.as_ref().map(seen);
-        let reported: Vec<Vec<u32>> = if seen.as_ref().is_some_and(|seen| seen.ids.len() > 1) {
+        self.step(present.clone(), seen.as_ref()).await?;
+        if let (Some(secret), Some(seen)) = (&present, &seen) {
+            self.tell(secret, &seen.faults).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes the next step, if there is one.
+    async fn step(&self, present: Option<Secret>, seen: Option<&KeySecret>) -> anyhow::Result<()> {
+        let reported: Vec<Vec<u32>> = if seen.is_some_and(|seen| seen.ids.len() > 1) {
             let speakers = self.speakers.list(&ListParams::default()).await?;
             let keys = speakers.items.into_iter();
             keys.map(|speaker| speaker.status.unwrap_or_default().key_ids)
@@ -69,7 +83,7 @@ impl Keeper {
         } else {
             Vec::new()
         };
-        let step = key_step(seen.as_ref(), reported.iter().map(Vec::as_slice));
+        let step = key_step(seen, reported.iter().map(Vec::as_slice));
         let mut secret = present.unwrap_or_else(|| self.fresh());
         let data = secret.data.get_or_insert_default();
         match step {
@@ -97,8 +111,8 @@ impl Keeper {
                     "a rotation of the ring's keys begins"
                 );
             }
-            KeyStep::KeepOnly(id) => {
-                data.retain(|name, _| name.parse() == Ok(id));
+            KeyStep::DropOlder(id) => {
+                data.retain(|name, _| name.parse().map_or(true, |other: u32| other >= id));
                 tracing::info!(
                     secret = self.name,
                     id,
@@ -111,6 +125,32 @@ impl Keeper {
             .replace(&self.name, &PostParams::default(), &secret)
             .await
             .context("it cannot be changed")?;
+        Ok(())
+    }
+
+    /// Says what of the Secret is of no use, once for each change.
+    async fn tell(&mut self, secret: &Secret, faults: &[KeyFault]) -> anyhow::Result<()> {
+        if self.told == faults {
+            return Ok(());
+        }
+        let texts: Vec<String> = faults.iter().map(ToString::to_string).collect();
+        if !texts.is_empty() {
+            let note = texts.join("; ");
+            tracing::warn!(secret = self.name, "the ring's keys: {note}");
+            let regarding = ObjectReference {
+                api_version: Some("v1".to_owned()),
+                kind: Some("Secret".to_owned()),
+                namespace: secret.metadata.namespace.clone(),
+                name: secret.metadata.name.clone(),
+                uid: secret.metadata.uid.clone(),
+                ..ObjectReference::default()
+            };
+            self.writer
+                .publish(regarding, true, events::INVALID, note)
+                .await
+                .context("no Event can be made of it")?;
+        }
+        self.told = faults.to_vec();
         Ok(())
     }
 
@@ -136,13 +176,10 @@ fn seen(secret: &Secret) -> KeySecret {
         all.get(name)
     };
     let asked = annotation(annotations::ROTATE);
-    KeySecret {
-        ids: keys
-            .filter(|(_, value)| value.0.len() >= SHORTEST)
-            .filter_map(|(name, _)| name.parse().ok())
-            .collect(),
-        rotate: asked.is_some() && asked != annotation(annotations::ROTATED),
-    }
+    KeySecret::read(
+        keys.map(|(name, value)| (name.as_str(), value.0.len())),
+        asked.is_some() && asked != annotation(annotations::ROTATED),
+    )
 }
 
 fn key() -> anyhow::Result<ByteString> {
@@ -176,10 +213,9 @@ mod tests {
     }
 
     #[test]
-    fn what_speakers_would_not_use_is_no_key() {
-        let seen = seen(&secret(&[("1", 32), ("2", 15), ("note", 32)], &[]));
-        assert_eq!(seen.ids, [1].into());
-        assert!(!seen.rotate);
+    fn entries_are_read_by_name_and_length() {
+        let seen = seen(&secret(&[("1", 32), ("2", 15)], &[]));
+        assert_eq!(seen, KeySecret::read([("1", 32), ("2", 15)], false));
     }
 
     #[test]

@@ -107,7 +107,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let (leading, leads) = tokio::sync::watch::channel(false);
     let elector = Elector::new(leases, name.clone(), clock);
     let election = tokio::spawn(elector.run(elect, leading, stopped));
-    tasks.spawn(Keeper::new(&client, &namespace, ring_key_secret).run(leads));
+    let writer = Writer::new(client.clone(), name);
+    tasks.spawn(Keeper::new(&client, &namespace, ring_key_secret, writer.clone()).run(leads));
 
     let seed = jiff::Timestamp::now().as_nanosecond();
     let seed = u64::try_from(seed & i128::from(u64::MAX)).unwrap_or_default();
@@ -117,7 +118,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             writes_at_once: usize::from(writes_at_once),
             seed,
         }),
-        writer: Writer::new(client, name),
+        writer,
         writes: JoinSet::new(),
         clock,
         incomplete: count,

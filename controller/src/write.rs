@@ -183,8 +183,27 @@ impl Writer {
     }
 
     async fn record(&self, event: Event) -> WriteResult {
-        let now = Timestamp::now();
         let regarding = reference(&event.regarding);
+        let made = self.publish(regarding, event.warning, &event.reason, event.note);
+        match made.await {
+            Ok(()) => WriteResult::Done,
+            Err(error) => failed(&error),
+        }
+    }
+
+    /// Makes an Event.
+    ///
+    /// # Errors
+    ///
+    /// What the API server says.
+    pub(crate) async fn publish(
+        &self,
+        regarding: ObjectReference,
+        warning: bool,
+        reason: &str,
+        mut note: String,
+    ) -> Result<(), kube::Error> {
+        let now = Timestamp::now();
         // Events about objects without a namespace live in this one.
         let namespace = regarding
             .namespace
@@ -192,7 +211,6 @@ impl Writer {
             .unwrap_or_else(|| "default".to_owned());
         let name = regarding.name.clone().unwrap_or_default();
         let api: Api<ApiEvent> = Api::namespaced(self.client.clone(), &namespace);
-        let mut note = event.note;
         truncate(&mut note, 1024);
         let object = ApiEvent {
             metadata: ObjectMeta {
@@ -200,20 +218,18 @@ impl Writer {
                 namespace: Some(namespace),
                 ..ObjectMeta::default()
             },
-            action: Some(event.reason.to_string()),
+            action: Some(reason.to_owned()),
             event_time: Some(MicroTime(now)),
             note: Some(note),
-            reason: Some(event.reason.to_string()),
+            reason: Some(reason.to_owned()),
             regarding: Some(regarding),
             reporting_controller: Some(REPORTER.to_owned()),
             reporting_instance: Some(self.instance.clone()),
-            type_: Some(if event.warning { "Warning" } else { "Normal" }.to_owned()),
+            type_: Some(if warning { "Warning" } else { "Normal" }.to_owned()),
             ..ApiEvent::default()
         };
-        match api.create(&post(), &object).await {
-            Ok(_) => WriteResult::Done,
-            Err(error) => failed(&error),
-        }
+        api.create(&post(), &object).await?;
+        Ok(())
     }
 }
 

@@ -85,5 +85,5 @@ pub use observed::{
     ObservedVip, PoolStatus, Slice, SpeakerPod, TextCounts, UserObject, Version,
 };
 pub use outbox::{Outbox, Urgency};
-pub use ring_keys::{KeySecret, KeyStep, key_step};
+pub use ring_keys::{KeyFault, KeySecret, KeyStep, key_step};
 pub use snapshot::{PoolSnapshot, Snapshot};
