@@ -10,7 +10,7 @@ use herald_controller_core::testkit::{
 use herald_controller_core::{Condition, Input, UserObject, WriteResult};
 use herald_model::IpFamilyPolicy::PreferDualStack;
 use herald_model::{
-    AdvertisementPolicy, Endpoint, Family, ForwardingMode, Selector, TrafficPolicy,
+    AdvertisementPolicy, Endpoint, Family, ForwardingMode, Incarnation, Selector, TrafficPolicy,
 };
 
 use teller::Story;
@@ -342,6 +342,58 @@ fn address_stays_where_it_is_when_its_speaker_only_seems_dead() {
     story.expect(&[]);
     story.announce("10.0.0.0", &plan[1]);
     assert_eq!(story.plan_of("10.0.0.0")[0], plan[1], "the plan follows");
+}
+
+#[test]
+fn node_that_stalled_gets_nothing_back_though_nobody_is_heard_of_yet_who_took_over() {
+    let mut story = Story::default();
+    for name in ["n1", "n2", "n3"] {
+        story.tell(well(name));
+    }
+    story.tell([pool("p").range("10.0.0.0/30").applied()]);
+    story.lead();
+    story.tell([svc("ns/web").applied()]);
+    let plan = story.plan_of("10.0.0.0");
+    story.announce("10.0.0.0", &plan[0]);
+    story.skip();
+    let mut reborn = speaker(&plan[0]);
+    for segment in &mut reborn.segments {
+        segment.incarnation = Incarnation(segment.incarnation.0 + 1);
+    }
+    story.tell([Input::SpeakerApplied(Box::new(reborn))]);
+    story.expect(&[&format!(
+        "replace 10.0.0.0@2 p e2 Active All [ns/web] lan:{},{},{}",
+        plan[1], plan[2], plan[0]
+    )]);
+    story.announce("10.0.0.0", &plan[1]);
+    story.pass(Duration::from_mins(1));
+    assert_eq!(story.count("replace"), 0);
+}
+
+#[test]
+fn nodes_that_are_not_ready_after_an_outage_of_the_api_server_keep_their_addresses() {
+    let mut story = Story::default();
+    let names = ["n1", "n2", "n3", "n4", "n5"];
+    for name in names {
+        story.tell(well(name));
+    }
+    story.tell([pool("p").range("10.0.0.0/30").applied()]);
+    story.lead();
+    story.tell([svc("ns/web").applied()]);
+    let plan = story.plan_of("10.0.0.0");
+    let holder = plan[0].clone();
+    story.announce("10.0.0.0", &holder);
+    for ready in [false, true] {
+        // One after the other, the holder first: all others seem better off for a while.
+        for name in std::iter::once(holder.as_str()).chain(names) {
+            let mut node = node(name);
+            node.ready = ready;
+            story.tell([Input::NodeApplied(Box::new(node))]);
+            assert_eq!(story.plan_of("10.0.0.0")[0], holder);
+        }
+        story.pass(Duration::from_mins(1));
+        assert_eq!(story.plan_of("10.0.0.0")[0], holder);
+    }
 }
 
 #[test]

@@ -203,13 +203,15 @@ impl Story {
 
     fn set_announcers(&mut self, address: &str, nodes: &[&str]) {
         let vip = self.vips.get_mut(&ip(address)).expect("claimed");
+        let plan = vip.vip.segments.first();
+        let first = plan.and_then(|plan| Some(plan.candidates.first()?.node.clone()));
         let holding = |node: &&str| Holding {
             segment: "lan".into(),
             node: (*node).into(),
             interface: "eth0".into(),
             mac: MacAddress([2, 0, 0, 0, 0, 1]),
             epoch: vip.vip.epoch,
-            taken_over: true,
+            taken_over: first != Some((*node).into()),
         };
         vip.holdings = nodes.iter().map(holding).collect();
         let version: u64 = vip.identity.version.as_str().parse().expect("stored by us");
