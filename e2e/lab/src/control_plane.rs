@@ -17,12 +17,9 @@ use crate::state::State;
 pub(crate) const PLACE: &str = "cp";
 pub(crate) const API_SERVER: &str = "kube-apiserver";
 pub(crate) const ETCD: &str = "etcd";
-pub(crate) const COMPONENTS: [&str; 4] = [
-    ETCD,
-    API_SERVER,
-    "kube-controller-manager",
-    "kube-scheduler",
-];
+/// Those that only talk to the API server.
+pub(crate) const CONTROLLERS: [&str; 2] = ["kube-controller-manager", "kube-scheduler"];
+pub(crate) const COMPONENTS: [&str; 4] = [ETCD, API_SERVER, CONTROLLERS[0], CONTROLLERS[1]];
 
 const INIT: &str = include_str!("../control-plane/init.sh");
 const AUDIT_POLICY: &str = include_str!("../control-plane/audit-policy.yaml");

@@ -325,6 +325,19 @@ impl Lab {
         }
     }
 
+    /// Kills controller manager and scheduler; they are back after a second. When an API server was away
+    /// they may take a minute to ask it again; with leader election, as elsewhere, they would have ended.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::LeftOver`] when they can't be killed.
+    pub fn restart_controllers(&self) -> Result<()> {
+        let cgroup = control_plane::cgroup(&self.layout);
+        control_plane::CONTROLLERS
+            .iter()
+            .try_for_each(|name| cgroup.child(name).kill())
+    }
+
     /// Waits until the API server says it is ready.
     ///
     /// # Errors

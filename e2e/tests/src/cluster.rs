@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::api::{Api, herald};
 use crate::metrics::Metrics;
 use crate::object::{items, text};
+use crate::wait::eventually;
 
 /// A second client on the LAN, beside `client`.
 pub const OTHER_CLIENT: &str = "other";
@@ -171,7 +172,7 @@ impl Cluster {
         ))
     }
 
-    /// Waits until all of Herald is Ready, and all nodes are.
+    /// Waits until all of Herald is Ready, all nodes are, and each speaker sees all of them.
     ///
     /// # Errors
     ///
@@ -181,7 +182,19 @@ impl Cluster {
         self.lab.wait_api_ready(limit)?;
         self.lab.wait_nodes_ready(limit)?;
         self.lab.wait_workloads_ready(HERALD_NAMESPACE, limit)?;
-        Ok(())
+        eventually("every speaker sees all speakers", limit, || {
+            let nodes = self.nodes();
+            for node in &nodes {
+                let metrics = self.speaker_metrics(node)?;
+                let up = metrics.series("herald_speaker_ring_members", &["state=\"up\""]);
+                let all: f64 = u32::try_from(nodes.len())?.into();
+                ensure!(
+                    !up.is_empty() && up.iter().all(|up| *up >= all),
+                    "{node} sees {up:?}"
+                );
+            }
+            Ok(())
+        })
     }
 
     /// The last log lines of every part of Herald, for a failure's report.

@@ -434,6 +434,8 @@ impl Sandbox {
         let labels = json!({"app": name});
         let spec = json!({
             "terminationGracePeriodSeconds": 1,
+            // They are to stay where they are, whatever befalls the node.
+            "tolerations": [{"operator": "Exists", "effect": "NoExecute"}],
             "topologySpreadConstraints": [{
                 "maxSkew": 1,
                 "topologyKey": "kubernetes.io/hostname",

@@ -9,11 +9,15 @@ mod fixtures;
 mod lab;
 #[path = "disruptive/restarts.rs"]
 mod restarts;
+#[path = "disruptive/takeover.rs"]
+mod takeover;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context as _, Result};
 use herald_e2e::cluster::{Cluster, cluster};
+use herald_e2e::wait::LONG;
 use herald_lab::Action;
 
 /// Runs a test when no other one runs and all is whole, and makes all whole again after it.
@@ -28,10 +32,26 @@ fn alone(test: impl FnOnce(&'static Cluster) -> Result<()>) -> Result<()> {
     mended
 }
 
+static API_WAS_STOPPED: AtomicBool = AtomicBool::new(false);
+
+/// Stops the API server until [`start_api`], or the test's end.
+fn stop_api(cluster: &Cluster) -> Result<()> {
+    API_WAS_STOPPED.store(true, Ordering::Relaxed);
+    Ok(cluster.lab.api(Action::Stop)?)
+}
+
+fn start_api(cluster: &Cluster) -> Result<()> {
+    cluster.lab.api(Action::Start)?;
+    Ok(cluster.lab.wait_api_ready(LONG)?)
+}
+
 fn mend(cluster: &Cluster) -> Result<()> {
     let lab = &cluster.lab;
     lab.api(Action::Thaw)?;
-    lab.api(Action::Start)?;
+    start_api(cluster)?;
+    if API_WAS_STOPPED.swap(false, Ordering::Relaxed) {
+        lab.restart_controllers()?;
+    }
     for node in lab.status()?.nodes {
         if !node.on {
             lab.power_on(&node.name, false)?;

@@ -10,13 +10,16 @@ use herald_e2e::object::text;
 use herald_e2e::probe::Probe;
 use herald_e2e::sandbox::{Sandbox, backend};
 use herald_e2e::wait::{LONG, eventually, same, throughout};
-use herald_lab::{Action, HERALD_NAMESPACE, Program};
+use herald_lab::{HERALD_NAMESPACE, Program};
 use serde_json::{Value, json};
 
-use crate::alone;
+use crate::{alone, start_api, stop_api};
+
+/// What a takeover may take on a busy machine; how long it does take is what the benchmark is for.
+pub(crate) const TAKEOVER: Duration = Duration::from_secs(5);
 
 /// A Service of both families whose addresses answer.
-fn serve(it: &Sandbox) -> Result<Vec<IpAddr>> {
+pub(crate) fn serve(it: &Sandbox) -> Result<Vec<IpAddr>> {
     it.pool(
         "a",
         json!({"addresses": [it.range_v4(0, 3), it.range_v6(0, 3)]}),
@@ -52,7 +55,7 @@ fn moved(it: &Sandbox, address: IpAddr, old: &str, limit: Duration) -> Result<St
 }
 
 /// Waits until all nodes get their share again.
-fn all_nodes_serve(it: &Sandbox, address: IpAddr) -> Result<()> {
+pub(crate) fn all_nodes_serve(it: &Sandbox, address: IpAddr) -> Result<()> {
     eventually("every node gets its share", Duration::from_mins(2), || {
         let replies = it.client().http(address, 80, 40)?;
         let nodes = shares(&replies, |reply| &reply.node);
@@ -80,12 +83,12 @@ fn a_speaker_killed_and_kept_down_hands_its_address_to_another_node() -> Result<
             let probe = Probe::start(&cluster.lab, "client", four, 80)?;
             let began = Instant::now();
             cluster.lab.kill_and_hold(&old, Program::Speaker)?;
-            let new = moved(it, four, &old, Duration::from_secs(30))?;
+            let new = moved(it, four, &old, TAKEOVER)?;
             said("speaker killed", &probe, began);
             drop(probe);
             for address in &addresses[1..] {
                 if cluster.announcer(*address)?.0 == old {
-                    moved(it, *address, &old, Duration::from_secs(30))?;
+                    moved(it, *address, &old, TAKEOVER)?;
                 }
             }
             let note = it.expect_event_of("web", "Normal", "Moved", four)?;
@@ -116,7 +119,7 @@ fn a_node_without_power_loses_its_address_to_another_and_gets_nothing_back() -> 
             let probe = Probe::start(&cluster.lab, "client", four, 80)?;
             let began = Instant::now();
             cluster.lab.power_off(&old)?;
-            let new = moved(it, four, &old, Duration::from_mins(1))?;
+            let new = moved(it, four, &old, TAKEOVER)?;
             said("node off", &probe, began);
             drop(probe);
             let replies = it.client().http(four, 80, 60)?;
@@ -129,26 +132,6 @@ fn a_node_without_power_loses_its_address_to_another_and_gets_nothing_back() -> 
             all_nodes_serve(it, four)?;
             same(&cluster.announcer(four)?.0, &new)?;
             it.client().one_answer(four).map(drop)
-        })
-    })
-}
-
-#[test]
-fn an_announcer_whose_cable_is_cut_loses_its_address_to_another() -> Result<()> {
-    alone(|cluster| {
-        backend(|it| {
-            let four = serve(it)?[0];
-            let (old, _) = cluster.announcer(four)?;
-            cluster.lab.cut(&old, false)?;
-            let new = moved(it, four, &old, Duration::from_mins(1))?;
-            cluster.lab.heal(&old)?;
-            cluster.wait_whole()?;
-            all_nodes_serve(it, four)?;
-            // Back on the LAN, the old one keeps silent.
-            same(
-                &it.client().one_answer(four)?,
-                &cluster.lab.node(&new)?.address.mac,
-            )
         })
     })
 }
@@ -231,7 +214,7 @@ fn the_api_server_away_for_30_s_loses_nothing_and_all_goes_on_by_itself() -> Res
         backend(|it| {
             let four = serve(it)?[0];
             let (_, mac) = cluster.announcer(four)?;
-            cluster.lab.api(Action::Stop)?;
+            stop_api(cluster)?;
             let probe = Probe::start(&cluster.lab, "client", four, 80)?;
             throughout(
                 "the address is answered for",
@@ -245,16 +228,20 @@ fn the_api_server_away_for_30_s_loses_nothing_and_all_goes_on_by_itself() -> Res
                 lost == 0 && longest < Duration::from_secs(1),
                 "{lost} of {count} requests lost, longest time without an answer {longest:?}"
             );
-            cluster.lab.api(Action::Start)?;
-            cluster.lab.wait_api_ready(LONG)?;
+            start_api(cluster)?;
             it.service("after", json!({}))?;
             let address = it.wait_announced("after")?;
             it.client().one_answer(address)?;
             cluster.wait_whole()?;
-            // Back again, Kubernetes takes every node for dead until its kubelet is heard, and the
-            // controller believes it: the address may have moved, but it is the same and is served.
-            let (_, mac) = cluster.announcer(four)?;
-            same(&it.client().one_answer(four)?, &mac)?;
+            // Nothing the API server has missed is a reason to move.
+            throughout(
+                "the same node answers for the address",
+                Duration::from_secs(5),
+                || {
+                    same(&it.client().one_answer(four)?, &mac)?;
+                    same(&cluster.announcer(four)?.1, &mac)
+                },
+            )?;
             it.client().http(four, 80, 20).map(drop)
         })
     })
