@@ -5,5 +5,8 @@
 //! `cargo metadata`, never the network.
 //!
 //! [`ring`] is a simulator of observer rings; `tests/ring*.rs` and the binary `ring-sim` use it.
+//! [`cluster`] puts speakers and the controller around such rings; `tests/cluster_seeds.rs` and the
+//! binary `cluster-sim` use it.
 
+pub mod cluster;
 pub mod ring;

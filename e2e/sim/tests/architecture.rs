@@ -65,7 +65,17 @@ const TABLE: &[(&str, Kind, &[&str])] = &[
         Kind::Test,
         &["herald-model", "herald-api", "herald-lab"],
     ),
-    ("herald-sim", Kind::Test, &["herald-model", "herald-ring"]),
+    (
+        "herald-sim",
+        Kind::Test,
+        &[
+            "herald-model",
+            "herald-l2",
+            "herald-ring",
+            "herald-speaker-core",
+            "herald-controller-core",
+        ],
+    ),
 ];
 
 /// What a crate may depend on besides crates of this workspace.

@@ -1,0 +1,25 @@
+//! The whole cluster under random faults: as many seeds as fit in a short time; the binary
+//! `cluster-sim` runs a thousand.
+
+use std::time::{Duration, Instant};
+
+use herald_sim::cluster::tell;
+
+const TIME: Duration = Duration::from_secs(20);
+const SEEDS: u64 = 1_000;
+
+#[test]
+fn addresses_are_held_by_one_node_each_whatever_befalls_the_cluster() {
+    let begun = Instant::now();
+    for seed in 0..SEEDS {
+        if begun.elapsed() > TIME {
+            assert!(seed > 0, "not one seed in {TIME:?}");
+            return;
+        }
+        let end = tell(seed, false);
+        assert_eq!(
+            end.wrong, None,
+            "cargo run -p herald-sim --bin cluster-sim -- --seed {seed} --trace"
+        );
+    }
+}
