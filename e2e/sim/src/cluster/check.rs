@@ -25,6 +25,8 @@ struct Vip {
 pub(super) struct Check {
     /// Not while everything starts.
     pub(super) is_on: bool,
+    /// Whether enough nodes are up and together for somebody to take over.
+    pub(super) has_quorum: bool,
     /// The first thing that was wrong.
     pub(super) failure: Option<String>,
     pub(super) moves: u64,
@@ -39,6 +41,7 @@ impl Check {
     pub(super) fn new(nodes: usize, vips: usize, now: Instant) -> Self {
         Self {
             is_on: false,
+            has_quorum: true,
             failure: None,
             moves: 0,
             longest: Duration::ZERO,
@@ -70,9 +73,9 @@ impl Check {
 }
 
 impl World {
-    pub(super) fn fail(&mut self, what: String) {
-        self.say(|| format!("WRONG: {what}"));
+    pub(super) fn fail(&mut self, what: &str) {
         if self.check.failure.is_none() {
+            self.say(|| format!("WRONG: {what}"));
             let time = self.now.saturating_since(Instant::ORIGIN);
             self.check.failure = Some(format!("at {:.3} s: {what}", time.as_secs_f64()));
         }
@@ -100,7 +103,8 @@ impl World {
         });
         let mut vip = self.check.vips[place];
         vip.doubled_since = is_doubled.then(|| vip.doubled_since.unwrap_or(now));
-        vip.unserved_since = main.is_empty().then(|| vip.unserved_since.unwrap_or(now));
+        vip.unserved_since =
+            (main.is_empty() && self.check.has_quorum).then(|| vip.unserved_since.unwrap_or(now));
         let wrong =
             |since: Option<Instant>| since.is_some_and(|since| now.saturating_since(since) > LIMIT);
         let mut failures = Vec::new();
@@ -136,7 +140,7 @@ impl World {
         }
         self.check.vips[place] = vip;
         for failure in failures {
-            self.fail(failure);
+            self.fail(&failure);
         }
     }
 
@@ -147,13 +151,13 @@ impl World {
                 .filter(|node| self.hosts[*node].answers(address))
                 .collect();
             let [holder] = holders[..] else {
-                self.fail(format!("at rest {address} has the holders {holders:?}"));
+                self.fail(&format!("at rest {address} has the holders {holders:?}"));
                 continue;
             };
             let name = self.hosts[holder].name.clone();
             let life = self.ring_of(holder).map(|ring| ring.incarnation());
             let Some(stored) = self.api.vips.get(&address) else {
-                self.fail(format!("at rest there is no claim on {address}"));
+                self.fail(&format!("at rest there is no claim on {address}"));
                 continue;
             };
             let epoch = stored.spec.epoch;
@@ -174,7 +178,7 @@ impl World {
                 .as_ref()
                 .is_none_or(|it| it.node != name || Some(it.incarnation) != life)
             {
-                self.fail(format!(
+                self.fail(&format!(
                     "at rest {address} is held by {name} in life {life:?}, planned is {planned:?}"
                 ));
             }
@@ -182,12 +186,12 @@ impl World {
                 .as_ref()
                 .is_none_or(|it| it.node != name || it.epoch != epoch)
             {
-                self.fail(format!(
+                self.fail(&format!(
                     "at rest {address} is held by {name} under epoch {epoch}, its status says {said:?}"
                 ));
             }
             if reported != life {
-                self.fail(format!(
+                self.fail(&format!(
                     "at rest {name} is in life {life:?}, its Speaker says {reported:?}"
                 ));
             }
@@ -197,7 +201,7 @@ impl World {
                     announced.iter().any(|it| it.address == address)
                 });
                 if announces != (node == holder) {
-                    self.fail(format!(
+                    self.fail(&format!(
                         "at rest node{node} believes otherwise of {address} than node{holder}"
                     ));
                 }

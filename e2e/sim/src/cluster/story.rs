@@ -29,10 +29,18 @@ enum Fault {
     Stopped,
     Excluded,
     ControllerRestarted,
+    /// Two nodes of at least five lose power at once.
+    TwoLost,
+    /// Every node loses power, and they come back one by one.
+    AllLost,
+    /// One speaker after the other is stopped and started.
+    Rollout,
+    /// A link is cut and whole again, several times.
+    Flapping,
     Nothing,
 }
 
-const FAULTS: [Fault; 10] = [
+const FAULTS: [Fault; 14] = [
     Fault::SpeakerKilled,
     Fault::PowerLost,
     Fault::Stalled,
@@ -42,6 +50,10 @@ const FAULTS: [Fault; 10] = [
     Fault::Stopped,
     Fault::Excluded,
     Fault::ControllerRestarted,
+    Fault::TwoLost,
+    Fault::AllLost,
+    Fault::Rollout,
+    Fault::Flapping,
     Fault::Nothing,
 ];
 
@@ -118,11 +130,12 @@ fn befall(world: &mut World, fault: Fault, node: usize, time: Duration) {
     match fault {
         Fault::SpeakerKilled => world.kill(node),
         Fault::PowerLost => {
-            world.hosts[node].powered = false;
-            world.kill(node);
+            cut_power(world, node);
             world.run(time);
-            world.put_node(node, |object| object.ready = false);
-            world.put_pod(node, false);
+            if world.api_up {
+                world.put_node(node, |object| object.ready = false);
+                world.put_pod(node, false);
+            }
         }
         Fault::Stalled => {
             let long = world.lan.below(2) == 0;
@@ -144,15 +157,74 @@ fn befall(world: &mut World, fault: Fault, node: usize, time: Duration) {
             }
         }
         Fault::Stopped => world.stop(node),
-        Fault::Excluded => world.put_node(node, |object| object.excluded = true),
+        Fault::Excluded => {
+            if world.api_up {
+                world.put_node(node, |object| object.excluded = true);
+            }
+        }
         Fault::ControllerRestarted => {
             if world.api_up {
                 world.lead();
             }
         }
+        Fault::TwoLost => {
+            cut_power(world, node);
+            if world.hosts.len() >= 5 {
+                let other = (node + 1) % world.hosts.len();
+                world.check.touch(other);
+                cut_power(world, other);
+            }
+        }
+        Fault::AllLost => {
+            world.check.has_quorum = false;
+            for node in 0..world.hosts.len() {
+                world.check.touch(node);
+                cut_power(world, node);
+            }
+        }
+        Fault::Rollout => {
+            for node in 0..world.hosts.len() {
+                world.check.touch(node);
+                world.stop(node);
+                restart(world, node);
+                world.run(millis(1_500));
+            }
+        }
+        Fault::Flapping => {
+            for _ in 0..4 {
+                world.lan.sides[node] = side_of(node);
+                let cut = world.up_to(millis(400));
+                world.run(cut);
+                world.lan.sides[node] = 0;
+                let whole = world.up_to(millis(400));
+                world.run(whole);
+            }
+            world.reconnect();
+        }
         Fault::Nothing => {}
     }
     world.run(time);
+}
+
+fn cut_power(world: &mut World, node: usize) {
+    world.hosts[node].powered = false;
+    world.kill(node);
+}
+
+fn boot(world: &mut World, node: usize) {
+    world.hosts[node].powered = true;
+    world.hosts[node].boot += 1;
+    world.start(node);
+}
+
+/// The speaker starts anew when the last one has ended.
+fn restart(world: &mut World, node: usize) {
+    // It may go on answering for what nobody could take over.
+    while world.hosts[node].process.is_some() {
+        world.run(millis(100));
+    }
+    world.run(millis(500));
+    world.start(node);
 }
 
 fn side_of(node: usize) -> u8 {
@@ -164,9 +236,7 @@ fn heal(world: &mut World, fault: Fault, node: usize) {
     match fault {
         Fault::SpeakerKilled => world.start(node),
         Fault::PowerLost => {
-            world.hosts[node].powered = true;
-            world.hosts[node].boot += 1;
-            world.start(node);
+            boot(world, node);
             world.put_node(node, |_| {});
             world.put_pod(node, true);
         }
@@ -177,16 +247,26 @@ fn heal(world: &mut World, fault: Fault, node: usize) {
                 world.set_carrier(node, true);
             }
         }
-        Fault::Stopped => {
-            // It may go on answering for what nobody could take over.
-            while world.hosts[node].process.is_some() {
-                world.run(millis(100));
+        Fault::Stopped => restart(world, node),
+        Fault::TwoLost | Fault::AllLost => {
+            for node in 0..world.hosts.len() {
+                if !world.hosts[node].powered {
+                    let between = world.up_to(millis(600));
+                    world.run(between);
+                    boot(world, node);
+                }
             }
-            world.run(millis(500));
-            world.start(node);
+            if fault == Fault::AllLost {
+                world.run(millis(4_000));
+                world.check.has_quorum = true;
+            }
         }
         Fault::Excluded => world.put_node(node, |_| {}),
-        Fault::Stalled | Fault::ControllerRestarted | Fault::Nothing => {}
+        Fault::Stalled
+        | Fault::ControllerRestarted
+        | Fault::Rollout
+        | Fault::Flapping
+        | Fault::Nothing => {}
     }
 }
 
@@ -208,5 +288,5 @@ fn rest(world: &mut World) {
             return;
         }
     }
-    world.fail("writes never end".to_owned());
+    world.fail("writes never end");
 }
