@@ -28,7 +28,9 @@ pub(crate) fn serve(it: &Sandbox) -> Result<Vec<IpAddr>> {
     it.wait_announced("web")?;
     let addresses = it.wait_addresses("web")?;
     for address in &addresses {
-        eventually(&format!("{address} answers"), LONG, || {
+        // kube-proxy may take a minute to ask an API server again that was away.
+        let limit = Duration::from_mins(2);
+        eventually(&format!("{address} answers"), limit, || {
             it.client().http(*address, 80, 12).map(drop)
         })?;
     }
