@@ -7,7 +7,10 @@
 mod api;
 mod check;
 mod host;
+mod rings;
+mod speakers;
 mod story;
+mod watch;
 mod world;
 
 pub use story::{Failure, tell};
