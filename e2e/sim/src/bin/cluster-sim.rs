@@ -3,7 +3,9 @@
 #![expect(clippy::print_stdout, reason = "it tells stories")]
 
 use std::process::ExitCode;
-use std::time::Instant;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use herald_sim::cluster::tell;
 
@@ -20,20 +22,36 @@ fn main() -> ExitCode {
         }
     }
     let begun = Instant::now();
-    let (mut failed, mut moves, mut longest) = (0, 0, std::time::Duration::ZERO);
-    for seed in first..first + count {
-        let end = tell(seed, trace);
-        for line in &end.trace {
-            println!("{line}");
+    let next = AtomicU64::new(first);
+    let sums = Mutex::new((0_u64, 0_u64, Duration::ZERO));
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= first + count {
+                        return;
+                    }
+                    let end = tell(seed, trace);
+                    let mut sums = sums.lock().unwrap_or_else(PoisonError::into_inner);
+                    for line in &end.trace {
+                        println!("{line}");
+                    }
+                    sums.1 += end.moves;
+                    sums.2 = sums.2.max(end.longest);
+                    if let Some(wrong) = end.wrong {
+                        sums.0 += 1;
+                        println!("seed {seed}: {wrong}");
+                        println!(
+                            "  cargo run -p herald-sim --bin cluster-sim -- --seed {seed} --trace"
+                        );
+                    }
+                }
+            });
         }
-        moves += end.moves;
-        longest = longest.max(end.longest);
-        if let Some(wrong) = end.wrong {
-            failed += 1;
-            println!("seed {seed}: {wrong}");
-            println!("  cargo run -p herald-sim --bin cluster-sim -- --seed {seed} --trace");
-        }
-    }
+    });
+    let (failed, moves, longest) = sums.into_inner().unwrap_or_else(PoisonError::into_inner);
     println!(
         "{count} seeds, {failed} failed, {moves} moves, {} ms at most without a holder, {:.1} s",
         longest.as_millis(),
