@@ -172,6 +172,7 @@ struct Dirty {
 enum Timer {
     Vip(IpAddr),
     Defence(IpAddr),
+    Probe(IpAddr),
     Port(IfIndex),
     DataPlane,
     Ring,
@@ -381,6 +382,7 @@ impl Core {
     }
 
     fn object_changed(&mut self, input: Input) {
+        self.hurry_report();
         match input {
             Input::VipApplied(observed) => self.vip_applied(observed),
             Input::VipDeleted(address) => {
@@ -500,7 +502,17 @@ impl Core {
         self.nodes.insert(node.name.clone(), node);
     }
 
+    /// Others plan with what our object says: it is not to be the last to be written after an outage.
+    fn hurry_report(&mut self) {
+        if let Some(at) = self.report_writer.hurry() {
+            self.timers.insert((at, Timer::Speaker));
+        }
+    }
+
     fn vip_status_written(&mut self, now: Instant, address: IpAddr, outcome: WriteOutcome) {
+        if outcome == WriteOutcome::Done {
+            self.hurry_report();
+        }
         if let Some(vip) = self.vips.get_mut(&address)
             && let Some(at) = vip.writer.written(now, outcome)
         {
@@ -532,6 +544,7 @@ impl Core {
                 Timer::Defence(address) => {
                     self.dirty.challenged.insert(address);
                 }
+                Timer::Probe(address) => self.ask_again(address),
                 Timer::Port(index) => {
                     let is_failed =
                         |port: &mut Port| matches!(port.state, PortState::Failed { .. });

@@ -17,6 +17,7 @@ pub(crate) struct Writer<T> {
     sent: Option<(Arc<str>, T)>,
     in_flight: bool,
     failures: u32,
+    failed_at: Option<Instant>,
     retry_at: Option<Instant>,
 }
 
@@ -26,6 +27,7 @@ impl<T> Default for Writer<T> {
             sent: None,
             in_flight: false,
             failures: 0,
+            failed_at: None,
             retry_at: None,
         }
     }
@@ -59,6 +61,18 @@ impl<T: PartialEq + Clone> Writer<T> {
         true
     }
 
+    /// The API server has been heard of: what waits long because it was away is tried again as soon as
+    /// after a first failure. Returns when to look again.
+    pub(crate) fn hurry(&mut self) -> Option<Instant> {
+        let soon = self.failed_at? + FIRST_RETRY;
+        if self.retry_at? <= soon {
+            return None;
+        }
+        self.failures = 1;
+        self.retry_at = Some(soon);
+        self.retry_at
+    }
+
     /// Takes the outcome of a write in; returns when to look again.
     pub(crate) fn written(&mut self, now: Instant, outcome: WriteOutcome) -> Option<Instant> {
         self.in_flight = false;
@@ -74,6 +88,7 @@ impl<T: PartialEq + Clone> Writer<T> {
                     .saturating_mul(1 << self.failures.min(10))
                     .min(LONGEST_RETRY);
                 self.failures = self.failures.saturating_add(1);
+                self.failed_at = Some(now);
                 self.retry_at = Some(now + wait);
                 self.retry_at
             }
@@ -126,5 +141,21 @@ mod tests {
                 500, 1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000, 30_000
             ]
         );
+    }
+
+    #[test]
+    fn who_hears_of_the_api_server_does_not_wait_any_longer() {
+        let mut writer = Writer::default();
+        let version = Arc::from("1");
+        let mut now = at(0);
+        for _ in 0..6 {
+            assert!(writer.should_write(now, &version, None, &"new"));
+            now = writer.written(now, WriteOutcome::Failed).unwrap();
+        }
+        let failed = now.saturating_since(at(16_000));
+        let failed = at(u64::try_from(failed.as_millis()).unwrap());
+        assert_eq!(writer.hurry(), Some(failed + FIRST_RETRY));
+        assert_eq!(writer.hurry(), None, "once is enough");
+        assert!(writer.should_write(failed + FIRST_RETRY, &version, None, &"new"));
     }
 }

@@ -111,6 +111,19 @@ impl Core {
         let ring = self.rings.get(segment);
         let others = ring.map_or_else(Vec::new, |ring| ring.reborn(candidates));
         let is_live = |who: &Candidate| ring.is_some_and(|ring| ring.is_live(who));
+        // A plan that names the holder's node in an earlier life is older than the holder: nothing is taken
+        // from it because of that.
+        let is_plan_old = |holder: &Candidate| {
+            is_live(holder)
+                && candidates.iter().any(|planned| {
+                    planned.node == holder.node && planned.incarnation < holder.incarnation
+                })
+        };
+        let key = (address, segment.clone());
+        let holder = self.rights.get(&key).and_then(|right| right.hold.other());
+        let may_take = ring.is_some_and(|ring| ring.may_take(now))
+            && self.stopping.is_none()
+            && !holder.is_some_and(is_plan_old);
         let situation = Situation {
             me: &me,
             epoch: spec.epoch,
@@ -122,9 +135,9 @@ impl Core {
                 && spec.announce != Announce::None
                 && !holders(spec, &self.services).is_empty(),
             can_serve: uplink.is_some_and(|uplink| uplink.carrier),
-            may_take: ring.is_some_and(|ring| ring.may_take(now)) && self.stopping.is_none(),
+            may_take,
         };
-        let right = self.rights.entry((address, segment.clone())).or_default();
+        let right = self.rights.entry(key).or_default();
         // What a snapshot says may be old, and somebody else may have got the address since; but if it was
         // held by a speaker just now, it is ours.
         let is_certain = self.restored.is_empty() || right.fallen.is_some();
@@ -168,7 +181,7 @@ impl Core {
             {
                 right.probe = match user {
                     None => Probe::Silent,
-                    Some(_) => Probe::NotAsked,
+                    Some(_) => Probe::InUse,
                 };
             }
         }
@@ -177,9 +190,23 @@ impl Core {
                 self.dirty.vips.insert(address);
             }
             Some(_) => {
-                self.timers.insert((now + RETRY, Timer::Vip(address)));
+                self.timers.insert((now + RETRY, Timer::Probe(address)));
             }
         }
+    }
+
+    /// Who used an address may use it no more.
+    pub(super) fn ask_again(&mut self, address: IpAddr) {
+        let rights = self
+            .rights
+            .range_mut((address, SegmentName::from(""))..)
+            .take_while(|((vip, _), _)| *vip == address);
+        for (_, right) in rights {
+            if right.probe == Probe::InUse {
+                right.probe = Probe::NotAsked;
+            }
+        }
+        self.dirty.vips.insert(address);
     }
 
     fn take(

@@ -21,6 +21,9 @@ impl Core {
         let dirty: BTreeSet<IpAddr> = std::mem::take(&mut self.dirty.vips);
         for address in dirty {
             let wanted = self.vips.get(&address).and_then(|vip| {
+                if !vip.holds.keys().all(|segment| self.is_life_known(segment)) {
+                    return None;
+                }
                 let plan = self.forwarding_plan(address, vip);
                 let me = &self.config.node;
                 let spoken_for = self.spoken_for(now, address, &opening);
@@ -44,6 +47,17 @@ impl Core {
         }
     }
 
+    /// Whether our object, as the API server has it, names our present life on a segment. Before it does,
+    /// the controller would take an entry of ours for one of the last life.
+    fn is_life_known(&self, segment: &SegmentName) -> bool {
+        let own = self.speakers.get(&self.config.node);
+        let reported = own
+            .iter()
+            .flat_map(|own| &own.report.segments)
+            .find(|reported| reported.name == *segment);
+        reported.map(|reported| reported.incarnation) == self.incarnations.get(segment).copied()
+    }
+
     /// The segments on which another is known to hold the address, or we may yet hold it.
     fn spoken_for(
         &self,
@@ -53,7 +67,7 @@ impl Core {
     ) -> BTreeSet<SegmentName> {
         let is_starting = |name: &&SegmentName| {
             let ring = self.rings.get(*name);
-            !ring.is_some_and(|ring| ring.may_take(now))
+            !self.restored.is_empty() || !ring.is_some_and(|ring| ring.may_take(now))
         };
         let starting = self.uplinks.keys().filter(is_starting).cloned();
         let succeeded = self

@@ -56,6 +56,8 @@ pub(super) enum Probe {
     #[default]
     NotAsked,
     Asked,
+    /// Somebody does; it is asked again later.
+    InUse,
     /// Nobody does.
     Silent,
 }

@@ -365,6 +365,7 @@ impl Story {
             address("fe80::1/64"),
             node("node1", 11),
             node("node2", 12),
+            speaker("node1", MAC1, 11, "boot", 1),
             speaker("node2", MAC2, 12, "other", 1),
             data_plane(mode),
         ]);
@@ -1367,7 +1368,9 @@ fn what_a_snapshot_says_is_announced_only_after_the_lan_was_asked() {
     assert_eq!(story.tell(restored), probes);
     assert_eq!(story.tell([endpoints("web")]), [], "asked once");
     assert_eq!(story.tell([answer(Some(STRANGER))]), [], "it is in use");
-    story.now += 2_000;
+    story.now += 1_999;
+    assert_eq!(story.tell([node("node1", 11), endpoints("web")]), []);
+    story.now += 1;
     assert_eq!(story.decide(), probes, "asked again later");
     assert_eq!(story.tell([answer(None)])[0], held(vip4()));
 
@@ -1390,4 +1393,44 @@ fn only_node_that_may_takes_the_address_again_in_its_next_life() {
     let effects = story.tell([view(&[("node1", 2), ("node2", 1)])]);
     assert_eq!(effects[..2], [released(vip4()), held(vip4())]);
     assert_eq!(story.ring, [told(1, NO_RANK, true)]);
+}
+
+#[test]
+fn status_waits_until_our_object_names_the_life_in_which_we_hold() {
+    let mut story = Story::announcing(DataPlaneMode::Tcx);
+    let mut effects = story.tell([view(&[("node1", 2), ("node2", 1)])]);
+    effects.extend(story.applied());
+    assert!(effects.contains(&held(vip4())));
+    let is_write = |effect: &Effect| matches!(effect, Effect::WriteVipStatus { .. });
+    assert!(!effects.iter().any(is_write), "{effects:?}");
+    let effects = story.tell([speaker("node1", MAC1, 11, "boot", 2)]);
+    assert!(effects.iter().any(is_write), "{effects:?}");
+}
+
+#[test]
+fn nothing_is_taken_from_a_holder_whose_present_life_the_plan_does_not_know_yet() {
+    let mut story = Story::ready(DataPlaneMode::None);
+    let mut old = observed(vip4(), 8, "node2", "9");
+    old.vip.segments[0].candidates.push(candidate("node1", 1));
+    let RingEvent::Hold(mut held_by_2) = (match claim(vip4(), 7, 0, true) {
+        Input::RingSaid { event, .. } => event,
+        other => panic!("{other:?}"),
+    }) else {
+        unreachable!();
+    };
+    held_by_2.incarnation = Incarnation(2);
+    let inputs = [
+        view(&[("node1", 1), ("node2", 2)]),
+        said(RingEvent::Hold(held_by_2)),
+        applied(service("web", &[vip4()])),
+        Input::VipApplied(old.clone()),
+    ];
+    assert_eq!(
+        story.tell(inputs),
+        [],
+        "node2@1 is dead, but node2@2 holds it"
+    );
+    old.vip.epoch = Epoch(9);
+    old.vip.segments[0].candidates.remove(0);
+    assert_eq!(story.tell([Input::VipApplied(old)])[0], held(vip4()));
 }
