@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use herald_sim::cluster::tell;
 
 const TIME: Duration = Duration::from_secs(15);
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 1_000;
 
 #[test]
 fn addresses_are_held_by_one_node_each_whatever_befalls_the_cluster() {

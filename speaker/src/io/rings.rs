@@ -2,28 +2,31 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read as _};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use herald_model::{Epoch, IfIndex, Incarnation, Instant, MacAddress, SegmentName};
+use herald_model::{IfIndex, Incarnation, Instant, SegmentName};
 use herald_ring::{
-    Authenticator, Config, Counters, Effect, Input, KeyId, Keys, MAX_DATAGRAM_BYTES, Member,
-    Profile, Ring, Scope, Standing, Tag,
+    Counters, Effect, Input, KeyId, Keys, MAX_DATAGRAM_BYTES, Profile, Scope, Standing,
 };
 use herald_speaker_core as core;
-use herald_speaker_core::{Peer, RingCommand, RingEvent, RingKeys, View};
-use herald_wire::{Arp, ArpOperation, Frame, Heard, NeighbourSolicitation};
+use herald_speaker_core::{RingCommand, RingEvent, RingKeys, View};
+use herald_wire::Frame;
 use ring::hmac;
-use ring::rand::{SecureRandom as _, SystemRandom};
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::SockAddr;
 use tokio::sync::mpsc::UnboundedSender;
 use tracing::{debug, info, warn};
 
-use super::sys;
 use crate::clock::Clock;
+
+mod segment;
+mod socket;
+
+use segment::{Running, Segment, macs};
+use socket::{answering, open, question};
 
 /// When a ring that could not be started is tried again.
 const RETRY: Duration = Duration::from_secs(2);
@@ -33,12 +36,6 @@ const BATCH: usize = 1_024;
 const EFFECTS: usize = 4_096;
 /// Questions of one round.
 const FRAMES: usize = 256;
-/// Receive buffer of a socket: what a thousand members send within a second of ours asleep.
-const BUFFER_BYTES: usize = 1 << 20;
-/// DSCP CS6, what routing protocols use: queues let it pass first.
-const TRAFFIC_CLASS: u32 = 0xc0;
-/// `TC_PRIO_INTERACTIVE`, the same for the queues of this node.
-const PRIORITY: u32 = 6;
 
 /// How the rings are run.
 #[derive(Clone, Debug)]
@@ -87,20 +84,6 @@ pub(crate) struct RingStatus {
     pub(crate) incarnation: u64,
 }
 
-#[derive(Debug)]
-struct Hmac(KeyStore);
-
-impl Authenticator for Hmac {
-    fn tag(&self, key: KeyId, [first, second]: [&[u8]; 2]) -> Option<Tag> {
-        let file = self.0.load();
-        let mut context = hmac::Context::with_key(file.as_ref()?.keys.get(&key)?);
-        context.update(first);
-        context.update(second);
-        let digest = context.sign();
-        digest.as_ref().first_chunk().map(|front| Tag(*front))
-    }
-}
-
 /// All rings of this node.
 pub(crate) struct Rings {
     options: Options,
@@ -115,32 +98,6 @@ pub(crate) struct Rings {
     frames: Vec<(IfIndex, Frame)>,
     /// Where a life of ours has ended.
     ended: Vec<IfIndex>,
-}
-
-/// The ring on one segment, as far as it could be started.
-struct Segment {
-    interface: IfIndex,
-    me: Member,
-    mac: MacAddress,
-    peers: Vec<Peer>,
-    macs: BTreeMap<IpAddr, MacAddress>,
-    carrier: bool,
-    /// What we hold, for a ring that has to begin anew.
-    holds: BTreeMap<IpAddr, (Epoch, u8)>,
-    running: Option<Running>,
-    /// Not before.
-    start_at: Option<Instant>,
-    is_silenced: bool,
-    /// A new life that the core has not heard of yet: what it wants is about the last one.
-    unseen: Option<Incarnation>,
-}
-
-struct Running {
-    ring: Ring<Hmac>,
-    socket: Socket,
-    cluster: String,
-    told: Option<View>,
-    is_changed: bool,
 }
 
 impl Rings {
@@ -612,116 +569,11 @@ impl Rings {
     }
 }
 
-impl Segment {
-    fn members(&self) -> Vec<Member> {
-        let peers = self.peers.iter().map(|peer| peer.member.clone());
-        peers.chain([self.me.clone()]).collect()
-    }
-
-    fn begin(
-        &mut self,
-        now: Instant,
-        name: &SegmentName,
-        socket: Socket,
-        profile: Profile,
-        store: &KeyStore,
-        file: &KeyFile,
-    ) -> io::Result<()> {
-        let config = Config {
-            profile,
-            cluster: file.cluster.clone(),
-            segment: name.clone(),
-            first_sequence: sys::boot_nanos()?,
-        };
-        let mut seed = [0; 16];
-        SystemRandom::new()
-            .fill(&mut seed)
-            .map_err(|_unspecified| io::Error::other("no random numbers"))?;
-        let ring = Ring::new(
-            &config,
-            Hmac(Arc::clone(store)),
-            &self.me,
-            &self.members(),
-            u128::from_ne_bytes(seed),
-            now,
-        );
-        self.running = Some(Running {
-            ring,
-            socket,
-            cluster: file.cluster.clone(),
-            told: None,
-            is_changed: true,
-        });
-        Ok(())
-    }
-}
-
 fn running<'a>(
     segments: &'a mut BTreeMap<SegmentName, Segment>,
     name: &SegmentName,
 ) -> Option<&'a mut Running> {
     segments.get_mut(name)?.running.as_mut()
-}
-
-/// A socket that hears and sends on this interface only.
-fn open(interface: IfIndex, own: IpAddr, port: u16) -> io::Result<Socket> {
-    let (domain, any): (Domain, IpAddr) = match own {
-        IpAddr::V4(_) => (Domain::IPV4, Ipv4Addr::UNSPECIFIED.into()),
-        IpAddr::V6(_) => (Domain::IPV6, Ipv6Addr::UNSPECIFIED.into()),
-    };
-    let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
-    socket.set_nonblocking(true)?;
-    sys::bind_to_interface(&socket, interface)?;
-    match own {
-        IpAddr::V4(_) => socket.set_tos_v4(TRAFFIC_CLASS)?,
-        IpAddr::V6(_) => {
-            socket.set_only_v6(true)?;
-            socket.set_tclass_v6(TRAFFIC_CLASS)?;
-        }
-    }
-    // The traffic class changes it, so it comes after.
-    socket.set_priority(PRIORITY)?;
-    sys::set_receive_buffer(&socket, BUFFER_BYTES)?;
-    socket.bind(&SockAddr::from(SocketAddr::new(any, port)))?;
-    Ok(socket)
-}
-
-/// A question to the kernel of a node: to one address, or to all if that is not known.
-fn question(mac: MacAddress, own: IpAddr, target: IpAddr, to: Option<MacAddress>) -> Option<Frame> {
-    match (own, target) {
-        (IpAddr::V4(own), IpAddr::V4(target)) => {
-            let mut request = Arp::request(mac, own, target);
-            request.ethernet_destination = to.unwrap_or(MacAddress::BROADCAST);
-            Some(request.emit())
-        }
-        (IpAddr::V6(own), IpAddr::V6(target)) => {
-            let mut solicitation = NeighbourSolicitation::probe(mac, target);
-            solicitation.source = own;
-            solicitation.source_mac = Some(mac);
-            if let Some(to) = to {
-                solicitation.ethernet_destination = to;
-                solicitation.destination = target;
-            }
-            Some(solicitation.emit())
-        }
-        _families_differ => None,
-    }
-}
-
-/// Whose answer a frame is; `None`: it is none.
-fn answering(frame: &[u8]) -> Option<IpAddr> {
-    match herald_wire::parse(frame).ok()? {
-        Heard::Arp(arp) if arp.operation == ArpOperation::Reply => Some(arp.sender_ip.into()),
-        Heard::Advertisement(advertisement) => Some(advertisement.target.into()),
-        Heard::Arp(_) | Heard::Solicitation(_) => None,
-    }
-}
-
-fn macs(peers: &[Peer]) -> BTreeMap<IpAddr, MacAddress> {
-    peers
-        .iter()
-        .map(|peer| (peer.member.address, peer.mac))
-        .collect()
 }
 
 fn tell(inputs: &UnboundedSender<core::Input>, segment: &SegmentName, event: RingEvent) {

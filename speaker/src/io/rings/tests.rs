@@ -1,7 +1,14 @@
 use std::io::Write as _;
+use std::net::Ipv4Addr;
 
+use herald_model::MacAddress;
+use herald_ring::{Authenticator as _, Member, Tag};
+use herald_speaker_core::Peer;
+use herald_wire::{Arp, ArpOperation, Heard, NeighbourSolicitation};
+use socket2::{Domain, Socket, Type};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
+use super::segment::Hmac;
 use super::*;
 
 const INTERFACE: IfIndex = IfIndex(2);
