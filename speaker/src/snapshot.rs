@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use tracing::warn;
 
 /// Changes are collected for this long before they are written.
-pub(crate) const SETTLE: Duration = Duration::from_secs(2);
+pub(crate) const SETTLE: Duration = Duration::from_secs(1);
 
 /// Where snapshots are kept; `None`: nowhere.
 #[derive(Clone, Debug)]

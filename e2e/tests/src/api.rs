@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use herald_lab::Lab;
 use serde_json::Value;
 
-use crate::wait::eventually;
+use crate::wait::{LONG, eventually};
 
 /// No answer takes that long; a watch is told when to end.
 const ANSWER_TIME: Duration = Duration::from_secs(20);
@@ -130,7 +130,8 @@ impl Api {
         Ok((status, reader))
     }
 
-    /// Any request.
+    /// Any request. 429 means "not now", as of an API server that reads its store after a restart; then it
+    /// is asked again.
     ///
     /// # Errors
     ///
@@ -141,6 +142,17 @@ impl Api {
         path: &str,
         content: Option<(&str, &[u8])>,
     ) -> Result<Answer> {
+        eventually("the API server has time", LONG, || {
+            let answer = self.ask(method, path, content);
+            // Whatever else goes wrong is the caller's business, at once.
+            if let Ok(answer) = &answer {
+                ensure!(answer.status != 429, "{}", answer.body);
+            }
+            Ok(answer)
+        })?
+    }
+
+    fn ask(&self, method: &str, path: &str, content: Option<(&str, &[u8])>) -> Result<Answer> {
         let (status, mut reader) = self.open(method, path, content)?;
         let mut body = Vec::new();
         reader.read_to_end(&mut body)?;

@@ -9,6 +9,8 @@ mod fixtures;
 mod lab;
 #[path = "disruptive/restarts.rs"]
 mod restarts;
+#[path = "disruptive/snapshot.rs"]
+mod snapshot;
 #[path = "disruptive/takeover.rs"]
 mod takeover;
 

@@ -200,7 +200,9 @@ fn rotate_the_ring_key(cluster: &Cluster) -> Result<()> {
     let next = (before.parse::<u32>()? + 1).to_string();
     let change = json!({"metadata": {"annotations": {"heraldlb.io/rotate": next}}});
     cluster.api.merge(&path, &change)?;
-    eventually("only the next key is left", LONG, || same(&keys()?, &vec![next.clone()]))
+    eventually("only the next key is left", LONG, || {
+        same(&keys()?, &vec![next.clone()])
+    })
 }
 
 /// Has every right used at least once, also when nothing else has run on this cluster.
