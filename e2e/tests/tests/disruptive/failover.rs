@@ -245,7 +245,8 @@ fn the_api_server_away_for_30_s_loses_nothing_and_all_goes_on_by_itself() -> Res
                     same(&cluster.announcer(four)?.1, &mac)
                 },
             )?;
-            it.client().http(four, 80, 20).map(drop)
+            // The controller manager may take nodes for lost until it has heard of them again.
+            all_nodes_serve(it, four)
         })
     })
 }
