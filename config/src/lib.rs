@@ -34,6 +34,7 @@
 mod advertisement;
 mod endpoints;
 mod flags;
+mod log;
 mod meta;
 mod node;
 mod pool;
@@ -46,6 +47,7 @@ mod virtual_ip;
 pub use advertisement::{InvalidAdvertisement, advertisement};
 pub use endpoints::{endpoints, service_of_slice};
 pub use flags::{DEFAULT_CLASS, ServiceFlags};
+pub use log::{LogFlags, LogFormat};
 pub use meta::sentence;
 pub use node::{node, segment_overrides};
 pub use pool::{InvalidPool, pool};

@@ -7,9 +7,8 @@
 
 use std::net::SocketAddr;
 
-use clap::{Parser, ValueEnum};
-use herald_config::ServiceFlags;
-use tracing_subscriber::EnvFilter;
+use clap::Parser;
+use herald_config::{LogFlags, ServiceFlags};
 
 /// Gives LoadBalancer Services their addresses and plans which node announces each.
 ///
@@ -26,29 +25,18 @@ pub(crate) struct Args {
     /// Where /livez, /readyz and /metrics are served.
     #[arg(
         long,
-        env = "HERALD_ADMIN_LISTEN",
-        value_name = "ADDRESS",
+        env = "HERALD_ADMIN_ADDRESS",
+        value_name = "IP:PORT",
         default_value = "[::]:7470"
     )]
-    pub(crate) admin_listen: SocketAddr,
+    pub(crate) admin_address: SocketAddr,
 
     /// How many writes to the API server may be under way at once.
     #[arg(long, env = "HERALD_WRITES_AT_ONCE", value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) writes_at_once: u16,
 
-    /// What is logged: error, warn, info, debug, trace, or filters by module such as
-    /// info,herald_controller_core=debug.
-    #[arg(long, env = "HERALD_LOG", value_name = "FILTER", default_value = "info", value_parser = filter)]
-    pub(crate) log_level: String,
-
-    /// How log lines look.
-    #[arg(
-        long,
-        env = "HERALD_LOG_FORMAT",
-        value_name = "FORMAT",
-        default_value = "text"
-    )]
-    pub(crate) log_format: LogFormat,
+    #[command(flatten)]
+    pub(crate) log: LogFlags,
 
     /// The namespace of the Lease and of the speakers' Pods.
     #[arg(
@@ -80,23 +68,10 @@ pub(crate) struct Args {
     pub(crate) name: String,
 }
 
-/// Refuses what is not a filter while there still is somebody to read the refusal.
-fn filter(text: &str) -> Result<String, tracing_subscriber::filter::ParseError> {
-    EnvFilter::try_new(text).map(|_filter| text.to_owned())
-}
-
-/// How log lines look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum LogFormat {
-    /// For people.
-    Text,
-    /// For programs: one JSON object a line.
-    Json,
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
+    use herald_config::LogFormat;
 
     use super::*;
 
@@ -116,7 +91,7 @@ mod tests {
             "--ignore-exclude-label",
         ])
         .unwrap();
-        assert_eq!(args.log_format, LogFormat::Json);
+        assert_eq!(args.log.log_format, LogFormat::Json);
         assert!(args.services.serves(None) && args.services.ignore_exclude_label);
     }
 }

@@ -33,13 +33,13 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use tracing_subscriber::EnvFilter;
 
-use args::{Args, LogFormat};
+use args::Args;
 
 /// Exit codes: 0 after a signal, 1 after a failure, 2 for a wrong command line.
 fn main() -> ExitCode {
     let args = Args::parse();
+    args.log.start();
     match start(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -50,18 +50,6 @@ fn main() -> ExitCode {
 }
 
 fn start(args: Args) -> anyhow::Result<()> {
-    let mut filter = EnvFilter::try_new(&args.log_level).context("--log-level is not a filter")?;
-    if !args.log_level.contains("kube_client") {
-        // It logs every attempt of an outage as an error; the watches say it once.
-        filter = filter.add_directive("kube_client=off".parse()?);
-    }
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    match args.log_format {
-        LogFormat::Text => log.with_ansi(false).init(),
-        LogFormat::Json => log.json().init(),
-    }
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -44,7 +44,7 @@ type Finished = (WriteId, Write, WriteResult);
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let Args {
         services,
-        admin_listen,
+        admin_address,
         writes_at_once,
         namespace,
         name,
@@ -64,7 +64,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         ready: AtomicBool::new(false),
         metrics: Metrics::new(Arc::clone(&snapshot)),
     });
-    let listener = admin::listen(admin_listen).await?;
+    let listener = admin::listen(admin_address).await?;
 
     // None of these tasks ends by itself: the first to end takes the process down.
     let mut tasks: JoinSet<&'static str> = JoinSet::new();

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
-use herald_config::ServiceFlags;
+use herald_config::{LogFlags, ServiceFlags};
 use herald_ring::Profile;
 
 use crate::io::bpf;
@@ -150,24 +150,9 @@ pub(crate) struct Args {
     )]
     pub(crate) flows: u32,
 
-    /// The form of log lines.
-    #[arg(
-        long,
-        env = "HERALD_LOG_FORMAT",
-        value_name = "FORMAT",
-        default_value = "text"
-    )]
-    pub(crate) log_format: LogFormat,
-
-    /// What is logged: error, warn, info, debug or trace, also for single parts, such as
-    /// `info,herald_speaker::io::layer2=trace`.
-    #[arg(
-        long,
-        env = "HERALD_LOG",
-        value_name = "FILTER",
-        default_value = "info"
-    )]
-    pub(crate) log_level: String,
+    /// What is logged, and how.
+    #[command(flatten)]
+    pub(crate) log: LogFlags,
 
     /// Which Services and Nodes are ours.
     #[command(flatten)]
@@ -206,15 +191,6 @@ fn witness(text: &str) -> Result<Witness, String> {
             .collect::<Result<_, _>>()
             .map(Witness::Addresses),
     }
-}
-
-/// The form of log lines.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object a line.
-    Json,
 }
 
 #[cfg(test)]

@@ -46,10 +46,9 @@ use herald_speaker_core::{Config, Core, Input};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tracing::{error, info, warn};
-use tracing_subscriber::EnvFilter;
 
 use crate::admin::Admin;
-use crate::args::{Args, LogFormat};
+use crate::args::Args;
 use crate::clock::Clock;
 use crate::driver::Driver;
 use crate::io::groups::Groups;
@@ -68,10 +67,7 @@ const LAST_WRITES: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    if let Err(error) = start_log(&args) {
-        eprint(&format!("herald-speaker: --log-level: {error}"));
-        return ExitCode::from(2);
-    }
+    args.log.start();
     match run(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -79,28 +75,6 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-#[expect(
-    clippy::print_stderr,
-    reason = "there is no log yet to say that the log cannot be set up"
-)]
-fn eprint(line: &str) {
-    eprintln!("{line}");
-}
-
-fn start_log(args: &Args) -> anyhow::Result<()> {
-    // The client calls every attempt of an outage an error; what fails, we say ourselves.
-    let filter = format!("kube_client::client::builder=off,{}", args.log_level);
-    let filter = EnvFilter::try_new(filter)?;
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    match args.log_format {
-        LogFormat::Text => log.with_ansi(false).init(),
-        LogFormat::Json => log.json().flatten_event(true).init(),
-    }
-    Ok(())
 }
 
 /// Everything but layer 2 and eBPF takes little work: one thread is enough for it.
