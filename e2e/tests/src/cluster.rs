@@ -1,17 +1,18 @@
 //! The cluster that all tests of a run share.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::io::{self, Write as _};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use herald_lab::{HERALD_NAMESPACE, KubeProxy, Lab, Options};
 use serde_json::Value;
 
 use crate::api::{Api, herald};
 use crate::metrics::Metrics;
-use crate::object::{items, text};
+use crate::object::{condition, items, text};
 use crate::wait::eventually;
 
 /// A second client on the LAN, beside `client`.
@@ -172,7 +173,8 @@ impl Cluster {
         ))
     }
 
-    /// Waits until all of Herald is Ready, all nodes are, and each speaker sees all of them.
+    /// Waits until all of Herald is Ready, the controllers on different nodes, all nodes are, and
+    /// each speaker sees all of them.
     ///
     /// # Errors
     ///
@@ -182,6 +184,7 @@ impl Cluster {
         self.lab.wait_api_ready(limit)?;
         self.lab.wait_nodes_ready(limit)?;
         self.lab.wait_workloads_ready(HERALD_NAMESPACE, limit)?;
+        self.spread_controllers(limit)?;
         eventually("every speaker sees all speakers", limit, || {
             let nodes = self.nodes();
             for node in &nodes {
@@ -192,6 +195,29 @@ impl Cluster {
                     !up.is_empty() && up.iter().all(|up| *up >= all),
                     "{node} sees {up:?}"
                 );
+            }
+            Ok(())
+        })
+    }
+
+    /// Parts controllers that share a node: they were placed while there was no other.
+    fn spread_controllers(&self, limit: Duration) -> Result<()> {
+        let pods = format!("/api/v1/namespaces/{HERALD_NAMESPACE}/pods");
+        let mut moved = BTreeSet::new();
+        eventually("two controllers on different nodes", limit, || {
+            let mut nodes = BTreeMap::new();
+            for pod in self.pods("controller")? {
+                let name = text(&pod["metadata"]["name"]).to_owned();
+                let ready = &condition(&pod, "Ready")["status"];
+                ensure!(ready == "True", "{name} is not ready");
+                nodes.insert(text(&pod["spec"]["nodeName"]).to_owned(), name);
+            }
+            if nodes.len() == 1 {
+                let one: Vec<_> = nodes.into_values().collect();
+                if moved.insert(one[0].clone()) {
+                    self.api.delete(&format!("{pods}/{}", one[0]))?;
+                }
+                bail!("{} shares its node with another", one[0]);
             }
             Ok(())
         })

@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, ensure};
-use herald_lab::ECHO_IMAGE;
+use herald_lab::{ECHO_IMAGE, HERALD_NAMESPACE};
 use herald_model::VirtualIp;
 use serde_json::{Value, json};
 
@@ -501,7 +501,9 @@ impl Sandbox {
                 &selector,
             ],
             &["get", "virtualips,speakers,nodes", "-o", "wide"],
+            &["get", "pods,leases", "-A", "-o", "wide"],
             &["events", "-n", &self.namespace],
+            &["events", "-n", HERALD_NAMESPACE],
             &["get", "services", "-o", "yaml", "-n", &self.namespace],
             &["get", "virtualips,speakers,ippools", "-o", "yaml"],
         ] {
