@@ -8,7 +8,7 @@ use tracing_subscriber::filter::ParseError;
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 pub struct LogFlags {
     /// What is logged: error, warn, info, debug or trace, also for single parts, such as
-    /// info,herald_speaker::io::layer2=trace.
+    /// `info,herald_speaker::io::layer2=trace`.
     #[arg(
         long,
         env = "HERALD_LOG",
