@@ -76,10 +76,12 @@ images: build ## build, and fail if an image were not below 20 MB; the lab packs
 lab: build ## a cluster with Herald on it that stays
 	cargo run --quiet --package herald-lab -- up
 
+# More in docs/failover.md: BENCH='--part lease --output json'
 ROUNDS ?= 5
+BENCH ?=
 .PHONY: bench-failover
-bench-failover: build ## how long a client has no answer when the announcer fails; ROUNDS=20
-	cargo run --quiet --locked --package herald-e2e --bin herald-bench-failover -- --rounds $(ROUNDS)
+bench-failover: build ## how long a client has no answer when the announcer fails; ROUNDS=20, BENCH=--help
+	cargo run --quiet --locked --package herald-e2e --bin herald-bench-failover -- --rounds $(ROUNDS) $(BENCH)
 
 .PHONY: clean-lab
 clean-lab: ## remove every lab, also what a crash left

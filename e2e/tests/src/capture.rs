@@ -127,6 +127,16 @@ impl Frame {
         }
     }
 
+    /// The address it announces without having been asked.
+    pub fn announced(&self) -> Option<IpAddr> {
+        let address = match &self.body {
+            Body::Arp { target, .. } => target.1.into(),
+            Body::Advertisement { target, .. } => (*target).into(),
+            Body::Solicitation { .. } | Body::Other => return None,
+        };
+        self.announces(address).then_some(address)
+    }
+
     /// Whether it announces this address without having been asked.
     pub fn announces(&self, address: IpAddr) -> bool {
         match (&self.body, address) {
@@ -172,6 +182,11 @@ impl Capture {
                 "-p",
                 "-U",
                 "--immediate-mode",
+                // A frame is given room for the longest that is asked for: bursts are not to overflow it.
+                "-s",
+                "256",
+                "-B",
+                "8192",
                 "-w",
                 "-",
                 filter,

@@ -1,6 +1,6 @@
 //! UDP flows that ask an echo server all the time: which of them is answered, when, and from where.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -207,6 +207,21 @@ impl Record {
         };
         (0..FLOWS)
             .filter(|flow| last(*flow).is_some_and(|(_, node)| is(node)))
+            .collect()
+    }
+
+    /// How many flows each node's pods answered last, before a moment.
+    pub fn by_node(&self, before: Instant) -> BTreeMap<String, usize> {
+        let answers = self.questions.iter().filter_map(|it| it.answer.as_ref());
+        let nodes: BTreeSet<&str> = answers.map(|(_, node)| &**node).collect();
+        nodes
+            .into_iter()
+            .map(|node| {
+                (
+                    node.to_owned(),
+                    self.answered_by(before, |by| by == node).len(),
+                )
+            })
             .collect()
     }
 

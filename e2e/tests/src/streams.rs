@@ -16,8 +16,10 @@ use crate::inside::inside;
 
 /// How often each connection says something, and is answered with the same.
 pub const PERIOD: Duration = Duration::from_millis(50);
-/// Connections are looked after in turns, so that they don't all speak at once.
-const TURNS: usize = 10;
+/// Connections are looked after in turns, so that they don't all speak at once: one turn each millisecond.
+const TURNS: usize = 50;
+/// Answers that a connection may lack and still be with a node that is gone: those on their way.
+const ON_THE_WAY: u32 = 4;
 /// What a connection may take for its last answers once it has nothing more to say.
 const LAST_ANSWERS: Duration = Duration::from_secs(15);
 const CONNECT_TIME: Duration = Duration::from_secs(3);
@@ -31,6 +33,8 @@ pub struct Fate {
     pub lines: u32,
     /// The longest time between two answers.
     pub longest: Duration,
+    /// When each answer came.
+    pub answers: Vec<Instant>,
     /// Why it did not come to its end; `None` if it did.
     pub broken: Option<String>,
 }
@@ -67,8 +71,8 @@ impl Streams {
         })
     }
 
-    /// Lets each say its last, hear its last, and end, those excepted that are with a pod on a node
-    /// that is `gone`.
+    /// Lets each say its last, hear its last, and end. Those that are with a pod on a node that is `gone`
+    /// and have not been answered are not waited for.
     ///
     /// # Errors
     ///
@@ -104,8 +108,8 @@ struct Stream {
     part: Vec<u8>,
     /// Of a line that has gone in part.
     rest: Vec<u8>,
-    last: Instant,
-    longest: Duration,
+    opened: Instant,
+    answers: Vec<Instant>,
     ended: bool,
     broken: Option<String>,
 }
@@ -130,8 +134,8 @@ impl Stream {
             received: 0,
             part: Vec::new(),
             rest: Vec::new(),
-            last: Instant::now(),
-            longest: Duration::ZERO,
+            opened: Instant::now(),
+            answers: Vec::new(),
             ended: false,
             broken: None,
         })
@@ -187,8 +191,7 @@ impl Stream {
                 String::from_utf8_lossy(&came)
             );
             self.received += 1;
-            self.longest = self.longest.max(self.last.elapsed());
-            self.last = Instant::now();
+            self.answers.push(Instant::now());
         }
         Ok(())
     }
@@ -201,10 +204,13 @@ impl Stream {
             )),
             other => other,
         };
+        let since = std::iter::once(&self.opened).chain(&self.answers);
+        let waits = since.zip(&self.answers).map(|(before, at)| *at - *before);
         Fate {
             node: self.node,
             lines: self.received,
-            longest: self.longest,
+            longest: waits.max().unwrap_or_default(),
+            answers: self.answers,
             broken,
         }
     }
@@ -254,7 +260,9 @@ fn speak(streams: &mut [Stream], stop: &Receiver<Vec<String>>) -> Vec<String> {
 }
 
 fn end(streams: &mut [Stream], gone: &[String]) {
-    for stream in streams.iter_mut().filter(|it| gone.contains(&it.node)) {
+    let unanswered = |it: &&mut Stream| it.sent - it.received > ON_THE_WAY;
+    let gone = streams.iter_mut().filter(|it| gone.contains(&it.node));
+    for stream in gone.filter(unanswered) {
         stream.fail(&anyhow!("its node is gone"));
     }
     let deadline = Instant::now() + LAST_ANSWERS;

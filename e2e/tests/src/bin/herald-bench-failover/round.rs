@@ -1,25 +1,22 @@
 //! One round: a Service of its own, load, the fault, what came of it, and all made whole again.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use herald_e2e::api::herald;
-use herald_e2e::cluster::Cluster;
 use herald_e2e::fault::Fault;
 use herald_e2e::flows::{FLOWS, Flows, PATIENCE};
-use herald_e2e::object::{conditions, ingress, items, namespace, text};
+use herald_e2e::object::text;
 use herald_e2e::streams::{Fate, Streams};
-use herald_e2e::wait::{LONG, eventually, go_on, same};
-use herald_lab::{ECHO_IMAGE, HERALD_NAMESPACE, Lab};
+use herald_e2e::wait::{LONG, eventually, same};
 use herald_model::VirtualIp;
 use serde_json::{Value, json};
 
-const NAMESPACE: &str = "bench";
-const POOL: &str = "bench";
-const PORT: u16 = 9090;
+use crate::report::Measured;
+use crate::stage::{CLIENT, NAMESPACE, PORT, Stage, all_but, everywhere, load, rest, service};
+
 const STREAMS: usize = 100;
 /// Of load before the fault: how long nobody answers when nothing is wrong.
 const BEFORE: Duration = Duration::from_secs(2);
@@ -30,15 +27,30 @@ const AFTER: Duration = Duration::from_secs(2);
 /// How long an address may be without an answer before a round is given up.
 const GIVE_UP: Duration = Duration::from_mins(1);
 
+/// Where the pods are, and so the slots: the policy is Local in either case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pods {
+    /// One on each node.
+    Everywhere,
+    /// None on the node that announces.
+    Elsewhere,
+}
+
 /// What one round has measured.
 #[derive(Debug, Clone)]
 pub(crate) struct Round {
     old: String,
     new: String,
+    /// The load of the machine when the fault befell.
+    load: f64,
+    /// How many of the UDP flows went to each node.
+    flows: BTreeMap<String, usize>,
     /// The longest time nobody answered before the fault.
     pub(crate) quiet: Duration,
     /// The longest time after it without an answer to any flow that is not with the failed node's pods.
     pub(crate) outage: Duration,
+    /// The same for the TCP streams.
+    pub(crate) tcp_outage: Duration,
     /// How many questions of theirs were lost after the fault.
     pub(crate) lost: usize,
     /// From the fault until no question of theirs was lost any more.
@@ -47,11 +59,52 @@ pub(crate) struct Round {
     pub(crate) others: Option<Duration>,
     /// What the speaker that took over says.
     pub(crate) speaker: Option<Takeover>,
-    /// Streams that could finish, and how many did.
-    pub(crate) streams: (usize, usize),
-    /// The longest time a stream of these had no answer.
-    pub(crate) stream_wait: Duration,
+    /// How the streams fared.
+    pub(crate) streams: Verdict,
+}
+
+/// How the streams fared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Verdict {
+    /// Those that could finish: not with a pod of a node that is gone.
+    pub(crate) all: usize,
+    /// How many of these did.
+    pub(crate) finished: usize,
+    /// Those with a pod of a node that is gone, counted before the fault.
+    pub(crate) predicted: usize,
+    /// How many of these were lost.
+    pub(crate) lost: usize,
+    /// The longest time one that finished had no answer.
+    pub(crate) longest: Duration,
+    /// Why one did not that could.
     broken: Option<String>,
+}
+
+impl Verdict {
+    fn of(gone: Option<&str>, fates: &[Fate]) -> Self {
+        let (with_it, rest): (Vec<_>, Vec<_>) = fates
+            .iter()
+            .partition(|fate| gone.is_some_and(|gone| fate.node == gone));
+        let finished = |fate: &&&Fate| fate.broken.is_none();
+        let broken = rest.iter().find_map(|fate| {
+            let why = fate.broken.as_ref()?;
+            Some(format!("a stream with {}: {why}", fate.node))
+        });
+        let longest = rest.iter().filter(finished).map(|fate| fate.longest).max();
+        Self {
+            all: rest.len(),
+            finished: rest.iter().filter(finished).count(),
+            predicted: with_it.len(),
+            lost: with_it.len() - with_it.iter().filter(finished).count(),
+            longest: longest.unwrap_or_default(),
+            broken,
+        }
+    }
+
+    /// Whether exactly those were lost that had to be.
+    pub(crate) fn is_as_predicted(&self) -> bool {
+        self.finished == self.all && self.lost == self.predicted
+    }
 }
 
 /// What a speaker says of its taking over, since the last sign of life of the one before.
@@ -82,289 +135,247 @@ impl Takeover {
 
 impl fmt::Display for Round {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (finished, all) = (self.streams.1, self.streams.0);
         write!(
             f,
-            "{} to {}, {} ms without an answer ({} ms before the fault), {} lost, none after {} ms, ",
+            "{} to {}, {} ms without an answer ({} ms before the fault), TCP {} ms, {} lost, none after {} ms, ",
             self.old,
             self.new,
             self.outage.as_millis(),
             self.quiet.as_millis(),
+            self.tcp_outage.as_millis(),
             self.lost,
             self.settled.as_millis(),
         )?;
         if let Some(others) = self.others {
-            write!(
-                f,
-                "of the node's own flows after {} ms, ",
-                others.as_millis()
-            )?;
+            let others = others.as_millis();
+            write!(f, "of the node's own flows after {others} ms, ")?;
         }
         match self.speaker {
             Some(said) => write!(f, "speaker says {} ms, ", said.announced.as_millis())?,
             None => write!(f, "no word of the speaker's, ")?,
         }
-        write!(f, "{finished} of {all} streams finished, ")?;
-        write!(f, "longest wait {} ms", self.stream_wait.as_millis())?;
-        match &self.broken {
+        let streams = &self.streams;
+        write!(
+            f,
+            "{} of {} streams finished, longest wait {} ms, {} of {} lost with the node; flows {}; load {}",
+            streams.finished,
+            streams.all,
+            streams.longest.as_millis(),
+            streams.lost,
+            streams.predicted,
+            shares(&self.flows),
+            self.load,
+        )?;
+        match &streams.broken {
             Some(broken) => write!(f, "; {broken}"),
             None => Ok(()),
         }
     }
 }
 
-/// A pool and a pod on each node, which all rounds share.
-#[derive(Debug)]
-pub(crate) struct Stage<'a> {
-    cluster: &'a Cluster,
+/// How much each node has.
+fn shares(of: &BTreeMap<String, usize>) -> String {
+    let each: Vec<_> = of
+        .iter()
+        .map(|(node, count)| format!("{node}={count}"))
+        .collect();
+    each.join(" ")
 }
 
-impl<'a> Stage<'a> {
-    pub(crate) fn set(cluster: &'a Cluster) -> Result<Self> {
-        let env = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
-        let labels = json!({"app": "echo"});
-        cluster.api.apply(&namespace(NAMESPACE))?;
-        cluster.api.apply(&json!({
-            "apiVersion": "apps/v1",
-            "kind": "DaemonSet",
-            "metadata": {"name": "echo", "namespace": NAMESPACE},
-            "spec": {
-                "selector": {"matchLabels": labels},
-                "template": {
-                    "metadata": {"labels": labels},
-                    "spec": {
-                        "terminationGracePeriodSeconds": 1,
-                        "containers": [{
-                            "name": "echo",
-                            "image": ECHO_IMAGE,
-                            "env": [env("POD", "metadata.name"), env("NODE", "spec.nodeName")],
-                            "readinessProbe": {"tcpSocket": {"port": PORT}, "periodSeconds": 1},
-                        }],
-                    },
-                },
+impl Measured for Round {
+    fn json(&self) -> Value {
+        let ms = |time: Duration| time.as_secs_f64() * 1000.0;
+        json!({
+            "from": self.old,
+            "to": self.new,
+            "load": self.load,
+            "flowsByNode": self.flows,
+            "quietMs": ms(self.quiet),
+            "udpOutageMs": ms(self.outage),
+            "tcpOutageMs": ms(self.tcp_outage),
+            "lostQuestions": self.lost,
+            "settledMs": ms(self.settled),
+            "ownFlowsSettledMs": self.others.map(ms),
+            "speaker": self.speaker.map(|it| json!({
+                "suspectedMs": ms(it.suspected),
+                "certifiedMs": ms(it.certified),
+                "announcedMs": ms(it.announced),
+            })),
+            "streams": {
+                "couldFinish": self.streams.all,
+                "finished": self.streams.finished,
+                "predictedLost": self.streams.predicted,
+                "lost": self.streams.lost,
+                "longestWaitMs": ms(self.streams.longest),
+                "firstBroken": self.streams.broken,
             },
-        }))?;
-        cluster.api.apply(&json!({
-            "apiVersion": "heraldlb.io/v1alpha1",
-            "kind": "IPPool",
-            "metadata": {"name": POOL},
-            "spec": {
-                "addresses": ["172.30.64.0/24"],
-                // The client knows the addresses of the last rounds.
-                "reuseDelay": "10m",
-                "allowed": {"namespaces": [NAMESPACE]},
-            },
-        }))?;
-        Ok(Self { cluster })
-    }
-
-    /// One round, in which all is made whole again in any case.
-    pub(crate) fn play(&self, fault: Fault) -> Result<Round> {
-        let name = "web";
-        self.wait_whole()?;
-        let address = self.serve(name)?;
-        let mut hurt = None;
-        let round = self.measure(fault, name, address, &mut hurt);
-        let mended = hurt.map_or(Ok(()), |node| self.mend(fault, &node));
-        let path = format!("/api/v1/namespaces/{NAMESPACE}/services/{name}");
-        let removed = self.cluster.api.delete(&path).and_then(|()| {
-            eventually("the Service is gone", LONG, || {
-                same(&self.cluster.api.find(&path)?, &None)
-            })
-        });
-        let round = round?;
-        mended.and(removed).map(|()| round)
-    }
-
-    fn lab(&self) -> &Lab {
-        &self.cluster.lab
-    }
-
-    fn wait_whole(&self) -> Result<()> {
-        self.cluster.wait_whole()?;
-        let limit = Duration::from_mins(2);
-        self.lab().wait_workloads_ready(NAMESPACE, limit)?;
-        eventually("every speaker says it is ready", limit, || {
-            for node in self.cluster.nodes() {
-                let speaker = self.cluster.api.get(&herald("speakers", &node))?;
-                let ready = herald_e2e::object::condition(&speaker, "Ready");
-                same(&text(&ready["status"]), &"True").with_context(|| conditions(&speaker))?;
-            }
-            Ok(())
         })
     }
 
-    /// A Service whose address every node answers for through its own pod.
-    fn serve(&self, name: &str) -> Result<IpAddr> {
-        let port = |protocol: &str| json!({"name": protocol.to_lowercase(), "protocol": protocol, "port": PORT});
-        self.cluster.api.apply(&json!({
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": {"name": name, "namespace": NAMESPACE},
-            "spec": {
-                "type": "LoadBalancer",
-                "ipFamilies": ["IPv4"],
-                "ipFamilyPolicy": "SingleStack",
-                // What is answered by a pod's node went to that node: the others' flows have nothing
-                // to do with the one that fails.
-                "externalTrafficPolicy": "Local",
-                "selector": {"app": "echo"},
-                "ports": [port("UDP"), port("TCP")],
-            },
-        }))?;
-        let path = format!("/api/v1/namespaces/{NAMESPACE}/services/{name}");
-        let address = eventually("the Service has an address", LONG, || {
-            let service = self.cluster.api.get(&path)?;
-            let address = ingress(&service).first().copied();
-            address.with_context(|| conditions(&service))
-        })?;
-        eventually("it is announced", LONG, || self.cluster.announcer(address))?;
-        Ok(address)
+    fn load(&self) -> f64 {
+        self.load
     }
 
-    fn measure(
-        &self,
-        fault: Fault,
-        name: &str,
-        address: IpAddr,
-        hurt: &mut Option<String>,
-    ) -> Result<Round> {
-        let to = SocketAddr::new(address, PORT);
-        let flows = Flows::start(self.lab(), "client", to)?;
-        let nodes = self.cluster.nodes();
-        eventually("every node's pod answers, and none is lost", LONG, || {
-            let record = flows.record();
-            let now = record.until;
-            let answered = record.answered_by(now, |_| true);
-            ensure!(answered.len() == FLOWS, "{} flows answered", answered.len());
-            for node in &nodes {
-                let its = record.answered_by(now, |by| by == node);
-                ensure!(!its.is_empty(), "no flow with {node}");
-            }
-            let Some(since) = now.checked_sub(PATIENCE * 2) else {
-                return Ok(());
-            };
-            same(&record.settled(&answered, since), &Some(Duration::ZERO))
-        })?;
-        let streams = Streams::start(self.lab(), "client", to, STREAMS)?;
-        let began = Instant::now();
-        rest(BEFORE)?;
+    fn is_good(&self) -> bool {
+        self.streams.is_as_predicted()
+    }
+}
 
-        let (old, _) = self.cluster.announcer(address)?;
-        *hurt = Some(old.clone());
-        let struck = Instant::now();
-        fault.befall(self.lab(), &old)?;
+/// One round, in which all is made whole again in any case.
+pub(crate) fn play(stage: Stage<'_>, fault: Fault, pods: Pods) -> Result<Round> {
+    let name = "web";
+    stage.wait_whole()?;
+    let (address, old) = stage.serve(name, json!({"selector": everywhere()}))?;
+    let mut hurt = None;
+    let round = target(stage, name, address, &old, pods)
+        .and_then(|()| measure(stage, fault, name, address, pods, &mut hurt));
+    let mended = hurt.map_or(Ok(()), |node: String| stage.mend(fault, &node));
+    let removed = stage.remove(name);
+    let round = round?;
+    mended.and(removed).map(|()| round)
+}
 
-        // Whoever looks now takes time from those who measure.
-        rest(IN_PEACE)?;
-        let limit = struck + GIVE_UP;
-        let is_gone = |node: &str| fault.takes_the_node() && node == old;
+/// Has the pods where they are to be.
+fn target(stage: Stage<'_>, name: &str, address: IpAddr, old: &str, pods: Pods) -> Result<()> {
+    if pods == Pods::Everywhere {
+        return Ok(());
+    }
+    let selector = json!({"spec": {"selector": all_but(old)}});
+    stage.cluster.api.merge(&service(name), &selector)?;
+    let expected = u64::try_from(stage.cluster.nodes().len())? - 1;
+    eventually("the node that announces is no target", LONG, || {
+        let vip = herald_e2e::api::herald("virtualips", &VirtualIp::object_name(address));
+        let targets = &stage.cluster.api.get(&vip)?["status"]["targets"];
+        same(&targets.as_u64(), &Some(expected))
+    })
+}
+
+fn measure(
+    stage: Stage<'_>,
+    fault: Fault,
+    name: &str,
+    address: IpAddr,
+    pods: Pods,
+    hurt: &mut Option<String>,
+) -> Result<Round> {
+    let (cluster, lab) = (stage.cluster, stage.lab());
+    let to = SocketAddr::new(address, PORT);
+    let (announcer, _) = cluster.announcer(address)?;
+    let mut nodes = cluster.nodes();
+    nodes.retain(|node| pods == Pods::Everywhere || *node != announcer);
+    let flows = Flows::start(lab, CLIENT, to)?;
+    eventually("every node's pod answers, and none is lost", LONG, || {
         let record = flows.record();
-        let all = record.answered_by(struck, |by| !is_gone(by));
-        let gone = record.answered_by(struck, is_gone);
-        let new = eventually("another node holds the address", GIVE_UP, || {
-            let (node, _) = self.cluster.announcer(address)?;
-            ensure!(node != old, "it is still {node}");
-            Ok(node)
-        })?;
-        let wait = limit.saturating_duration_since(Instant::now());
-        eventually("every question is answered again", wait, || {
-            let record = flows.record();
-            record.settled(&all, struck).context("not yet")?;
-            record.settled(&gone, struck).context("not the node's own")
-        })?;
-        rest(AFTER)?;
-        let record = flows.record();
-        drop(flows);
-        let dead: &[&str] = if fault.takes_the_node() { &[&old] } else { &[] };
-        let fates = streams.finish(dead)?;
-        let (streams, stream_wait, broken) = judge(fault, &old, &fates);
-        let note = self.note(name, address, &old);
-        Ok(Round {
-            quiet: record.silence(&all, began, struck),
-            outage: record.silence(&all, struck, record.until),
-            settled: record.settled(&all, struck).context("it was before")?,
-            lost: record.lost(&all, struck),
-            others: if gone.is_empty() {
-                None
-            } else {
-                record.settled(&gone, struck)
-            },
-            speaker: note.ok().as_deref().and_then(Takeover::parse),
-            streams,
-            stream_wait,
-            broken,
-            old,
-            new,
-        })
-    }
-
-    /// What the speaker says that took the address over.
-    fn note(&self, name: &str, address: IpAddr, old: &str) -> Result<String> {
-        let path = format!("/apis/events.k8s.io/v1/namespaces/{NAMESPACE}/events");
-        let vip = VirtualIp::object_name(address);
-        eventually("its speaker has said so", Duration::from_secs(5), || {
-            let events = self.cluster.api.list(&path)?;
-            let note = events
-                .iter()
-                .filter(|event| {
-                    text(&event["regarding"]["name"]) == name
-                        && text(&event["related"]["name"]) == vip
-                        && text(&event["reason"]) == "Moved"
-                })
-                .map(|event| text(&event["note"]))
-                .find(|note| note.contains(old));
-            note.map(str::to_owned).context("no Event Moved")
-        })
-    }
-
-    fn mend(&self, fault: Fault, node: &str) -> Result<()> {
-        fault.mend(self.lab(), node)?;
-        self.cluster.wait_whole()?;
-        if matches!(fault, Fault::Kill | Fault::Stop) {
-            // A container that dies often is started less and less soon; that of a new pod is at once.
-            let pods = self.cluster.pods("speaker")?;
-            let on_node = |pod: &&Value| {
-                let restarted = items(&pod["status"]["containerStatuses"])
-                    .iter()
-                    .any(|container| container["restartCount"].as_u64() > Some(0));
-                text(&pod["spec"]["nodeName"]) == node && restarted
-            };
-            if let Some(pod) = pods.iter().find(on_node) {
-                let name = text(&pod["metadata"]["name"]);
-                let args = ["delete", "pod", "--namespace", HERALD_NAMESPACE, name];
-                self.lab().kubectl(args)?;
-            }
+        let now = record.until;
+        let by_node = record.by_node(now);
+        let answered = record.answered_by(now, |by| nodes.iter().any(|node| node == by));
+        ensure!(
+            answered.len() == FLOWS,
+            "flows by node: {}",
+            shares(&by_node)
+        );
+        for node in &nodes {
+            let its = record.answered_by(now, |by| by == node);
+            ensure!(!its.is_empty(), "no flow with {node}");
         }
-        Ok(())
-    }
+        let Some(since) = now.checked_sub(PATIENCE * 2) else {
+            return Ok(());
+        };
+        same(&record.settled(&answered, since), &Some(Duration::ZERO))
+    })?;
+    let streams = Streams::start(lab, CLIENT, to, STREAMS)?;
+    let began = Instant::now();
+    rest(BEFORE)?;
+
+    let (old, _) = cluster.announcer(address)?;
+    ensure!(old == announcer, "it has moved from {announcer} to {old}");
+    *hurt = Some(old.clone());
+    let load = load()?;
+    let struck = Instant::now();
+    fault.befall(lab, &old)?;
+
+    // Whoever looks now takes time from those who measure.
+    rest(IN_PEACE)?;
+    let limit = struck + GIVE_UP;
+    let is_gone = |node: &str| fault.takes_the_node() && node == old;
+    let record = flows.record();
+    let by_node = record.by_node(struck);
+    let all = record.answered_by(struck, |by| !is_gone(by));
+    let gone = record.answered_by(struck, is_gone);
+    let new = eventually("another node holds the address", GIVE_UP, || {
+        let (node, _) = cluster.announcer(address)?;
+        ensure!(node != old, "it is still {node}");
+        Ok(node)
+    })?;
+    let wait = limit.saturating_duration_since(Instant::now());
+    eventually("every question is answered again", wait, || {
+        let record = flows.record();
+        record.settled(&all, struck).context("not yet")?;
+        record.settled(&gone, struck).context("not the node's own")
+    })?;
+    rest(AFTER)?;
+    let record = flows.record();
+    drop(flows);
+    let ended = Instant::now();
+    let dead = fault.takes_the_node().then_some(old.as_str());
+    let fates = streams.finish(dead.as_slice())?;
+    let note = note(stage, name, address, &old);
+    Ok(Round {
+        load,
+        flows: by_node,
+        quiet: record.silence(&all, began, struck),
+        outage: record.silence(&all, struck, record.until),
+        tcp_outage: silence(fates.iter().filter(|it| !is_gone(&it.node)), struck, ended),
+        settled: record.settled(&all, struck).context("it was before")?,
+        lost: record.lost(&all, struck),
+        others: if gone.is_empty() {
+            None
+        } else {
+            record.settled(&gone, struck)
+        },
+        speaker: note.ok().as_deref().and_then(Takeover::parse),
+        streams: Verdict::of(dead, &fates),
+        old,
+        new,
+    })
 }
 
-/// Streams that could finish and how many did, the longest wait of one, and why one did not.
-fn judge(fault: Fault, old: &str, fates: &[Fate]) -> ((usize, usize), Duration, Option<String>) {
-    let could = |fate: &&Fate| !(fault.takes_the_node() && fate.node == old);
-    let all = fates.iter().filter(could).count();
-    let finished = || fates.iter().filter(could).filter(|it| it.broken.is_none());
-    let longest = finished().map(|fate| fate.longest).max();
-    let broken = fates.iter().filter(could).find_map(|fate| {
-        let why = fate.broken.as_ref()?;
-        Some(format!("a stream with {}: {why}", fate.node))
-    });
-    (
-        (all, finished().count()),
-        longest.unwrap_or_default(),
-        broken,
-    )
+/// The longest time in which none of these streams had an answer.
+pub(crate) fn silence<'a>(
+    fates: impl Iterator<Item = &'a Fate>,
+    from: Instant,
+    to: Instant,
+) -> Duration {
+    let mut times: Vec<_> = fates
+        .flat_map(|fate| &fate.answers)
+        .copied()
+        .filter(|at| (from..to).contains(at))
+        .chain([from, to])
+        .collect();
+    times.sort();
+    let gaps = times.iter().zip(times.iter().skip(1));
+    gaps.map(|(before, at)| *at - *before)
+        .max()
+        .unwrap_or_default()
 }
 
-/// Lets the load go on for so long.
-fn rest(time: Duration) -> Result<()> {
-    let until = Instant::now() + time;
-    while Instant::now() < until {
-        go_on()?;
-        thread::sleep(Duration::from_millis(50));
-    }
-    Ok(())
+/// What the speaker says that took the address over.
+fn note(stage: Stage<'_>, name: &str, address: IpAddr, old: &str) -> Result<String> {
+    let path = format!("/apis/events.k8s.io/v1/namespaces/{NAMESPACE}/events");
+    let vip = VirtualIp::object_name(address);
+    eventually("its speaker has said so", Duration::from_secs(5), || {
+        let events = stage.cluster.api.list(&path)?;
+        let note = events
+            .iter()
+            .filter(|event| {
+                text(&event["regarding"]["name"]) == name
+                    && text(&event["related"]["name"]) == vip
+                    && text(&event["reason"]) == "Moved"
+            })
+            .map(|event| text(&event["note"]))
+            .find(|note| note.contains(old));
+        note.map(str::to_owned).context("no Event Moved")
+    })
 }
 
 #[cfg(test)]
@@ -386,5 +397,28 @@ mod tests {
         );
         let planned = "node2 announces 172.30.64.7 on eth0 (02:30:00:00:00:02), node1 did before";
         assert_eq!(Takeover::parse(planned), None);
+    }
+
+    fn fate(node: &str, broken: Option<&str>) -> Fate {
+        Fate {
+            node: node.to_owned(),
+            lines: 1,
+            longest: Duration::from_millis(50),
+            answers: Vec::new(),
+            broken: broken.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn exactly_the_streams_of_the_dead_node_are_to_be_lost() {
+        let dead = || fate("node1", Some("its node is gone"));
+        let as_predicted = Verdict::of(Some("node1"), &[dead(), fate("node2", None)]);
+        assert_eq!((as_predicted.predicted, as_predicted.lost), (1, 1));
+        assert!(as_predicted.is_as_predicted());
+        let too_many = Verdict::of(Some("node1"), &[dead(), fate("node2", Some("reset"))]);
+        assert!(!too_many.is_as_predicted());
+        let too_few = Verdict::of(Some("node1"), &[fate("node1", None), fate("node2", None)]);
+        assert!(!too_few.is_as_predicted());
+        assert!(!Verdict::of(None, &[dead()]).is_as_predicted());
     }
 }

@@ -1,0 +1,341 @@
+//! All that was measured, for people and as JSON.
+
+use std::fmt::{Display, Write as _};
+use std::fs;
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::Result;
+use serde_json::{Value, json};
+
+use crate::table::{aligned, milliseconds, range};
+use crate::{atrest, compare, connections, many, round};
+
+/// What one round has measured.
+pub(crate) trait Measured: Display {
+    fn json(&self) -> Value;
+    fn load(&self) -> f64;
+    /// Whether all came about as it had to; how long it took is another matter.
+    fn is_good(&self) -> bool {
+        true
+    }
+}
+
+/// All rounds of one case with one profile.
+#[derive(Debug)]
+pub(crate) struct Group<R> {
+    pub(crate) case: String,
+    pub(crate) profile: String,
+    pub(crate) rounds: Vec<R>,
+    failures: Vec<String>,
+}
+
+impl<R: Measured> Group<R> {
+    pub(crate) fn new(case: &str, profile: &str) -> Self {
+        Self {
+            case: case.to_owned(),
+            profile: profile.to_owned(),
+            rounds: Vec::new(),
+            failures: Vec::new(),
+        }
+    }
+
+    pub(crate) fn add(&mut self, round: Result<R>) {
+        match round {
+            Ok(round) => self.rounds.push(round),
+            Err(error) => self.failures.push(format!("{error:#}")),
+        }
+    }
+
+    fn is_good(&self) -> bool {
+        self.failures.is_empty() && self.rounds.iter().all(R::is_good)
+    }
+
+    fn json(&self) -> Value {
+        let rounds: Vec<_> = self.rounds.iter().map(R::json).collect();
+        json!({
+            "case": self.case,
+            "profile": self.profile,
+            "rounds": rounds,
+            "failures": self.failures,
+        })
+    }
+
+    /// The first columns of every table.
+    fn title(&self) -> [String; 4] {
+        let failed = match self.failures.len() {
+            0 => String::new(),
+            failed => format!(" + {failed} FAILED"),
+        };
+        let rounds = format!("{}{failed}", self.rounds.len());
+        let load = range(self.rounds.iter().map(R::load).collect());
+        [self.case.clone(), self.profile.clone(), rounds, load]
+    }
+
+    fn times(&self, of: impl Fn(&R) -> Option<Duration>) -> String {
+        milliseconds(&self.rounds.iter().filter_map(of).collect::<Vec<_>>())
+    }
+}
+
+/// All groups there are.
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    pub(crate) faults: Vec<Group<round::Round>>,
+    pub(crate) streams: Vec<Group<round::Round>>,
+    pub(crate) connections: Vec<Group<connections::Round>>,
+    pub(crate) many: Vec<Group<many::Round>>,
+    pub(crate) lease: Vec<Group<compare::Round>>,
+    pub(crate) rest: Vec<Group<atrest::Round>>,
+}
+
+impl Report {
+    /// Whether each round came to its end as it had to.
+    pub(crate) fn is_good(&self) -> bool {
+        fn good<R: Measured>(groups: &[Group<R>]) -> bool {
+            groups.iter().all(Group::is_good)
+        }
+        good(&self.faults)
+            && good(&self.streams)
+            && good(&self.connections)
+            && good(&self.many)
+            && good(&self.lease)
+            && good(&self.rest)
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        fn all<R: Measured>(groups: &[Group<R>]) -> Vec<Value> {
+            groups.iter().map(Group::json).collect()
+        }
+        json!({
+            "machine": machine(),
+            "faults": all(&self.faults),
+            "streams": all(&self.streams),
+            "connections": all(&self.connections),
+            "many": all(&self.many),
+            "lease": all(&self.lease),
+            "rest": all(&self.rest),
+        })
+    }
+
+    pub(crate) fn text(&self) -> String {
+        let parts = [
+            self.faults_text(),
+            self.streams_text(),
+            self.connections_text(),
+            self.many_text(),
+            self.lease_text(),
+            self.rest_text(),
+        ];
+        let parts: Vec<_> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+        format!(
+            "{}\nmilliseconds, load: least/median/greatest\n\n{}",
+            machine(),
+            parts.join("\n")
+        )
+    }
+
+    fn faults_text(&self) -> String {
+        if self.faults.is_empty() {
+            return String::new();
+        }
+        let row = |group: &Group<round::Round>| {
+            let said = |of: fn(round::Takeover) -> Duration| group.times(|it| it.speaker.map(of));
+            let lost = range(group.rounds.iter().map(|it| it.lost).collect());
+            let streams = |of: fn(&round::Verdict) -> usize| -> usize {
+                group.rounds.iter().map(|it| of(&it.streams)).sum()
+            };
+            let [case, profile, rounds, load] = group.title();
+            [
+                case,
+                profile,
+                rounds,
+                load,
+                group.times(|it| Some(it.quiet)),
+                group.times(|it| Some(it.outage)),
+                group.times(|it| Some(it.tcp_outage)),
+                lost,
+                group.times(|it| Some(it.settled)),
+                group.times(|it| it.others),
+                said(|it| it.suspected),
+                said(|it| it.certified),
+                said(|it| it.announced),
+                group.times(|it| Some(it.streams.longest)),
+                format!("{}/{}", streams(|it| it.finished), streams(|it| it.all)),
+            ]
+        };
+        let heading = [
+            "CASE",
+            "PROFILE",
+            "ROUNDS",
+            "LOAD",
+            "QUIET",
+            "UDP OUTAGE",
+            "TCP OUTAGE",
+            "LOST",
+            "SETTLED",
+            "NODE'S OWN",
+            "SUSPECTED",
+            "CERTIFIED",
+            "ANNOUNCED",
+            "STREAM WAIT",
+            "STREAMS",
+        ];
+        aligned(heading, self.faults.iter().map(row).collect())
+            + "\
+QUIET: longest time without an answer in 2 s before the fault. OUTAGE: after it, to any of the flows or\n\
+streams that are not with pods of the failed node. LOST: their unanswered questions, of one each\n\
+millisecond. SETTLED: from the fault to the last of these. NODE'S OWN: the same for the flows that were\n\
+with its pods. SUSPECTED, CERTIFIED, ANNOUNCED: by the speaker that took over, since the last sign of life\n\
+of the one before. STREAM WAIT: the longest time a TCP stream that finished had no answer.\n"
+    }
+
+    fn streams_text(&self) -> String {
+        if self.streams.is_empty() {
+            return String::new();
+        }
+        let row = |group: &Group<round::Round>| {
+            let sum = |of: fn(&round::Verdict) -> usize| -> usize {
+                group.rounds.iter().map(|it| of(&it.streams)).sum()
+            };
+            let [case, profile, rounds, load] = group.title();
+            let good = group
+                .rounds
+                .iter()
+                .filter(|it| it.streams.is_as_predicted());
+            [
+                case,
+                profile,
+                rounds,
+                load,
+                format!("{}/{}", sum(|it| it.finished), sum(|it| it.all)),
+                format!("{}/{}", sum(|it| it.lost), sum(|it| it.predicted)),
+                format!("{}/{}", good.count(), group.rounds.len()),
+                group.times(|it| Some(it.streams.longest)),
+            ]
+        };
+        let heading = [
+            "STREAMS, LINK CUT",
+            "PROFILE",
+            "ROUNDS",
+            "LOAD",
+            "FINISHED",
+            "LOST/PREDICTED",
+            "AS PREDICTED",
+            "STREAM WAIT",
+        ];
+        aligned(heading, self.streams.iter().map(row).collect())
+    }
+
+    fn connections_text(&self) -> String {
+        let mut text = String::new();
+        for group in &self.connections {
+            let [case, profile, rounds, _] = group.title();
+            // Writing to a String cannot fail.
+            writeln!(text, "{case}, {profile}, rounds: {rounds}").ok();
+            for round in &group.rounds {
+                writeln!(text, "  {round}").ok();
+            }
+        }
+        text
+    }
+
+    fn many_text(&self) -> String {
+        if self.many.is_empty() {
+            return String::new();
+        }
+        let row = |group: &Group<many::Round>| {
+            let of = |times: fn(&many::Round) -> &[Duration], last: bool| {
+                group.times(|round| {
+                    let times = times(round);
+                    let index = if last {
+                        times.len().saturating_sub(1)
+                    } else {
+                        times.len() / 2
+                    };
+                    times.get(index).copied()
+                })
+            };
+            let [case, profile, rounds, load] = group.title();
+            [
+                case,
+                profile,
+                rounds,
+                load,
+                of(|it| &it.announced, false),
+                of(|it| &it.announced, true),
+                of(|it| &it.answered, false),
+                of(|it| &it.answered, true),
+            ]
+        };
+        let heading = [
+            "ADDRESSES ON THE NODE, LINK CUT",
+            "PROFILE",
+            "ROUNDS",
+            "LOAD",
+            "MEDIAN ANNOUNCED",
+            "LAST ANNOUNCED",
+            "MEDIAN ANSWERED",
+            "LAST ANSWERED",
+        ];
+        aligned(heading, self.many.iter().map(row).collect())
+    }
+
+    fn lease_text(&self) -> String {
+        if self.lease.is_empty() {
+            return String::new();
+        }
+        let row = |group: &Group<compare::Round>| {
+            let (finished, all) = group.rounds.iter().fold((0, 0), |sum, round| {
+                (sum.0 + round.finished.0, sum.1 + round.finished.1)
+            });
+            let [case, _, rounds, load] = group.title();
+            let lost = range(group.rounds.iter().map(|it| it.lost).collect());
+            let outage = group.times(|it| Some(it.outage));
+            [
+                case,
+                rounds,
+                load,
+                outage,
+                lost,
+                format!("{finished}/{all}"),
+            ]
+        };
+        let heading = [
+            "FOR COMPARISON, LINK CUT",
+            "ROUNDS",
+            "LOAD",
+            "UDP OUTAGE",
+            "LOST",
+            "STREAMS",
+        ];
+        aligned(heading, self.lease.iter().map(row).collect())
+    }
+
+    fn rest_text(&self) -> String {
+        let mut text = String::new();
+        for group in &self.rest {
+            let [case, profile, ..] = group.title();
+            for round in &group.rounds {
+                writeln!(text, "{case}, {profile}: {round}").ok();
+            }
+        }
+        text
+    }
+}
+
+/// When and on what this was measured.
+fn machine() -> String {
+    let date = Command::new("date").args(["-u", "+%F %R UTC"]).output();
+    let date = date.map(|it| String::from_utf8_lossy(&it.stdout).trim().to_owned());
+    let cpus = thread::available_parallelism().map_or(0, usize::from);
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let kernel = read("/proc/sys/kernel/osrelease");
+    let info = read("/proc/cpuinfo");
+    let model = info
+        .lines()
+        .find_map(|line| line.strip_prefix("model name"));
+    let model = model.unwrap_or_default().trim_matches([' ', '\t', ':']);
+    let date = date.unwrap_or_default();
+    format!("{date}, {cpus} processors {model}, Linux {}", kernel.trim())
+}
