@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use herald_api::{IPPool, L2Advertisement, VirtualIP, annotations, conditions, managers};
+use herald_api::{IPPool, L2Advertisement, VirtualIP, annotations, conditions, events, managers};
 use herald_controller_core::{
     Condition, Event, Identity, ObservedVip, PoolStatus, Regarding, ServiceStatus, TextCounts,
     UserObject, Write, WriteResult,
@@ -12,7 +12,7 @@ use herald_model::{AdvertisementName, PoolName, ServiceKey, VirtualIp};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ObjectReference, Service};
 use k8s_openapi::api::events::v1::Event as ApiEvent;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::Status;
 use kube::{Client, Resource};
@@ -201,34 +201,19 @@ impl Writer {
         regarding: ObjectReference,
         warning: bool,
         reason: &str,
-        mut note: String,
+        note: String,
     ) -> Result<(), kube::Error> {
-        let now = Timestamp::now();
-        // Events about objects without a namespace live in this one.
-        let namespace = regarding
-            .namespace
-            .clone()
-            .unwrap_or_else(|| "default".to_owned());
-        let name = regarding.name.clone().unwrap_or_default();
-        let api: Api<ApiEvent> = Api::namespaced(self.client.clone(), &namespace);
-        truncate(&mut note, 1024);
-        let object = ApiEvent {
-            metadata: ObjectMeta {
-                name: Some(format!("{name}.{:x}", now.as_nanosecond())),
-                namespace: Some(namespace),
-                ..ObjectMeta::default()
-            },
-            action: Some(reason.to_owned()),
-            event_time: Some(MicroTime(now)),
-            note: Some(note),
-            reason: Some(reason.to_owned()),
-            regarding: Some(regarding),
-            reporting_controller: Some(REPORTER.to_owned()),
-            reporting_instance: Some(self.instance.clone()),
-            type_: Some(if warning { "Warning" } else { "Normal" }.to_owned()),
-            ..ApiEvent::default()
+        let report = events::Report {
+            regarding,
+            related: None,
+            warning,
+            reason: reason.to_owned(),
+            note,
         };
-        api.create(&post(), &object).await?;
+        let event = report.event(REPORTER, &self.instance, MicroTime(Timestamp::now()));
+        let namespace = event.metadata.namespace.as_deref().unwrap_or_default();
+        let api: Api<ApiEvent> = Api::namespaced(self.client.clone(), namespace);
+        api.create(&post(), &event).await?;
         Ok(())
     }
 }
@@ -320,7 +305,7 @@ fn service_patch(key: &ServiceKey, identity: &Identity, status: &ServiceStatus) 
 
 fn condition(type_: &str, condition: &Condition) -> Value {
     let mut message = condition.message.to_string();
-    truncate(&mut message, 32_768);
+    message.truncate(message.floor_char_boundary(32_768));
     let since = Timestamp::from_second(condition.since).unwrap_or(Timestamp::UNIX_EPOCH);
     json!({
         "type": type_,
@@ -332,16 +317,6 @@ fn condition(type_: &str, condition: &Condition) -> Value {
 }
 
 /// Limits a text to what the API takes, at a character's end.
-fn truncate(text: &mut String, bytes: usize) {
-    if text.len() > bytes {
-        let end = (0..=bytes)
-            .rev()
-            .find(|end| text.is_char_boundary(*end))
-            .unwrap_or(0);
-        text.truncate(end);
-    }
-}
-
 fn reference(regarding: &Regarding) -> ObjectReference {
     match regarding {
         Regarding::Service { key, uid } => ObjectReference {

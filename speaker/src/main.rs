@@ -14,7 +14,7 @@
 //! | (core) | `services`, `nodes` | list, watch |
 //! | `discovery.k8s.io` | `endpointslices` | list, watch |
 //! | (core) | `secrets` | list, watch: the one with the keys of the rings |
-//! | `events.k8s.io` | `events` | create, patch |
+//! | `events.k8s.io` | `events` | create |
 //!
 //! Threads: one for layer 2 and the observer rings (`layer2`, real-time priority where the kernel gives it), one for eBPF
 //! system calls (`data-plane`), and the runtime's for everything else.

@@ -8,8 +8,10 @@ use herald_api::{self as api, events, managers};
 use herald_model::{NodeName, ServiceRef, VirtualIp};
 use herald_speaker_core::{EventReason, Input, SpeakerReport, VipStatus, WriteOutcome};
 use k8s_openapi::api::core::v1::{ObjectReference, Service};
-use kube::api::{Patch, PatchParams};
-use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client, Resource as _};
 use serde_json::json;
 use tokio::sync::Semaphore;
@@ -28,7 +30,6 @@ pub(crate) struct Writer {
     client: Client,
     node: NodeName,
     own_node: OwnNode,
-    recorder: Recorder,
     permits: Arc<Semaphore>,
     inputs: UnboundedSender<Input>,
 }
@@ -40,12 +41,7 @@ impl Writer {
         own_node: OwnNode,
         inputs: UnboundedSender<Input>,
     ) -> Self {
-        let reporter = Reporter {
-            controller: managers::SPEAKER.to_owned(),
-            instance: Some(node.to_string()),
-        };
         Self {
-            recorder: Recorder::new(client.clone(), reporter),
             client,
             node,
             own_node,
@@ -126,37 +122,38 @@ impl Writer {
         reason: EventReason,
         note: String,
     ) {
-        let (reason, type_) = match reason {
-            EventReason::Announced => (events::ANNOUNCED, EventType::Normal),
-            EventReason::Moved => (events::MOVED, EventType::Normal),
-            EventReason::AddressConflict => (events::ADDRESS_CONFLICT, EventType::Warning),
+        let (reason, warning) = match reason {
+            EventReason::Announced => (events::ANNOUNCED, false),
+            EventReason::Moved => (events::MOVED, false),
+            EventReason::AddressConflict => (events::ADDRESS_CONFLICT, true),
         };
-        let event = Event {
-            type_,
-            reason: reason.to_owned(),
-            note: Some(note),
-            action: "Announce".to_owned(),
-            // Two addresses of one Service are two things to tell: without this, the second would
-            // only count as a repetition of the first.
-            secondary: Some(ObjectReference {
+        let report = events::Report {
+            regarding: ObjectReference {
+                api_version: Some(Service::api_version(&()).into_owned()),
+                kind: Some(Service::kind(&()).into_owned()),
+                namespace: Some(service.key.namespace.to_string()),
+                name: Some(service.key.name.to_string()),
+                uid: Some(service.uid.to_string()),
+                ..ObjectReference::default()
+            },
+            related: Some(ObjectReference {
                 api_version: Some(api::VirtualIP::api_version(&()).into_owned()),
                 kind: Some(api::VirtualIP::kind(&()).into_owned()),
                 name: Some(VirtualIp::object_name(address)),
                 ..ObjectReference::default()
             }),
+            warning,
+            reason: reason.to_owned(),
+            note,
         };
-        let regarding = ObjectReference {
-            api_version: Some(Service::api_version(&()).into_owned()),
-            kind: Some(Service::kind(&()).into_owned()),
-            namespace: Some(service.key.namespace.to_string()),
-            name: Some(service.key.name.to_string()),
-            uid: Some(service.uid.to_string()),
-            ..ObjectReference::default()
-        };
-        let writer = self.clone();
+        let now = MicroTime(Timestamp::now());
+        let event = report.event(managers::SPEAKER, self.node.as_str(), now);
+        let events: Api<Event> =
+            Api::namespaced(self.client.clone(), service.key.namespace.as_str());
+        let permits = Arc::clone(&self.permits);
         tokio::spawn(async move {
-            let _permit = writer.permits.acquire().await;
-            if let Err(error) = writer.recorder.publish(&event, &regarding).await {
+            let _permit = permits.acquire().await;
+            if let Err(error) = events.create(&PostParams::default(), &event).await {
                 debug!(error = &error as &dyn Error, "an Event was lost");
             }
         });
