@@ -41,10 +41,14 @@ INLINE __u32 rotate(__u32 word, __u32 bits)
 
 /*
  * Bob Jenkins' lookup3 as in include/linux/jhash.h, over the client's address and port and two zero
- * bytes: the hash of nftables' `jhash ip saddr . th sport`.
+ * bytes: the hash of nftables' `jhash ip saddr . th sport`. Where the address alone is to choose, the
+ * port is 0.
  */
-INLINE __u32 flow_hash(const struct packet *packet, __u32 seed)
+INLINE __u32 flow_hash(const struct packet *packet, __be16 port)
 {
+	__u32 zero = 0;
+	struct config *settings = bpf_map_lookup_elem(&config, &zero);
+	__u32 seed = settings ? settings->hash_seed : 0;
 	__u32 length = packet->is_ipv6 ? 20 : 8;
 	__u32 a = 0xdeadbeef + length + seed, b = a, c = a;
 
@@ -60,7 +64,7 @@ INLINE __u32 flow_hash(const struct packet *packet, __u32 seed)
 		c -= b, c ^= rotate(b, 4), b += a;
 	}
 	a += packet->source.word[3];
-	b += packet->source_port;
+	b += port;
 	c ^= b, c -= rotate(b, 14);
 	a ^= c, a -= rotate(c, 11);
 	b ^= a, b -= rotate(a, 25);

@@ -2,9 +2,14 @@
 /*
  * Herald's data plane: two programs for the uplinks of a node, at tc ingress and tc egress.
  *
+ * Mode "dsr": a client's frame to VIP:port goes on to the target's MAC address, otherwise as it is. The
+ * target's kube-proxy takes VIP:port, and answers the client itself. A frame that comes from a node is
+ * one that was sent on to us, and is left to kube-proxy.
+ *
  * Mode "nodeport": a client's packet to VIP:port goes on to target:NodePort with the VIP as its
- * source; the target's reply comes back to the VIP and goes on to the client from VIP:port. The
- * choice of the target is a function of the client's address and port and of tables that are equal
+ * source; the target's reply comes back to the VIP and goes on to the client from VIP:port.
+ *
+ * The choice of the target is a function of the client's address and port and of tables that are equal
  * on all nodes, so the next holder of a VIP goes on where this one stopped.
  *
  * A packet that is none of our business is left to whoever comes next, untouched.
@@ -107,16 +112,14 @@ INLINE int is_allowed(const struct packet *packet, const struct service *service
 	return !(service->flags & SERVICE_HAS_RANGES) || bpf_map_lookup_elem(&ranges, &key);
 }
 
-/* A packet of a client to a Service in mode "nodeport" whose VIP we hold. */
+/* A packet of a client that goes to a NodePort, and whose VIP we hold. */
 APART int forward(struct __sk_buff *skb, const struct packet *packet, const struct vip *vip,
 		  const struct service *service, __u32 sender)
 {
 	if (!packet || !vip || !service)
 		return VERDICT_DROP;
 
-	__u32 zero = 0;
-	struct config *settings = bpf_map_lookup_elem(&config, &zero);
-	__u32 hash = flow_hash(packet, settings ? settings->hash_seed : 0);
+	__u32 hash = flow_hash(packet, packet->source_port);
 	__u32 target = choose_target(service, hash);
 	__u64 now = bpf_ktime_get_coarse_ns();
 	int is_syn = packet->protocol == IPPROTO_TCP &&
@@ -209,17 +212,161 @@ APART int forward(struct __sk_buff *skb, const struct packet *packet, const stru
 	return is_self ? VERDICT_NEXT : bpf_redirect_neigh(ifindex, 0, 0, 0);
 }
 
+/* The target of a flow, given by its packet from the client; 0: none. */
+INLINE struct node *find_target(const struct packet *packet, const struct service *service)
+{
+	__be16 port = service->flags & SERVICE_BY_ADDRESS ? 0 : packet->source_port;
+	__u32 target = choose_target(service, flow_hash(packet, port));
+	struct node *node = target ? bpf_map_lookup_elem(&nodes, &target) : 0;
+
+	return node && node->flags & NODE_KNOWN ? node : 0;
+}
+
+/* The segment a frame came by if the node is in it, else one that it is in; 0: none. */
+INLINE struct link *find_link(struct node *node, __u32 ifindex)
+{
+	for (int i = 0; i < LINKS && node->link[i].ifindex; i++)
+		if (node->link[i].ifindex == ifindex)
+			return &node->link[i];
+	return node->link[0].ifindex ? &node->link[0] : 0;
+}
+
+INLINE int send_on(struct __sk_buff *skb, const struct packet *packet, const struct link *link)
+{
+	if (packet->hops <= 1)
+		return drop(EVENT_TTL);
+	if (write_frame(skb, packet, link))
+		return drop(EVENT_REWRITE_FAILED);
+	return bpf_redirect(link->ifindex, 0);
+}
+
+/* Another node chose us, or is itself the client: kube-proxy knows. */
+INLINE int take_from_node(void)
+{
+	count(EVENT_FROM_NODE);
+	return VERDICT_NEXT;
+}
+
+/* Whether a TCP connection goes on that we sent to a NodePort so far. */
+INLINE int has_flow(const struct packet *packet, const struct vip *vip)
+{
+	struct flow_key key = {
+		.client = packet->source,
+		.vip = packet->destination,
+		.client_port = packet->source_port,
+		.vip_port = packet->destination_port,
+		.protocol = packet->protocol,
+	};
+
+	if (packet->protocol != IPPROTO_TCP || vip->role != ROLE_ME ||
+	    (packet->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN)
+		return 0;
+
+	struct flow *flow = bpf_map_lookup_elem(&flows, &key);
+
+	return flow && flow->generation == vip->generation;
+}
+
+/* A packet to a Service in mode "dsr", whoever holds the VIP. */
+INLINE int direct(struct __sk_buff *skb, const struct packet *packet, const struct vip *vip,
+		  const struct service *service, __u32 sender)
+{
+	__u32 id = service->id;
+
+	if (!is_allowed(packet, service))
+		return drop(EVENT_SOURCE_RANGE);
+	if (service->flags & SERVICE_HAS_FLOWS && service->node_port && has_flow(packet, vip))
+		return forward(skb, packet, vip, service, sender);
+
+	struct node *node = find_target(packet, service);
+	struct link *link = node ? find_link(node, skb->ifindex) : 0;
+	int is_self = node && node->flags & NODE_IS_SELF;
+
+	if (node && !link && !is_self && service->node_port)
+		return vip->role == ROLE_ME && packet->protocol != IPPROTO_SCTP ?
+			       forward(skb, packet, vip, service, sender) :
+			       relay(skb, packet, vip, 0);
+	if (sending_node(skb))
+		return take_from_node();
+	/* Without any target kube-proxy refuses at once. */
+	if (!node)
+		return passed();
+	if (!link && !is_self)
+		return drop(EVENT_NO_LINK);
+
+	struct stats *counters = bpf_map_lookup_elem(&stats, &id);
+
+	if (counters) {
+		counters->packets += skb->gso_segs ?: 1;
+		counters->bytes += skb->len;
+		counters->flows += packet->protocol == IPPROTO_TCP &&
+				   (packet->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+	}
+	return is_self ? VERDICT_NEXT : send_on(skb, packet, link);
+}
+
+/*
+ * Sends an ICMP error about a packet of a Service in mode "dsr" to the target that sent it.
+ * VERDICT_UNKNOWN if it is about something else.
+ */
+APART int steer_error(struct __sk_buff *skb, const struct packet *packet)
+{
+	struct packet quote = {};
+
+	if (!packet)
+		return VERDICT_DROP;
+	if (read_quote(skb, packet, &quote) ||
+	    !address_equal(&quote.source, &packet->destination))
+		return VERDICT_UNKNOWN;
+
+	struct service_key key = {
+		.address = quote.source,
+		.port = quote.source_port,
+		.protocol = quote.protocol,
+		.kind = KIND_SERVICE,
+	};
+	struct service *service = bpf_map_lookup_elem(&services, &key);
+
+	if (!service || service->mode != MODE_DSR)
+		return VERDICT_UNKNOWN;
+	if (sending_node(skb))
+		return take_from_node();
+
+	/* What the client sent has its ends the other way round. */
+	quote.source = quote.destination;
+	quote.source_port = quote.destination_port;
+
+	struct node *node = find_target(&quote, service);
+	struct link *link = node ? find_link(node, skb->ifindex) : 0;
+
+	if (node && node->flags & NODE_IS_SELF) {
+		count(EVENT_ERROR_STEERED);
+		return VERDICT_NEXT;
+	}
+	if (!link)
+		return VERDICT_UNKNOWN;
+
+	int verdict = send_on(skb, packet, link);
+
+	if (verdict != VERDICT_DROP)
+		count(EVENT_ERROR_STEERED);
+	return verdict;
+}
+
 /* An ICMP error that came to the VIP from outside. */
 INLINE int receive_error(struct __sk_buff *skb, const struct packet *packet, const struct vip *vip)
 {
-	if (vip->role != ROLE_ME)
-		return relay(skb, packet, vip, 0);
+	int verdict = VERDICT_UNKNOWN;
+
+	if (vip->role == ROLE_ME && packet->hops > 1)
+		verdict = translate_error(skb, packet, vip, packet->hops - 1);
+	if (verdict == VERDICT_UNKNOWN)
+		verdict = steer_error(skb, packet);
+	if (verdict != VERDICT_UNKNOWN)
+		return verdict;
 	if (packet->hops <= 1)
 		return drop(EVENT_TTL);
-
-	int verdict = translate_error(skb, packet, vip, packet->hops - 1);
-
-	return verdict == VERDICT_UNKNOWN ? drop(EVENT_UNKNOWN_ERROR) : verdict;
+	return vip->role == ROLE_ME ? drop(EVENT_UNKNOWN_ERROR) : relay(skb, packet, vip, 0);
 }
 
 INLINE struct vip *find_vip(struct __sk_buff *skb, const struct packet *packet)
@@ -257,21 +404,6 @@ int herald_ingress(struct __sk_buff *skb)
 	    packet.protocol != IPPROTO_SCTP)
 		return drop(EVENT_UNSUPPORTED_PROTOCOL);
 
-	/* The node whose address the packet comes from: it may be the reply of a target. */
-	__u32 *known = bpf_map_lookup_elem(&addresses, &packet.source);
-	__u32 sender = known ? *known : 0;
-
-	if (sender) {
-		struct reply *reply = find_reply(&packet, vip);
-
-		if (reply)
-			return packet.hops <= 1 ? drop(EVENT_TTL) :
-						  translate_reply(skb, &packet, reply,
-								  packet.hops - 1);
-		if (vip->role != ROLE_ME && is_from_node_port(&packet))
-			return relay(skb, &packet, vip, sender);
-	}
-
 	struct service_key key = {
 		.address = packet.destination,
 		.port = packet.destination_port,
@@ -280,9 +412,34 @@ int herald_ingress(struct __sk_buff *skb)
 	};
 	struct service *service = bpf_map_lookup_elem(&services, &key);
 
-	if (!service)
-		return drop(sender && is_from_node_port(&packet) ? EVENT_STRAY_REPLY :
-								   EVENT_UNKNOWN_PORT);
+	int is_direct = service && service->mode == MODE_DSR;
+	__u32 sender = 0;
+
+	if (!is_direct || service->flags & SERVICE_HAS_FLOWS) {
+		/* The node whose address it comes from: it may be the reply of a target. */
+		__u32 *known = bpf_map_lookup_elem(&addresses, &packet.source);
+
+		sender = known ? *known : 0;
+		if (sender) {
+			struct reply *reply = find_reply(&packet, vip);
+
+			if (reply)
+				return packet.hops <= 1 ? drop(EVENT_TTL) :
+							  translate_reply(skb, &packet, reply,
+									  packet.hops - 1);
+			if (vip->role != ROLE_ME && is_from_node_port(&packet))
+				return relay(skb, &packet, vip, sender);
+		}
+	}
+	if (is_direct)
+		return direct(skb, &packet, vip, service, sender);
+	if (!service) {
+		if (sender)
+			return drop(is_from_node_port(&packet) ? EVENT_STRAY_REPLY :
+								 EVENT_UNKNOWN_PORT);
+		/* A node that knows of a port before we do. */
+		return sending_node(skb) ? take_from_node() : drop(EVENT_UNKNOWN_PORT);
+	}
 	if (vip->role != ROLE_ME)
 		return relay(skb, &packet, vip, 0);
 	if (service->mode != MODE_NODE_PORT)

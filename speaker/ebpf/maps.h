@@ -67,7 +67,15 @@ SIZE_IS(struct service_key, 20);
 
 #define MODE_OFF 0
 #define MODE_NODE_PORT 1
+#define MODE_DSR 2
 #define SERVICE_HAS_RANGES 1
+/* With MODE_DSR: the client's address alone chooses the target. */
+#define SERVICE_BY_ADDRESS 2
+/*
+ * With MODE_DSR: the flow tables may know of flows of this VIP, to targets that are not on the segment
+ * or of the time before the mode changed.
+ */
+#define SERVICE_HAS_FLOWS 4
 
 struct service {
 	/* Of the Service: the key of its counters, and part of the key of its source ranges. */
@@ -75,6 +83,7 @@ struct service {
 	/* The target table: its first block, and how many slots it has, a power of two. */
 	__u32 first_block;
 	__u32 slots;
+	/* With MODE_DSR 0 if there is none. */
 	__be16 node_port;
 	__u8 mode;
 	__u8 flags;
@@ -91,14 +100,27 @@ SIZE_IS(struct block, 512);
 #define NODE_KNOWN 1
 #define NODE_IS_SELF 2
 
+/* A segment that we share with a node. */
+struct link {
+	/* Our interface; 0: none, and none follows. */
+	__u32 ifindex;
+	/* The node's MAC address there, and our own. */
+	__u8 target[6];
+	__u8 source[6];
+};
+SIZE_IS(struct link, 16);
+
+#define LINKS 4
+
 struct node {
 	__be32 ipv4;
 	__u32 ipv6[4];
 	/* The interface that leads there; 0: the one the packet came by. */
 	__u32 ifindex;
 	__u32 flags;
+	struct link link[LINKS];
 };
-SIZE_IS(struct node, 28);
+SIZE_IS(struct node, 92);
 
 struct mac_key {
 	__u8 mac[6];
@@ -138,13 +160,16 @@ enum event {
 	EVENT_LOOP,
 	EVENT_STRAY_REPLY,
 	EVENT_NO_SOURCE_PORT,
+	EVENT_NO_LINK,
 	EVENT_UNKNOWN_ERROR,
 	EVENT_REWRITE_FAILED,
 	/* Not dropped: */
 	EVENT_RELAYED,
 	EVENT_PASSED_TO_STACK,
+	EVENT_FROM_NODE,
 	EVENT_ECHO_ANSWERED,
 	EVENT_ERROR_TRANSLATED,
+	EVENT_ERROR_STEERED,
 	EVENT_FLOW_ADOPTED,
 	EVENT_SOURCE_PORT_CHANGED,
 	EVENTS,

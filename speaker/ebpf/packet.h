@@ -304,6 +304,41 @@ INLINE int write_network(struct __sk_buff *skb, const struct packet *packet, __u
 	return bpf_skb_store_bytes(skb, ETH_LENGTH + 8, &new, 12, 0);
 }
 
+/*
+ * Gives a frame new MAC addresses and takes one hop off its limit; nothing above is touched. The packet
+ * has a hop left.
+ */
+INLINE int write_frame(struct __sk_buff *skb, const struct packet *packet, const struct link *link)
+{
+	void *data = (void *)(long)skb->data;
+	void *end = (void *)(long)skb->data_end;
+	struct ethhdr *eth = data;
+
+	if (packet->is_ipv6) {
+		struct ipv6hdr *ip = data + ETH_LENGTH;
+
+		if ((void *)(ip + 1) > end)
+			return -1;
+		ip->hop_limit--;
+		/* In a sum that the network card made: the hop limit is the word's upper byte. */
+		bpf_csum_update(skb, ~0x100U);
+	} else {
+		struct iphdr *ip = data + ETH_LENGTH;
+
+		if ((void *)(ip + 1) > end)
+			return -1;
+
+		/* RFC 1141: one less there is one more here; CHECKSUM_COMPLETE stays right. */
+		__u32 check = ip->check + 1U;
+
+		ip->check = check + (check >= 0xffff);
+		ip->ttl--;
+	}
+	__builtin_memcpy(eth->destination, link->target, sizeof(eth->destination));
+	__builtin_memcpy(eth->source, link->source, sizeof(eth->source));
+	return 0;
+}
+
 /* Who sends and who receives. */
 struct endpoints {
 	struct address source;

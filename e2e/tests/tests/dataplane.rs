@@ -1,6 +1,9 @@
 //! The eBPF programs on a LAN of network namespaces, without a cluster.
 
 #[cfg(test)]
+#[path = "dataplane/straight.rs"]
+mod straight;
+#[cfg(test)]
 #[path = "dataplane/world.rs"]
 mod world;
 
@@ -14,7 +17,7 @@ use anyhow::{Result, bail};
 use herald_dataplane::{Event, Spread};
 use herald_speaker::io::bpf::Hook;
 use ipnet::IpNet;
-use world::{NODE_PORT, PORT, VIP4, VIP6, World, ask_from, connect_from, is_refused};
+use world::{Mode, NODE_PORT, PORT, VIP4, VIP6, World, ask_from, connect_from, is_refused};
 
 const BULK_BYTES: usize = 4 << 20;
 
@@ -289,8 +292,8 @@ fn service_without_targets_or_off_is_left_to_the_stack() -> Result<()> {
     for vip in [VIP4, VIP6] {
         world.lan.hosts[1].ip(&format!("address add {vip} dev lo"))?;
     }
-    for (is_off, targets) in [(false, vec![]), (true, vec![1, 2, 3])] {
-        world.wish.is_off = is_off;
+    for (mode, targets) in [(Mode::NodePort, vec![]), (Mode::Off, vec![1, 2, 3])] {
+        world.wish.mode = mode;
         world.wish.targets = targets;
         world.program()?;
         let before = world.event(1, Event::PassedToStack)?;

@@ -5,6 +5,9 @@
 #[path = "dataplane/bench.rs"]
 mod bench;
 #[cfg(test)]
+#[path = "dataplane/direct.rs"]
+mod direct;
+#[cfg(test)]
 #[path = "dataplane/frame.rs"]
 mod frame;
 

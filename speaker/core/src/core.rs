@@ -12,7 +12,7 @@ use herald_model::{
 };
 use herald_ring::KeyId;
 
-use crate::forwarding::cluster_targets;
+use crate::forwarding::{Reach, cluster_targets};
 use crate::input::{
     Cache, DataPlaneReport, Effect, Input, ObservedSpeaker, ObservedVip, Priority, SpeakerReport,
     WriteOutcome,
@@ -105,6 +105,7 @@ pub struct Core {
 
     data_plane: DataPlane,
     cluster: Arc<Targets>,
+    reach: BTreeMap<SegmentName, Reach>,
     report_writer: Writer<SpeakerReport>,
     /// `None`: not known yet.
     priority: Option<Priority>,
@@ -231,6 +232,7 @@ impl Core {
             dead: BTreeSet::new(),
             data_plane: DataPlane::default(),
             cluster: cluster_targets(&BTreeMap::new(), &BTreeSet::new()),
+            reach: BTreeMap::new(),
             report_writer: Writer::default(),
             priority: None,
             stopping: None,
@@ -338,6 +340,7 @@ impl Core {
         if std::mem::take(&mut self.dirty.nodes) {
             self.dead = self.dead_nodes();
             self.cluster = cluster_targets(&self.nodes, &self.dead);
+            self.reach = Reach::of_segments(&self.speakers, &self.cluster);
             self.dirty.all_vips = true;
         }
         if std::mem::take(&mut self.dirty.uplinks) {

@@ -7,11 +7,15 @@ use std::sync::Arc;
 use herald_dataplane::{DesiredService, Forwarding, Spread, Targets};
 use herald_model::{
     Family, ForwardingMode, Node, NodeName, Protocol, Service, ServiceEndpoints, ServiceKey,
-    SessionAffinity, TrafficPolicy,
+    ServicePort, SessionAffinity, TrafficPolicy,
 };
 
 use crate::input::{DataPlaneMode, DataPlaneReport};
 use crate::status::ForwardingState;
+
+mod reach;
+
+pub(crate) use reach::Reach;
 
 /// What an address's traffic is to go to, and what there is to say of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,7 +41,12 @@ pub(crate) struct Facts<'a> {
     pub(crate) data_plane: Option<&'a DataPlaneReport>,
     /// All usable nodes with equal weights, shared by every Service under Cluster.
     pub(crate) cluster: &'a Arc<Targets>,
+    /// The nodes on the segments of the address.
+    pub(crate) reach: &'a Reach,
 }
+
+/// Nodes that are named in a reason; of more, only the number is.
+const NAMED: usize = 3;
 
 /// The targets of every Service under Cluster: all usable nodes, ourselves included, but for those
 /// that the observers found dead.
@@ -64,36 +73,27 @@ pub(crate) fn plan(address: IpAddr, services: &[&Service], facts: &Facts<'_>) ->
     for service in services {
         let (targets, has_endpoints) = targets(address, service, facts);
         plan.has_endpoints |= has_endpoints;
-        let refusal = refusal(service, facts.data_plane);
-        let mut off_ports = Vec::new();
+        let mut route = route(service, targets, facts);
         let source_ranges: Arc<[_]> = service.source_ranges.iter().copied().collect();
         for port in &service.ports {
             if !taken.insert((port.protocol, port.port)) {
                 continue;
             }
-            let node_port = match (&refusal, port.protocol, port.node_port) {
-                (Mode::NodePort, Protocol::Tcp | Protocol::Udp, Some(node_port)) => Some(node_port),
-                (Mode::NodePort, Protocol::Sctp, _) => {
-                    off_ports.push(format!("port {}/SCTP cannot be translated", port.port));
-                    None
+            let forwarding = route.of_port(port);
+            match &forwarding {
+                Forwarding::Dsr { targets, .. } => {
+                    nodes.extend(targets.weights.keys().cloned());
+                    plan.state = Some(ForwardingState::Dsr);
                 }
-                (Mode::NodePort, protocol, None) => {
-                    off_ports.push(format!("port {}/{protocol} has no NodePort", port.port));
-                    None
+                Forwarding::NodePort { targets, .. } => {
+                    nodes.extend(targets.weights.keys().cloned());
+                    plan.state = plan
+                        .state
+                        .filter(|state| *state == ForwardingState::Dsr)
+                        .or(Some(ForwardingState::NodePort));
                 }
-                (Mode::Off(_), ..) => None,
-            };
-            let forwarding = if let Some(node_port) = node_port {
-                nodes.extend(targets.weights.keys().cloned());
-                plan.state = Some(ForwardingState::NodePort);
-                Forwarding::NodePort {
-                    node_port,
-                    targets: Arc::clone(&targets),
-                }
-            } else {
-                plan.state = plan.state.or(Some(ForwardingState::Off));
-                Forwarding::Off
-            };
+                Forwarding::Off => plan.state = plan.state.or(Some(ForwardingState::Off)),
+            }
             plan.services.push(DesiredService {
                 service: service.key.clone(),
                 protocol: port.protocol,
@@ -102,21 +102,8 @@ pub(crate) fn plan(address: IpAddr, services: &[&Service], facts: &Facts<'_>) ->
                 source_ranges: Arc::clone(&source_ranges),
             });
         }
-        let mut said: Vec<String> = Vec::new();
-        match (&refusal, service.forwarding) {
-            (Mode::Off(Some(reason)), _) => {
-                said.push(format!("left to kube-proxy: {reason}"));
-            }
-            (Mode::NodePort, mode @ (ForwardingMode::Dsr | ForwardingMode::Pod)) => {
-                said.push(format!("{mode} is not available yet, nodeport is used"));
-            }
-            _as_asked => {}
-        }
-        if !off_ports.is_empty() {
-            said.push(format!("left to kube-proxy: {}", off_ports.join(", ")));
-        }
+        let said = route.said();
         if !said.is_empty() {
-            let said = said.join("; ");
             plan.reasons.push(if services.len() > 1 {
                 format!("{}: {said}", service.key)
             } else {
@@ -124,34 +111,154 @@ pub(crate) fn plan(address: IpAddr, services: &[&Service], facts: &Facts<'_>) ->
             });
         }
     }
-    if plan.state == Some(ForwardingState::NodePort) {
+    if plan
+        .state
+        .is_some_and(|state| state != ForwardingState::Off)
+    {
         plan.targets = Some(u32::try_from(nodes.len()).unwrap_or(u32::MAX));
     }
     plan
 }
 
 /// How a Service as a whole is forwarded.
-enum Mode {
-    NodePort,
-    /// By kube-proxy; why, unless it was asked for.
-    Off(Option<String>),
+fn route(service: &Service, all: Arc<Targets>, facts: &Facts<'_>) -> Route {
+    let near = facts.reach.of(&all, facts.cluster);
+    let is_sticky = service.affinity != SessionAffinity::None;
+    let mut route = Route {
+        mode: Mode::Off,
+        far: all
+            .weights
+            .keys()
+            .filter(|node| !near.weights.contains_key(*node))
+            .cloned()
+            .collect(),
+        all,
+        near,
+        is_sticky,
+        reasons: Vec::new(),
+        off_ports: Vec::new(),
+        leaves_out: false,
+    };
+    let wish = match service.forwarding {
+        ForwardingMode::Off => return route,
+        ForwardingMode::NodePort | ForwardingMode::Auto => Mode::NodePort,
+        ForwardingMode::Dsr | ForwardingMode::Pod => Mode::Dsr,
+    };
+    if let Some(report) = facts.data_plane
+        && report.mode == DataPlaneMode::None
+    {
+        let reason = report.reason.as_deref().unwrap_or("no reason given");
+        route.reasons.push(format!(
+            "left to kube-proxy: the data plane is not available on the announcing node: {reason}"
+        ));
+        return route;
+    }
+    if service.forwarding == ForwardingMode::Pod {
+        route
+            .reasons
+            .push("pod is not available yet, auto is used".into());
+    }
+    // Without any target there is nothing to reach: then the mode stays what it will be.
+    let reaches_none = route.near.weights.is_empty() && !route.far.is_empty();
+    if wish == Mode::Dsr && !reaches_none {
+        route.mode = Mode::Dsr;
+        return route;
+    }
+    if wish == Mode::Dsr {
+        route
+            .reasons
+            .push("dsr reaches no target: none has a speaker on the segment".into());
+    }
+    if is_sticky {
+        route.reasons.push(
+            "left to kube-proxy: nodeport cannot keep ClientIP affinity, as pods would see one client"
+                .into(),
+        );
+    } else {
+        route.mode = Mode::NodePort;
+    }
+    route
 }
 
-fn refusal(service: &Service, data_plane: Option<&DataPlaneReport>) -> Mode {
-    if service.forwarding == ForwardingMode::Off {
-        return Mode::Off(None);
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    Dsr,
+    NodePort,
+    /// By kube-proxy.
+    Off,
+}
+
+/// The way of one Service's traffic, and what there is to say of it.
+struct Route {
+    mode: Mode,
+    all: Arc<Targets>,
+    /// Those of them that share a segment with the address.
+    near: Arc<Targets>,
+    /// The others.
+    far: Vec<NodeName>,
+    /// All connections of a client belong together.
+    is_sticky: bool,
+    reasons: Vec<String>,
+    /// What is left to kube-proxy, and why.
+    off_ports: Vec<String>,
+    /// Whether a port does without those that are far.
+    leaves_out: bool,
+}
+
+impl Route {
+    fn of_port(&mut self, port: &ServicePort) -> Forwarding {
+        let translatable = port.node_port.filter(|_| port.protocol != Protocol::Sctp);
+        match (self.mode, translatable) {
+            (Mode::Off, _) => Forwarding::Off,
+            (Mode::Dsr, translatable) => {
+                let node_port = translatable.filter(|_| !self.is_sticky);
+                // Under Cluster any node is as good as another, under Local each has its own pods.
+                let takes_all = node_port.is_some() && self.all.spread == Spread::Local;
+                self.leaves_out |= !takes_all;
+                Forwarding::Dsr {
+                    targets: Arc::clone(if takes_all { &self.all } else { &self.near }),
+                    by_address: self.is_sticky,
+                    node_port,
+                }
+            }
+            (Mode::NodePort, Some(node_port)) => Forwarding::NodePort {
+                node_port,
+                targets: Arc::clone(&self.all),
+            },
+            (Mode::NodePort, None) => {
+                let why = match port.protocol {
+                    Protocol::Sctp => "cannot be translated",
+                    Protocol::Tcp | Protocol::Udp => "has no NodePort",
+                };
+                self.off_ports
+                    .push(format!("port {}/{} {why}", port.port, port.protocol));
+                Forwarding::Off
+            }
+        }
     }
-    if let SessionAffinity::ClientIp(_) = service.affinity {
-        return Mode::Off(Some(
-            "nodeport cannot keep ClientIP affinity, as pods would see one client".into(),
-        ));
-    }
-    match data_plane {
-        Some(report) if report.mode == DataPlaneMode::None => Mode::Off(Some(format!(
-            "the data plane is not available on the announcing node: {}",
-            report.reason.as_deref().unwrap_or("no reason given")
-        ))),
-        _known_or_expected => Mode::NodePort,
+
+    fn said(mut self) -> String {
+        if !self.off_ports.is_empty() {
+            let ports = self.off_ports.join(", ");
+            self.reasons.push(format!("left to kube-proxy: {ports}"));
+        }
+        if self.mode == Mode::Dsr && !self.far.is_empty() {
+            let some: Vec<&str> = self.far.iter().map(NodeName::as_str).take(NAMED).collect();
+            let more = match self.far.len().saturating_sub(NAMED) {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            let fate = if self.leaves_out {
+                "get no traffic"
+            } else {
+                "are reached by nodeport"
+            };
+            self.reasons.push(format!(
+                "without a speaker on the segment, hence {fate}: {}{more}",
+                some.join(", ")
+            ));
+        }
+        self.reasons.join("; ")
     }
 }
 

@@ -251,30 +251,33 @@ fn forwarding(plan: &Plan, data_plane_error: Option<&str>) -> (bool, &'static st
             "no Service behind it has an endpoint that is ready".to_owned(),
         );
     }
-    match (plan.state, plan.targets) {
-        (Some(ForwardingState::NodePort), Some(0)) => (
-            false,
-            reasons::NO_TARGETS,
-            "endpoints exist, but no node can take their traffic".to_owned(),
-        ),
-        (Some(ForwardingState::NodePort), targets) => match data_plane_error {
-            Some(error) => (false, reasons::DATA_PLANE_FAILED, error.to_owned()),
-            None => (
-                true,
-                reasons::FORWARDING,
-                match targets {
-                    Some(1) => "spread over the NodePorts of 1 node".to_owned(),
-                    targets => format!(
-                        "spread over the NodePorts of {} nodes",
-                        targets.unwrap_or_default()
-                    ),
-                },
-            ),
-        },
-        _by_kube_proxy => (
+    let (Some(state @ (ForwardingState::Dsr | ForwardingState::NodePort)), Some(targets)) =
+        (plan.state, plan.targets)
+    else {
+        return (
             true,
             reasons::LEFT_TO_KUBE_PROXY,
             "kube-proxy on the announcing node takes its traffic".to_owned(),
-        ),
+        );
+    };
+    if targets == 0 {
+        return (
+            false,
+            reasons::NO_TARGETS,
+            "endpoints exist, but no node can take their traffic".to_owned(),
+        );
     }
+    if let Some(error) = data_plane_error {
+        return (false, reasons::DATA_PLANE_FAILED, error.to_owned());
+    }
+    let nodes = match targets {
+        1 => "1 node".to_owned(),
+        targets => format!("{targets} nodes"),
+    };
+    let message = if state == ForwardingState::NodePort {
+        format!("spread over the NodePorts of {nodes}")
+    } else {
+        format!("spread over {nodes}, which answer clients themselves")
+    };
+    (true, reasons::FORWARDING, message)
 }

@@ -9,11 +9,14 @@ use herald_model::{Family, NodeName, Protocol, ServiceKey};
 
 use crate::contents::{MapContents, MapName};
 use crate::layout::{
-    BLOCKS, Config, NODES, NodeEntry, PortKey, Role, SLOTS_PER_BLOCK, ServiceEntry, TableRef, Vip,
-    VipKey, decode_number, encode_address, encode_block, encode_mac, encode_number, encode_range,
+    Config, Direct, LINKS, LinkEntry, NODES, NodeEntry, PortKey, Role, Route, ServiceEntry, Vip,
+    VipKey, decode_number, encode_address, encode_mac, encode_number, encode_range,
 };
-use crate::table::{LOCAL_SLOTS, fill, slots_for};
-use crate::{Desired, DesiredService, Forwarding, Holder, Spread, Targets};
+use crate::{
+    Desired, DesiredNode, DesiredService, DesiredVip, Forwarding, Holder, Spread, Targets,
+};
+
+mod place;
 
 /// What [`compile`] makes of a wish.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -107,7 +110,9 @@ struct GroupKey<'a> {
 struct Member<'a> {
     key: PortKey,
     service: &'a DesiredService,
+    /// 0: none.
     node_port: u16,
+    direct: Option<Direct>,
     group: usize,
 }
 
@@ -124,21 +129,9 @@ impl<'a> Compiler<'a> {
             .unwrap_or_default();
         let mut generation = before.generation;
         for (&address, vip) in &self.desired.vips {
-            let known: Vec<Vip> = self
-                .desired
-                .interfaces
-                .iter()
-                .filter_map(|&interface| {
-                    let key = VipKey { address, interface }.encode();
-                    self.observed.get(MapName::Vips, &key).and_then(Vip::decode)
-                })
-                .collect();
+            let known = self.known(address);
             let is_held = |vip: &&Vip| vip.role == Role::Me;
-            let is_wanted = self
-                .desired
-                .interfaces
-                .iter()
-                .any(|interface| vip.holders.get(interface) == Some(&Holder::Me));
+            let is_wanted = self.is_wanted(vip);
             // One generation for all interfaces: replies may come by another than requests.
             let of_vip = match known.iter().find(is_held) {
                 Some(held) => held.generation,
@@ -148,7 +141,7 @@ impl<'a> Compiler<'a> {
                 }
                 None => known.iter().map(|vip| vip.generation).max().unwrap_or(0),
             };
-            for &interface in &self.desired.interfaces {
+            for &interface in self.desired.interfaces.keys() {
                 let role = match vip.holders.get(&interface).copied().unwrap_or_default() {
                     Holder::Me => Role::Me,
                     Holder::Peer { address } => Role::Peer(address),
@@ -176,17 +169,44 @@ impl<'a> Compiler<'a> {
         self.put(MapName::Config, encode_number(0), config.encode());
     }
 
+    /// What is in the maps of an address, by interface.
+    fn known(&self, address: IpAddr) -> Vec<Vip> {
+        let interfaces = self.desired.interfaces.keys();
+        let known = |&interface| {
+            let key = VipKey { address, interface }.encode();
+            self.observed.get(MapName::Vips, &key).and_then(Vip::decode)
+        };
+        interfaces.filter_map(known).collect()
+    }
+
+    /// Whether we are to hold an address somewhere.
+    fn is_wanted(&self, vip: &DesiredVip) -> bool {
+        let mut interfaces = self.desired.interfaces.keys();
+        interfaces.any(|interface| vip.holders.get(interface) == Some(&Holder::Me))
+    }
+
+    fn links(&self, node: &DesiredNode) -> Vec<LinkEntry> {
+        let links = node.links.iter().filter_map(|(&interface, &target)| {
+            Some(LinkEntry {
+                interface,
+                target,
+                source: *self.desired.interfaces.get(&interface)?,
+            })
+        });
+        links.take(LINKS).collect()
+    }
+
     /// Numbers the nodes: one with the addresses of before keeps its number, so that whatever
     /// refers to it stays right; others get numbers that nothing refers to yet.
     fn nodes(&mut self) {
-        type Addresses = (Option<Ipv4Addr>, Option<Ipv6Addr>);
+        type Addresses = (Option<Ipv4Addr>, Option<Ipv6Addr>, Vec<LinkEntry>);
         let mut before: BTreeMap<Addresses, BTreeSet<u32>> = BTreeMap::new();
         let mut used = BTreeSet::new();
         for (key, value) in self.observed.entries(MapName::Nodes) {
             if let (Some(number), Some(node)) = (decode_number(key), NodeEntry::decode(value)) {
                 used.insert(number);
                 before
-                    .entry((node.ipv4, node.ipv6))
+                    .entry((node.ipv4, node.ipv6, node.links))
                     .or_default()
                     .insert(number);
             }
@@ -195,7 +215,7 @@ impl<'a> Compiler<'a> {
         let mut numbers: BTreeMap<&NodeName, u32> = BTreeMap::new();
         for (name, node) in &self.desired.nodes {
             let number = before
-                .get_mut(&(node.ipv4, node.ipv6))
+                .get_mut(&(node.ipv4, node.ipv6, self.links(node)))
                 .and_then(BTreeSet::pop_first)
                 .or_else(|| fresh.next());
             if let Some(number) = number {
@@ -215,6 +235,7 @@ impl<'a> Compiler<'a> {
                 ipv6: node.ipv6,
                 interface: node.interface,
                 is_self: node.is_self,
+                links: self.links(node),
             };
             self.put(MapName::Nodes, encode_number(number), entry.encode());
             let addresses = node
@@ -241,11 +262,17 @@ impl<'a> Compiler<'a> {
     fn services(&mut self) {
         let wanted = self.wanted_ports();
         self.number_services(&wanted);
-        let (members, groups, off) = self.group(&wanted);
+        let (mut members, groups, off) = self.group(&wanted);
+        self.find_flows(&mut members, &groups);
         let tables = self.place(&members, &groups);
         for member in members {
             if let Some(Some(table)) = tables.get(member.group) {
-                self.put_service(member.key, member.service, Some((*table, member.node_port)));
+                let route = Route {
+                    table: *table,
+                    node_port: member.node_port,
+                    direct: member.direct,
+                };
+                self.put_service(member.key, member.service, Some(route));
             } else {
                 self.out.refused.push(Refused::NoRoomForTable {
                     service: member.service.service.clone(),
@@ -315,6 +342,45 @@ impl<'a> Compiler<'a> {
         }
     }
 
+    /// Finds the addresses in mode `dsr` that the flow tables may know flows of: those with a target
+    /// that is reached by its `NodePort`, and those held all along that had flows before. A reply
+    /// of such a flow may come to any port of the address.
+    fn find_flows(&self, members: &mut [Member<'a>], groups: &[GroupKey<'a>]) {
+        let has_link = |name: &NodeName| {
+            let node = self.desired.nodes.get(name);
+            node.is_some_and(|node| node.is_self || !self.links(node).is_empty())
+        };
+        let is_mixed: Vec<bool> = groups
+            .iter()
+            .map(|group| !group.targets.keys().all(has_link))
+            .collect();
+        let stays = |address: IpAddr| {
+            let vip = self.desired.vips.get(&address);
+            let is_held = self.known(address).iter().any(|vip| vip.role == Role::Me);
+            is_held && vip.is_some_and(|vip| self.is_wanted(vip))
+        };
+        let had_flows = |member: &Member<'_>| {
+            let before = self.ports.get(&member.key).and_then(|entry| entry.route);
+            before.is_some_and(|route| route.direct.is_none_or(|direct| direct.has_flows))
+        };
+        let addresses: BTreeSet<IpAddr> = members
+            .iter()
+            .filter(|member| match member.direct {
+                None => true,
+                Some(_) => {
+                    member.node_port != 0 && is_mixed.get(member.group) == Some(&true)
+                        || had_flows(member) && stays(member.key.address)
+                }
+            })
+            .map(|member| member.key.address)
+            .collect();
+        for member in members {
+            if let Some(direct) = &mut member.direct {
+                direct.has_flows = addresses.contains(&member.key.address);
+            }
+        }
+    }
+
     /// Sorts the ports into groups that share a table, and those that need none.
     fn group(
         &mut self,
@@ -331,11 +397,25 @@ impl<'a> Compiler<'a> {
         let mut seen: BTreeMap<(*const Targets, Family, Option<&ServiceKey>), Option<usize>> =
             BTreeMap::new();
         for (&key, &service) in wanted {
-            let Forwarding::NodePort { node_port, targets } = &service.forwarding else {
-                off.push((key, service));
-                continue;
+            let (node_port, targets, direct) = match &service.forwarding {
+                Forwarding::NodePort { node_port, targets } => (Some(*node_port), targets, None),
+                Forwarding::Dsr {
+                    targets,
+                    by_address,
+                    node_port,
+                } => {
+                    let direct = Direct {
+                        by_address: *by_address,
+                        has_flows: false,
+                    };
+                    (*node_port, targets, Some(direct))
+                }
+                Forwarding::Off => {
+                    off.push((key, service));
+                    continue;
+                }
             };
-            if service.protocol == Protocol::Sctp {
+            if service.protocol == Protocol::Sctp && direct.is_none() {
                 self.out.refused.push(Refused::Protocol {
                     service: service.service.clone(),
                     protocol: service.protocol,
@@ -364,7 +444,8 @@ impl<'a> Compiler<'a> {
                 Some(group) => members.push(Member {
                     key,
                     service,
-                    node_port: *node_port,
+                    node_port: node_port.unwrap_or(0),
+                    direct,
                     group,
                 }),
                 None => off.push((key, service)),
@@ -396,138 +477,30 @@ impl<'a> Compiler<'a> {
             .collect()
     }
 
-    /// Finds each group its place and writes its table there. A table is changed in place if nobody
-    /// else uses it; so its Services need not be touched.
-    fn place(&mut self, members: &[Member<'a>], groups: &[GroupKey<'a>]) -> Vec<Option<TableRef>> {
-        let mut candidates: Vec<BTreeSet<TableRef>> =
-            groups.iter().map(|_| BTreeSet::new()).collect();
-        let mut users: BTreeMap<TableRef, BTreeSet<usize>> = BTreeMap::new();
-        let mut free = FreeBlocks::default();
-        for entry in self.ports.values() {
-            if let Some((table, _)) = entry.node_port {
-                free.take(table);
-            }
-        }
-        for member in members {
-            let before = self
-                .ports
-                .get(&member.key)
-                .and_then(|entry| entry.node_port);
-            if let Some((table, _)) = before {
-                users.entry(table).or_default().insert(member.group);
-                if let Some(candidates) = candidates.get_mut(member.group) {
-                    candidates.insert(table);
-                }
-            }
-        }
-        groups
-            .iter()
-            .zip(candidates)
-            .map(|(group, candidates)| {
-                let fits = |table: &TableRef| match group.spread {
-                    Spread::Cluster => table.slots == slots_for(Spread::Cluster, 0),
-                    Spread::Local => LOCAL_SLOTS.contains(&table.slots),
-                };
-                let is_alone = |table: &TableRef| users.get(table).is_some_and(|of| of.len() == 1);
-                let kept = candidates.iter().copied().find(|table| {
-                    fits(table)
-                        && (is_alone(table) || self.holds(*table, &self.blocks(group, table.slots)))
-                });
-                let table = match kept {
-                    Some(table) => table,
-                    None => free.allocate(slots_for(group.spread, group.targets.len()))?,
-                };
-                let blocks = self.blocks(group, table.slots);
-                for (key, block) in block_keys(table).zip(blocks) {
-                    self.put(MapName::Blocks, key, block);
-                }
-                Some(table)
-            })
-            .collect()
-    }
-
-    fn blocks(&self, group: &GroupKey<'a>, slots: u32) -> Vec<Vec<u8>> {
-        let slots: Vec<u16> = fill(self.desired.seed, slots, &group.targets)
-            .into_iter()
-            .map(Option::unwrap_or_default)
-            .collect();
-        slots.chunks(SLOTS_PER_BLOCK).map(encode_block).collect()
-    }
-
-    fn holds(&self, table: TableRef, blocks: &[Vec<u8>]) -> bool {
-        block_keys(table)
-            .zip(blocks)
-            .all(|(key, block)| self.observed.get(MapName::Blocks, &key) == Some(block.as_slice()))
-    }
-
-    fn put_service(
-        &mut self,
-        key: PortKey,
-        service: &DesiredService,
-        node_port: Option<(TableRef, u16)>,
-    ) {
+    fn put_service(&mut self, key: PortKey, service: &DesiredService, route: Option<Route>) {
         let Some(&id) = self.out.service_ids.get(&service.service) else {
             return;
         };
-        let has_ranges = node_port.is_some() && !service.source_ranges.is_empty();
+        let has_ranges = route.is_some() && !service.source_ranges.is_empty();
         if has_ranges {
             for &range in service.source_ranges.iter() {
                 self.put(MapName::Ranges, encode_range(id, range), encode_number(1));
             }
         }
-        if let Some((_, port)) = node_port {
+        let has_flows = |route: &Route| route.direct.is_none_or(|direct| direct.has_flows);
+        if let Some(route) = route.filter(|route| route.node_port != 0 && has_flows(route)) {
             self.put(
                 MapName::Services,
-                key.encode_node_port(port),
+                key.encode_node_port(route.node_port),
                 vec![0; ServiceEntry::BYTES],
             );
         }
         let entry = ServiceEntry {
             id,
-            node_port,
+            route,
             has_ranges,
         };
         self.put(MapName::Services, key.encode(), entry.encode());
-    }
-}
-
-fn block_keys(table: TableRef) -> impl Iterator<Item = Vec<u8>> {
-    table.block_numbers().map(encode_number)
-}
-
-/// Blocks that no table lies in, first fit.
-#[derive(Default)]
-struct FreeBlocks {
-    /// First block → the block after the last, of tables that must not be written over.
-    taken: BTreeMap<u32, u32>,
-    /// Size → where the last table of this size ends: there is no room for another before that.
-    searched: BTreeMap<u32, u32>,
-}
-
-impl FreeBlocks {
-    fn take(&mut self, table: TableRef) {
-        let end = table.block_numbers().end;
-        let known = self.taken.entry(table.first_block).or_default();
-        *known = end.max(*known);
-    }
-
-    fn allocate(&mut self, slots: u32) -> Option<TableRef> {
-        let mut table = TableRef {
-            first_block: self.searched.get(&slots).copied().unwrap_or(0),
-            slots,
-        };
-        for (&first, &end) in self.taken.range(table.first_block..) {
-            if table.block_numbers().end <= first {
-                break;
-            }
-            table.first_block = table.first_block.max(end);
-        }
-        let end = table.block_numbers().end;
-        (end <= BLOCKS).then(|| {
-            self.take(table);
-            self.searched.insert(slots, end);
-            table
-        })
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use crate::layout::{NodeEntry, SLOTS_PER_BLOCK, ServiceEntry, decode_number};
+use crate::layout::{NodeEntry, SLOTS_PER_BLOCK, ServiceEntry, Vip, decode_number};
 
 /// A map that the speaker writes.
 ///
@@ -83,7 +83,8 @@ impl MapName {
             Self::Addresses | Self::Macs | Self::Ranges => 4,
             Self::Config => 8,
             Self::Services => ServiceEntry::BYTES,
-            Self::Vips | Self::Nodes => NodeEntry::BYTES,
+            Self::Vips => Vip::BYTES,
+            Self::Nodes => NodeEntry::BYTES,
             Self::Blocks => SLOTS_PER_BLOCK * 2,
         }
     }
@@ -171,8 +172,8 @@ impl MapContents {
                 .collect(),
             MapName::Blocks => self
                 .entries(MapName::Services)
-                .filter_map(|(_, value)| ServiceEntry::decode(value)?.node_port)
-                .flat_map(|(table, _)| table.block_numbers())
+                .filter_map(|(_, value)| ServiceEntry::decode(value)?.route)
+                .flat_map(|route| route.table.block_numbers())
                 .collect(),
             _ => BTreeSet::new(),
         }

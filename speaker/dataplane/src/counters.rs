@@ -11,9 +11,9 @@ pub struct ServiceCounters {
     pub packets: u64,
     /// Their bytes, link headers included.
     pub bytes: u64,
-    /// New flows: TCP connections by their SYN, UDP by address and port.
+    /// New flows: TCP connections by their SYN, UDP by address and port; in mode `dsr` only TCP.
     pub flows: u64,
-    /// Replies sent on to clients.
+    /// Replies sent on to clients; in mode `dsr` there are none, as targets answer clients themselves.
     pub reply_packets: u64,
     /// Their bytes.
     pub reply_bytes: u64,
@@ -88,6 +88,8 @@ events! {
     StrayReply = "stray_reply",
     /// Dropped: every source port that was tried is in use towards this target.
     NoSourcePort = "no_source_port",
+    /// Dropped: it is not known where the target is on the segment.
+    NoLink = "no_link",
     /// Dropped: an ICMP error about a packet of no flow that is known here.
     UnknownError = "unknown_error",
     /// Dropped: the kernel refused to change it.
@@ -96,10 +98,14 @@ events! {
     Relayed = "relayed",
     /// Left to kube-proxy: the Service is not forwarded by us, or has no target.
     PassedToStack = "passed_to_stack",
+    /// Left to kube-proxy: another node sent it here by its MAC address.
+    FromNode = "from_node",
     /// Echo request answered.
     EchoAnswered = "echo_answered",
     /// An ICMP error was sent on to the client or the target that it concerns.
     ErrorTranslated = "error_translated",
+    /// An ICMP error was sent on to the target whose packet it is about.
+    ErrorSteered = "error_steered",
     /// A TCP flow was taken over in its middle, from another holder.
     FlowAdopted = "flow_adopted",
     /// A flow got another source port than the client's: it will not survive a change of holder.

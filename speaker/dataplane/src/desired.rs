@@ -16,8 +16,8 @@ use ipnet::IpNet;
 pub struct Desired {
     /// Spreads flows and fills tables; the same on every node of the cluster.
     pub seed: u64,
-    /// The uplinks the programs are to run on.
-    pub interfaces: BTreeSet<IfIndex>,
+    /// The uplinks the programs are to run on, and their MAC addresses.
+    pub interfaces: BTreeMap<IfIndex, MacAddress>,
     /// All nodes of the cluster that run a speaker or are a target, ourselves included.
     pub nodes: BTreeMap<NodeName, DesiredNode>,
     /// All addresses of the cluster that any node announces or may announce.
@@ -36,8 +36,11 @@ pub struct DesiredNode {
     /// Our interface that leads to its addresses; `None`: the one the client's packet came by,
     /// which is right where a node has one uplink.
     pub interface: Option<IfIndex>,
-    /// The MAC addresses of its uplinks: a frame from one of them is never relayed again.
+    /// The MAC addresses of its uplinks: a frame from one of them is never relayed or balanced again.
     pub macs: BTreeSet<MacAddress>,
+    /// By our interface into a segment, its MAC address there; without any, it can't be reached by
+    /// [`Forwarding::Dsr`].
+    pub links: BTreeMap<IfIndex, MacAddress>,
 }
 
 /// An address and what is behind it.
@@ -70,7 +73,7 @@ pub enum Holder {
 pub struct DesiredService {
     /// The Service; its ports share counters and source ranges.
     pub service: ServiceKey,
-    /// TCP, UDP or SCTP; SCTP only with [`Forwarding::Off`].
+    /// TCP, UDP or SCTP; SCTP not with [`Forwarding::NodePort`].
     pub protocol: Protocol,
     /// The port on the address.
     pub port: u16,
@@ -91,6 +94,17 @@ pub enum Forwarding {
         /// The nodes. With none left (no endpoint at all) packets are handled as with `Off`, so
         /// that kube-proxy on the holder refuses at once.
         targets: Arc<Targets>,
+    },
+    /// To a node's MAC address, where kube-proxy takes the packets and answers clients itself, whoever
+    /// holds the address.
+    Dsr {
+        /// The nodes, as with [`Forwarding::NodePort`].
+        targets: Arc<Targets>,
+        /// Whether the client's address alone chooses the node: `sessionAffinity: ClientIP`.
+        by_address: bool,
+        /// The port on the nodes, if there is one: for targets that can't be reached by MAC address,
+        /// and for connections of an earlier [`Forwarding::NodePort`].
+        node_port: Option<u16>,
     },
     /// Up to our own stack, where kube-proxy takes them.
     Off,

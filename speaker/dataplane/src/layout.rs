@@ -16,12 +16,17 @@ pub const SLOTS_PER_BLOCK: usize = 256;
 pub const BLOCKS: u32 = 16_384;
 /// Elements of the map `nodes`; number 0 stands for "no node".
 pub const NODES: u32 = 8_192;
+/// Segments that a node can be reached on by its MAC address; further ones are not used for that.
+pub const LINKS: usize = 4;
 
 const KIND_SERVICE: u8 = 0;
 const KIND_NODE_PORT: u8 = 1;
 const MODE_OFF: u8 = 0;
 const MODE_NODE_PORT: u8 = 1;
+const MODE_DSR: u8 = 2;
 const SERVICE_HAS_RANGES: u8 = 1;
+const SERVICE_BY_ADDRESS: u8 = 2;
+const SERVICE_HAS_FLOWS: u8 = 4;
 const NODE_KNOWN: u32 = 1;
 const NODE_IS_SELF: u32 = 2;
 const ROLE_NOBODY: u32 = 0;
@@ -115,6 +120,8 @@ pub(crate) struct Vip {
 }
 
 impl Vip {
+    pub(crate) const BYTES: usize = 28;
+
     pub(crate) fn encode(self) -> Vec<u8> {
         let (role, family, holder) = match self.role {
             Role::Nobody => (ROLE_NOBODY, 0, [0; 16]),
@@ -221,32 +228,57 @@ impl TableRef {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ServiceEntry {
     pub(crate) id: u32,
-    /// Table and `NodePort`; `None` is mode off.
-    pub(crate) node_port: Option<(TableRef, u16)>,
+    /// `None` is mode off.
+    pub(crate) route: Option<Route>,
     pub(crate) has_ranges: bool,
+}
+
+/// How a Service's packets reach the nodes of a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Route {
+    pub(crate) table: TableRef,
+    /// 0: none.
+    pub(crate) node_port: u16,
+    /// By MAC address; else to the `NodePort`.
+    pub(crate) direct: Option<Direct>,
+}
+
+/// The particulars of mode `dsr`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Direct {
+    /// The client's address alone chooses the target.
+    pub(crate) by_address: bool,
+    /// The flow tables may know of flows of the same VIP.
+    pub(crate) has_flows: bool,
 }
 
 impl ServiceEntry {
     pub(crate) const BYTES: usize = 16;
 
     pub(crate) fn encode(self) -> Vec<u8> {
-        let off = TableRef {
-            first_block: 0,
-            slots: 0,
+        let route = self.route.unwrap_or(Route {
+            table: TableRef {
+                first_block: 0,
+                slots: 0,
+            },
+            node_port: 0,
+            direct: None,
+        });
+        let mode = match (self.route, route.direct) {
+            (None, _) => MODE_OFF,
+            (Some(_), None) => MODE_NODE_PORT,
+            (Some(_), Some(_)) => MODE_DSR,
         };
-        let (mode, (table, port)) = self
-            .node_port
-            .map_or((MODE_OFF, (off, 0)), |to| (MODE_NODE_PORT, to));
-        let flags = if self.has_ranges {
-            SERVICE_HAS_RANGES
-        } else {
-            0
-        };
+        let flag = |is_set: bool, flag: u8| if is_set { flag } else { 0 };
+        let is_direct = |what: fn(&Direct) -> bool| route.direct.as_ref().is_some_and(what);
+        let flags = flag(self.has_ranges, SERVICE_HAS_RANGES)
+            | flag(is_direct(|direct| direct.by_address), SERVICE_BY_ADDRESS)
+            | flag(is_direct(|direct| direct.has_flows), SERVICE_HAS_FLOWS);
         [
             &self.id.to_le_bytes()[..],
-            &table.first_block.to_le_bytes(),
-            &table.slots.to_le_bytes(),
-            &port.to_be_bytes(),
+            &route.table.first_block.to_le_bytes(),
+            &route.table.slots.to_le_bytes(),
+            &route.node_port.to_be_bytes(),
             &[mode, flags],
         ]
         .concat()
@@ -259,42 +291,85 @@ impl ServiceEntry {
             first_block: reader.number()?,
             slots: reader.number()?,
         };
-        let port = reader.port()?;
+        let node_port = reader.port()?;
         let [mode, flags] = reader.take()?;
-        let node_port = match mode {
-            MODE_OFF => None,
-            MODE_NODE_PORT => Some((table, port)),
+        let direct = match mode {
+            MODE_OFF | MODE_NODE_PORT => None,
+            MODE_DSR => Some(Direct {
+                by_address: flags & SERVICE_BY_ADDRESS != 0,
+                has_flows: flags & SERVICE_HAS_FLOWS != 0,
+            }),
             _ => return None,
         };
         Some(Self {
             id,
-            node_port,
+            route: (mode != MODE_OFF).then_some(Route {
+                table,
+                node_port,
+                direct,
+            }),
             has_ranges: flags & SERVICE_HAS_RANGES != 0,
         })
     }
 }
 
+/// `struct link`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct LinkEntry {
+    pub(crate) interface: IfIndex,
+    pub(crate) target: MacAddress,
+    pub(crate) source: MacAddress,
+}
+
+impl LinkEntry {
+    const BYTES: usize = 16;
+
+    fn encode(self) -> Vec<u8> {
+        [
+            &self.interface.0.to_le_bytes()[..],
+            &self.target.0,
+            &self.source.0,
+        ]
+        .concat()
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Option<Self> {
+        Some(Self {
+            interface: IfIndex(reader.number()?),
+            target: MacAddress(reader.take()?),
+            source: MacAddress(reader.take()?),
+        })
+    }
+}
+
 /// `struct node`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct NodeEntry {
     pub(crate) ipv4: Option<Ipv4Addr>,
     pub(crate) ipv6: Option<Ipv6Addr>,
     pub(crate) interface: Option<IfIndex>,
     pub(crate) is_self: bool,
+    /// The first [`LINKS`] of them.
+    pub(crate) links: Vec<LinkEntry>,
 }
 
 impl NodeEntry {
-    pub(crate) const BYTES: usize = 28;
+    pub(crate) const BYTES: usize = 28 + LINKS * LinkEntry::BYTES;
 
-    pub(crate) fn encode(self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let flags = NODE_KNOWN | if self.is_self { NODE_IS_SELF } else { 0 };
-        [
+        let mut bytes = [
             &self.ipv4.unwrap_or(Ipv4Addr::UNSPECIFIED).octets()[..],
             &self.ipv6.unwrap_or(Ipv6Addr::UNSPECIFIED).octets(),
             &self.interface.map_or(0, |index| index.0).to_le_bytes(),
             &flags.to_le_bytes(),
         ]
-        .concat()
+        .concat();
+        for link in self.links.iter().take(LINKS) {
+            bytes.extend(link.encode());
+        }
+        bytes.resize(Self::BYTES, 0);
+        bytes
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
@@ -303,11 +378,15 @@ impl NodeEntry {
         let ipv6 = Ipv6Addr::from(reader.take::<16>()?);
         let interface = reader.number()?;
         let flags = reader.number()?;
+        let links = std::iter::from_fn(|| LinkEntry::read(&mut reader))
+            .take_while(|link| link.interface != IfIndex(0))
+            .collect();
         (flags & NODE_KNOWN != 0).then_some(Self {
             ipv4: (!ipv4.is_unspecified()).then_some(ipv4),
             ipv6: (!ipv6.is_unspecified()).then_some(ipv6),
             interface: (interface != 0).then_some(IfIndex(interface)),
             is_self: flags & NODE_IS_SELF != 0,
+            links,
         })
     }
 }

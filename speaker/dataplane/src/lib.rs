@@ -15,11 +15,12 @@
 //! - What was read back from the maps is as good as what was remembered: a restart is no special case.
 //!
 //! ```
-//! use std::collections::BTreeSet;
+//! use std::collections::{BTreeMap, BTreeSet};
 //! use herald_dataplane::{Desired, DesiredNode, MapContents, MapName, compile, diff};
-//! use herald_model::{IfIndex, NodeName};
+//! use herald_model::{IfIndex, MacAddress, NodeName};
 //!
-//! let mut desired = Desired { seed: 42, interfaces: BTreeSet::from([IfIndex(2)]), ..Desired::default() };
+//! let interfaces = BTreeMap::from([(IfIndex(2), MacAddress([2, 0, 0, 0, 0, 1]))]);
+//! let mut desired = Desired { seed: 42, interfaces, ..Desired::default() };
 //! let node = DesiredNode { ipv4: Some("192.0.2.1".parse()?), is_self: true, ..DesiredNode::default() };
 //! desired.nodes.insert(NodeName::from("node1"), node);
 //!
@@ -48,5 +49,5 @@ pub use desired::{
     Desired, DesiredNode, DesiredService, DesiredVip, Forwarding, Holder, Spread, Targets,
 };
 pub use hash::{flow_hash, slot};
-pub use layout::{BLOCKS, NODES, SLOTS_PER_BLOCK};
+pub use layout::{BLOCKS, LINKS, NODES, SLOTS_PER_BLOCK};
 pub use table::{CLUSTER_SLOTS, LOCAL_SLOTS, LOCAL_SLOTS_PER_NODE, fill, slots_for};

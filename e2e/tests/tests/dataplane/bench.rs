@@ -18,7 +18,13 @@ use crate::frame::{PORT, VIP4, VIP6};
 pub(crate) const LOOPBACK: IfIndex = IfIndex(1);
 pub(crate) const RANGED_PORT: u16 = 81;
 pub(crate) const OFF_PORT: u16 = 82;
+/// Ports in mode `dsr`; of the second, clients outside the ranges are dropped.
+pub(crate) const DIRECT_PORT: u16 = 83;
+pub(crate) const DIRECT_RANGED_PORT: u16 = 84;
 pub(crate) const NODE_PORT: u16 = 30_080;
+/// Our own on interface 1; the program is to write it, and must not know it as a node's: repeated
+/// runs see it as the sender's.
+pub(crate) const OUR_MAC: [u8; 6] = [2, 0, 0, 0, 1, 1];
 pub(crate) const PEER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 pub(crate) const SEED: u64 = 42;
 
@@ -72,8 +78,23 @@ impl Bench {
         let new = targets(nodes);
         for vip in self.desired.vips.values_mut() {
             for service in &mut vip.services {
-                if let Forwarding::NodePort { targets, .. } = &mut service.forwarding {
+                if let Forwarding::NodePort { targets, .. } | Forwarding::Dsr { targets, .. } =
+                    &mut service.forwarding
+                {
                     *targets = Arc::clone(&new);
+                }
+            }
+        }
+        self.program()?;
+        Ok(())
+    }
+
+    /// How the direct ports are forwarded from now on.
+    pub(crate) fn forward_direct_ports(&mut self, forwarding: &Forwarding) -> Result<()> {
+        for vip in self.desired.vips.values_mut() {
+            for service in &mut vip.services {
+                if [DIRECT_PORT, DIRECT_RANGED_PORT].contains(&service.port) {
+                    service.forwarding = forwarding.clone();
                 }
             }
         }
@@ -154,6 +175,15 @@ pub(crate) fn targets(nodes: &[u8]) -> Arc<Targets> {
     })
 }
 
+/// By MAC address alone: there is no `NodePort`.
+pub(crate) fn direct(nodes: &[u8]) -> Forwarding {
+    Forwarding::Dsr {
+        targets: targets(nodes),
+        by_address: false,
+        node_port: None,
+    }
+}
+
 pub(crate) fn desired() -> Desired {
     let nodes = (1..=3).map(|number| {
         let wish = DesiredNode {
@@ -162,29 +192,30 @@ pub(crate) fn desired() -> Desired {
             is_self: number == 1,
             interface: None,
             macs: BTreeSet::from([MacAddress([2, 0, 0, 0, 0, number])]),
+            links: BTreeMap::from([(LOOPBACK, MacAddress([2, 0, 0, 0, 0, number]))]),
         };
         (node(number), wish)
     });
     let mut services = Vec::new();
     for protocol in [Protocol::Tcp, Protocol::Udp] {
-        for port in [PORT, RANGED_PORT, OFF_PORT] {
-            let forwarding = Forwarding::NodePort {
-                node_port: NODE_PORT - PORT + port,
-                targets: targets(&[2]),
+        for port in [PORT, RANGED_PORT, OFF_PORT, DIRECT_PORT, DIRECT_RANGED_PORT] {
+            let forwarding = match port {
+                OFF_PORT => Forwarding::Off,
+                DIRECT_PORT | DIRECT_RANGED_PORT => direct(&[2]),
+                _ => Forwarding::NodePort {
+                    node_port: NODE_PORT - PORT + port,
+                    targets: targets(&[2]),
+                },
             };
             let ranges: &[&str] = match port {
-                RANGED_PORT => &["198.51.100.0/24", "2001:db8:7::/48"],
+                RANGED_PORT | DIRECT_RANGED_PORT => &["198.51.100.0/24", "2001:db8:7::/48"],
                 _ => &[],
             };
             services.push(DesiredService {
                 service: ServiceKey::new("default", format!("s{port}")),
                 protocol,
                 port,
-                forwarding: if port == OFF_PORT {
-                    Forwarding::Off
-                } else {
-                    forwarding
-                },
+                forwarding,
                 source_ranges: ranges.iter().map(|range| range.parse().unwrap()).collect(),
             });
         }
@@ -195,7 +226,7 @@ pub(crate) fn desired() -> Desired {
     };
     Desired {
         seed: SEED,
-        interfaces: BTreeSet::from([LOOPBACK]),
+        interfaces: BTreeMap::from([(LOOPBACK, MacAddress(OUR_MAC))]),
         nodes: nodes.collect(),
         vips: BTreeMap::from([(VIP4.into(), vip.clone()), (VIP6.into(), vip)]),
     }

@@ -50,12 +50,24 @@ pub(crate) struct Wish {
     /// Nodes that are targets, by number.
     pub(crate) targets: Vec<usize>,
     pub(crate) source_ranges: Vec<IpNet>,
-    /// Forwarded by us, or left to the stack.
-    pub(crate) is_off: bool,
+    pub(crate) mode: Mode,
+    /// Nodes that have no speaker on the segment, by number.
+    pub(crate) far: Vec<usize>,
     pub(crate) spread: Spread,
     pub(crate) node_port: u16,
     /// Nodes that are mistaken about the holder.
     pub(crate) mistaken: BTreeMap<usize, usize>,
+}
+
+/// How the Service is forwarded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Left to the stack.
+    Off,
+    NodePort,
+    Direct,
+    /// As `Direct`, to a node that the client's address alone chooses.
+    ByAddress,
 }
 
 impl World {
@@ -97,7 +109,8 @@ impl World {
                 vips: vec![VIP4, VIP6],
                 targets: vec![1, 2, 3],
                 source_ranges: Vec::new(),
-                is_off: false,
+                mode: Mode::NodePort,
+                far: Vec::new(),
                 spread: Spread::Cluster,
                 node_port: NODE_PORT,
                 mistaken: BTreeMap::new(),
@@ -202,6 +215,11 @@ impl World {
                 is_self: number == me,
                 interface: None,
                 macs: BTreeSet::from([host.mac]),
+                links: if self.wish.far.contains(&number) {
+                    BTreeMap::new()
+                } else {
+                    BTreeMap::from([(interface, host.mac)])
+                },
             };
             (name(number), node)
         });
@@ -220,14 +238,7 @@ impl World {
                 service: ServiceKey::new("default", "web"),
                 protocol,
                 port: PORT,
-                forwarding: if self.wish.is_off {
-                    Forwarding::Off
-                } else {
-                    Forwarding::NodePort {
-                        node_port: self.wish.node_port,
-                        targets: Arc::clone(&targets),
-                    }
-                },
+                forwarding: self.forwarding(&targets),
                 source_ranges: self.wish.source_ranges.clone().into(),
             })
             .collect();
@@ -252,10 +263,55 @@ impl World {
         });
         Desired {
             seed: 42,
-            interfaces: BTreeSet::from([interface]),
+            interfaces: BTreeMap::from([(interface, self.lan.hosts[me].mac)]),
             nodes: nodes.collect(),
             vips: vips.collect(),
         }
+    }
+
+    fn forwarding(&self, targets: &Arc<Targets>) -> Forwarding {
+        let by_address = self.wish.mode == Mode::ByAddress;
+        match self.wish.mode {
+            Mode::Off => Forwarding::Off,
+            Mode::NodePort => Forwarding::NodePort {
+                node_port: self.wish.node_port,
+                targets: Arc::clone(targets),
+            },
+            Mode::Direct | Mode::ByAddress => Forwarding::Dsr {
+                targets: Arc::clone(targets),
+                by_address,
+                node_port: (!by_address).then_some(self.wish.node_port),
+            },
+        }
+    }
+
+    /// What kube-proxy does on every node: VIP and port become those of its server.
+    pub(crate) fn translate(&self) -> Result<()> {
+        for host in &self.lan.hosts[1..=NODES] {
+            let families = [
+                ("ip", VIP4, IpAddr::from(host.ipv4)),
+                ("ip6", VIP6, host.ipv6.into()),
+            ];
+            for (family, vip, server) in families {
+                let server = SocketAddr::new(server, NODE_PORT);
+                host.exec(&["nft", &format!("add table {family} proxy")])?;
+                host.exec(&[
+                    "nft",
+                    &format!(
+                        "add chain {family} proxy prerouting {{ type nat hook prerouting priority \
+                         dstnat; }}"
+                    ),
+                ])?;
+                host.exec(&[
+                    "nft",
+                    &format!(
+                        "add rule {family} proxy prerouting {family} daddr {vip} meta l4proto \
+                         {{ tcp, udp }} th dport {PORT} dnat to {server}"
+                    ),
+                ])?;
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn counters(&self, node: usize) -> Result<Counters> {

@@ -1,17 +1,18 @@
 //! The wish for the data plane, and how far it is carried out.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use herald_dataplane::{DesiredNode, DesiredVip, Holder};
 use herald_elect::elected;
 use herald_model::{
-    Candidate, IfIndex, Instant, InterfaceName, Node, NodeName, VipSegment, VirtualIp,
+    Candidate, IfIndex, Instant, InterfaceName, MacAddress, Node, NodeName, VipSegment, VirtualIp,
 };
 
 use super::{Core, RETRY, Timer};
-use crate::forwarding::{Facts, Plan, plan};
+use crate::forwarding::{Facts, Plan, Reach, plan};
 use crate::input::{DataPlaneMode, DataPlaneReport, Effect};
 use crate::vip::{Vip, holders};
 
@@ -75,6 +76,7 @@ impl Core {
     /// How the traffic of an address is forwarded.
     pub(super) fn forwarding_plan(&self, address: IpAddr, vip: &Vip) -> Plan {
         let services = holders(&vip.observed.vip, &self.services);
+        let reach = self.reach(&vip.observed.vip);
         plan(
             address,
             &services,
@@ -84,8 +86,26 @@ impl Core {
                 endpoints: &self.endpoints,
                 data_plane: self.data_plane.report.as_ref(),
                 cluster: &self.cluster,
+                reach: &reach,
             },
         )
+    }
+
+    /// The nodes on the segments on which an address may come to this node.
+    fn reach(&self, vip: &VirtualIp) -> Cow<'_, Reach> {
+        let mut segments = vip
+            .segments
+            .iter()
+            .filter(|segment| self.uplinks.contains_key(&segment.name))
+            .filter_map(|segment| self.reach.get(&segment.name));
+        match (segments.next(), segments.next()) {
+            (None, _) => Cow::Owned(Reach::default()),
+            (Some(only), None) => Cow::Borrowed(only),
+            (Some(first), Some(second)) => {
+                let parts = [first, second].into_iter().chain(segments);
+                Cow::Owned(Reach::joined(parts, &self.cluster))
+            }
+        }
     }
 
     /// Brings the wish up to date for one address.
@@ -170,7 +190,11 @@ impl Core {
             .values()
             .map(|uplink| (uplink.index, uplink.name.clone()))
             .collect();
-        let interfaces: BTreeSet<IfIndex> = names.keys().copied().collect();
+        let interfaces: BTreeMap<IfIndex, MacAddress> = self
+            .uplinks
+            .values()
+            .map(|uplink| (uplink.index, uplink.mac))
+            .collect();
         let state = &mut self.data_plane;
         if state.desired.nodes != nodes || state.desired.interfaces != interfaces {
             state.desired.nodes = nodes;
@@ -218,12 +242,14 @@ impl Core {
             .map(IpAddr::V4)
             .and_then(leads_there)
             .or_else(|| ipv6.map(IpAddr::V6).and_then(leads_there));
-        let macs = self
+        let segments = self
             .speakers
             .get(&node.name)
-            .into_iter()
-            .flat_map(|speaker| &speaker.report.segments)
-            .map(|segment| segment.mac)
+            .map_or(&[][..], |speaker| speaker.report.segments.as_slice());
+        let macs = segments.iter().map(|segment| segment.mac).collect();
+        let links = segments
+            .iter()
+            .filter_map(|theirs| Some((self.uplinks.get(&theirs.name)?.index, theirs.mac)))
             .collect();
         DesiredNode {
             ipv4,
@@ -231,6 +257,7 @@ impl Core {
             is_self,
             interface,
             macs,
+            links,
         }
     }
 

@@ -216,12 +216,9 @@ impl Core {
     /// address, reach the egress of the interface, where the data plane translates them.
     pub(super) fn wants_neighbour(&self, address: IpAddr) -> bool {
         let uses_node_ports = |vip: &herald_dataplane::DesiredVip| {
-            vip.services.iter().any(|service| {
-                matches!(
-                    service.forwarding,
-                    herald_dataplane::Forwarding::NodePort { .. }
-                )
-            })
+            vip.services
+                .iter()
+                .any(|service| !matches!(service.forwarding, herald_dataplane::Forwarding::Off))
         };
         self.data_plane_runs()
             && self

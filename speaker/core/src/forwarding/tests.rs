@@ -1,8 +1,11 @@
 use std::time::Duration;
 
-use herald_model::{Endpoint, IpFamilyPolicy, Labels, Request, Scope, ServicePort};
+use herald_model::{
+    Endpoint, Incarnation, IpFamilyPolicy, Labels, MacAddress, Request, Scope, SpeakerSegment,
+};
 
 use super::*;
+use crate::input::{ObservedSpeaker, SpeakerReport};
 
 const VIP: &str = "192.0.2.10";
 
@@ -70,6 +73,8 @@ struct World {
     dead: BTreeSet<NodeName>,
     endpoints: BTreeMap<ServiceKey, ServiceEndpoints>,
     data_plane: DataPlaneReport,
+    /// The nodes on the segment of the address.
+    near: Vec<&'static str>,
 }
 
 impl World {
@@ -85,6 +90,7 @@ impl World {
                 })
                 .into(),
             dead: BTreeSet::new(),
+            near: vec!["node1", "node2", "node3"],
             data_plane: DataPlaneReport {
                 mode: DataPlaneMode::Tcx,
                 reason: None,
@@ -92,7 +98,33 @@ impl World {
         }
     }
 
+    fn reach(&self, cluster: &Targets) -> Reach {
+        let speakers = self.near.iter().map(|name| {
+            let report = SpeakerReport {
+                segments: vec![SpeakerSegment {
+                    name: "lan".into(),
+                    interface: "eth0".into(),
+                    mac: MacAddress([2, 0, 0, 0, 0, 1]),
+                    prefixes: Vec::new(),
+                    carrier: true,
+                    incarnation: Incarnation(1),
+                }],
+                ..SpeakerReport::default()
+            };
+            let speaker = ObservedSpeaker {
+                node: (*name).into(),
+                resource_version: "1".into(),
+                report,
+            };
+            (speaker.node.clone(), speaker)
+        });
+        Reach::of_segments(&speakers.collect(), cluster)
+            .remove("lan")
+            .unwrap_or_default()
+    }
+
     fn plan(&self, services: &[&Service]) -> Plan {
+        let cluster = cluster_targets(&self.nodes, &self.dead);
         plan(
             VIP.parse().unwrap(),
             services,
@@ -101,7 +133,8 @@ impl World {
                 dead: &self.dead,
                 endpoints: &self.endpoints,
                 data_plane: Some(&self.data_plane),
-                cluster: &cluster_targets(&self.nodes, &self.dead),
+                cluster: &cluster,
+                reach: &self.reach(&cluster),
             },
         )
     }
@@ -109,7 +142,7 @@ impl World {
 
 fn weights(plan: &Plan) -> Vec<(String, u32)> {
     match &plan.services[0].forwarding {
-        Forwarding::NodePort { targets, .. } => targets
+        Forwarding::NodePort { targets, .. } | Forwarding::Dsr { targets, .. } => targets
             .weights
             .iter()
             .map(|(node, weight)| (node.to_string(), *weight))
@@ -213,10 +246,9 @@ fn node_port_is_refused_with_a_reason() {
     asked.forwarding = ForwardingMode::Off;
     assert_eq!(said(&world, &asked), (ForwardingState::Off, String::new()));
 
-    asked.forwarding = ForwardingMode::Dsr;
-    let (state, reason) = said(&world, &asked);
-    assert_eq!(state, ForwardingState::NodePort);
-    assert!(reason.contains("dsr is not available yet"), "{reason}");
+    asked.forwarding = ForwardingMode::Pod;
+    let (_, reason) = said(&world, &asked);
+    assert!(reason.contains("pod is not available yet"), "{reason}");
 
     world.data_plane = DataPlaneReport {
         mode: DataPlaneMode::None,
@@ -270,4 +302,138 @@ fn node_that_the_observers_found_dead_takes_no_traffic() {
     );
     web.traffic_policy = TrafficPolicy::Local;
     assert_eq!(weights(&world.plan(&[&web])), pairs(&[("node1", 1)]));
+}
+
+fn dsr() -> Service {
+    Service {
+        forwarding: ForwardingMode::Dsr,
+        ..service("a")
+    }
+}
+
+/// Of the first port: whether the client's address chooses, the `NodePort`.
+fn direct(plan: &Plan) -> (bool, Option<u16>) {
+    match &plan.services[0].forwarding {
+        Forwarding::Dsr {
+            by_address,
+            node_port,
+            ..
+        } => (*by_address, *node_port),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn dsr_needs_no_node_port_and_keeps_affinity_by_the_clients_address() {
+    let world = World::new(&[endpoint("node1", 1, READY)]);
+    let mut web = dsr();
+    web.ports.push(port(Protocol::Sctp, 132, None));
+    let plan = world.plan(&[&web]);
+    assert_eq!(plan.state, Some(ForwardingState::Dsr));
+    assert_eq!(plan.targets, Some(3));
+    assert_eq!(plan.reasons, [""; 0]);
+    assert_eq!(direct(&plan), (false, Some(30_080)));
+    assert!(matches!(
+        plan.services[1].forwarding,
+        Forwarding::Dsr { .. }
+    ));
+
+    web.ports[0].node_port = None;
+    assert_eq!(direct(&world.plan(&[&web])), (false, None));
+    web.affinity = SessionAffinity::ClientIp(Duration::from_hours(3));
+    web.ports[0].node_port = Some(30_080);
+    let plan = world.plan(&[&web]);
+    assert_eq!(direct(&plan), (true, None));
+    assert_eq!(plan.reasons, [""; 0]);
+}
+
+#[test]
+fn under_cluster_dsr_leaves_out_nodes_without_a_speaker_on_the_segment() {
+    let mut world = World::new(&[endpoint("node1", 1, READY)]);
+    world.near = vec!["node1", "node3"];
+    let plan = world.plan(&[&dsr()]);
+    assert_eq!(weights(&plan), pairs(&[("node1", 1), ("node3", 1)]));
+    assert_eq!(plan.targets, Some(2));
+    assert_eq!(
+        plan.reasons,
+        ["without a speaker on the segment, hence get no traffic: node2"]
+    );
+}
+
+#[test]
+fn under_local_dsr_reaches_other_nodes_by_nodeport_where_that_can_be() {
+    let mut world = World::new(&[
+        endpoint("node1", 1, READY),
+        endpoint("node2", 2, READY),
+        endpoint("node2", 3, READY),
+    ]);
+    world.near = vec!["node1", "node3"];
+    let mut web = dsr();
+    web.traffic_policy = TrafficPolicy::Local;
+    let plan = world.plan(&[&web]);
+    assert_eq!(weights(&plan), pairs(&[("node1", 1), ("node2", 2)]));
+    assert_eq!(
+        plan.reasons,
+        ["without a speaker on the segment, hence are reached by nodeport: node2"]
+    );
+    for change in [
+        |web: &mut Service| web.ports[0].node_port = None,
+        |web: &mut Service| {
+            web.affinity = SessionAffinity::ClientIp(Duration::from_hours(3));
+        },
+    ] {
+        let mut web = web.clone();
+        change(&mut web);
+        let plan = world.plan(&[&web]);
+        assert_eq!(weights(&plan), pairs(&[("node1", 1)]));
+        assert_eq!(
+            plan.reasons,
+            ["without a speaker on the segment, hence get no traffic: node2"]
+        );
+    }
+}
+
+#[test]
+fn where_dsr_reaches_no_target_nodeport_is_used_and_said() {
+    let mut world = World::new(&[endpoint("node2", 1, READY)]);
+    world.near = vec![];
+    let mut web = dsr();
+    for policy in [TrafficPolicy::Cluster, TrafficPolicy::Local] {
+        web.traffic_policy = policy;
+        let plan = world.plan(&[&web]);
+        assert_eq!(plan.state, Some(ForwardingState::NodePort));
+        assert_eq!(
+            plan.reasons,
+            ["dsr reaches no target: none has a speaker on the segment"]
+        );
+    }
+    web.affinity = SessionAffinity::ClientIp(Duration::from_hours(3));
+    let plan = world.plan(&[&web]);
+    assert_eq!(plan.state, Some(ForwardingState::Off));
+    assert!(plan.reasons[0].contains("ClientIP"), "{:?}", plan.reasons);
+}
+
+#[test]
+fn without_endpoints_a_service_stays_in_dsr() {
+    let world = World::new(&[]);
+    for policy in [TrafficPolicy::Cluster, TrafficPolicy::Local] {
+        let mut web = dsr();
+        web.traffic_policy = policy;
+        let plan = world.plan(&[&web]);
+        assert_eq!(
+            (plan.state, plan.targets),
+            (Some(ForwardingState::Dsr), Some(0))
+        );
+    }
+}
+
+#[test]
+fn node_that_is_dead_takes_no_traffic_in_dsr_either() {
+    let mut world = World::new(&[endpoint("node1", 1, READY), endpoint("node3", 2, READY)]);
+    world.dead.insert("node3".into());
+    let mut web = dsr();
+    let both = [("node1", 1), ("node2", 1)];
+    assert_eq!(weights(&world.plan(&[&web])), pairs(&both));
+    web.traffic_policy = TrafficPolicy::Local;
+    assert_eq!(weights(&world.plan(&[&web])), pairs(&both[..1]));
 }

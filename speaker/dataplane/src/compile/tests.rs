@@ -3,6 +3,7 @@ use ipnet::IpNet;
 use proptest::prelude::*;
 
 use super::*;
+use crate::layout::TableRef;
 use crate::{CLUSTER_SLOTS, DesiredNode, DesiredVip, MapOp, diff, slot};
 
 mod laws;
@@ -15,6 +16,10 @@ fn node(number: u8) -> NodeName {
 
 fn address(number: u8) -> Ipv4Addr {
     Ipv4Addr::new(192, 0, 2, number)
+}
+
+fn mac(number: u8) -> MacAddress {
+    MacAddress([2, 0, 0, 0, 0, number])
 }
 
 fn targets(spread: Spread, weights: &[(u8, u32)]) -> Arc<Targets> {
@@ -47,7 +52,8 @@ fn desired(nodes: u8, vips: &[(&str, Vec<DesiredService>)]) -> Desired {
             ipv6: Some(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, number.into())),
             is_self: number == 1,
             interface: None,
-            macs: BTreeSet::from([MacAddress([2, 0, 0, 0, 0, number])]),
+            macs: BTreeSet::from([mac(number)]),
+            links: BTreeMap::from([(ETH0, mac(number))]),
         };
         (node(number), wish)
     });
@@ -60,7 +66,7 @@ fn desired(nodes: u8, vips: &[(&str, Vec<DesiredService>)]) -> Desired {
     });
     Desired {
         seed: 42,
-        interfaces: BTreeSet::from([ETH0]),
+        interfaces: BTreeMap::from([(ETH0, mac(1))]),
         nodes: nodes.collect(),
         vips: vips.collect(),
     }
@@ -76,7 +82,7 @@ fn entry(contents: &MapContents, vip: &str, port: u16) -> ServiceEntry {
 }
 
 fn table(contents: &MapContents, vip: &str, port: u16) -> TableRef {
-    entry(contents, vip, port).node_port.unwrap().0
+    entry(contents, vip, port).route.unwrap().table
 }
 
 fn generation(contents: &MapContents, vip: &str) -> u32 {
@@ -339,7 +345,7 @@ fn service_without_usable_targets_is_off() {
             &MapContents::default(),
             &desired(2, &[("192.0.2.100", services)]),
         );
-        assert_eq!(entry(&compiled.contents, "192.0.2.100", 80).node_port, None);
+        assert_eq!(entry(&compiled.contents, "192.0.2.100", 80).route, None);
         assert_eq!(compiled.refused, []);
     }
 }

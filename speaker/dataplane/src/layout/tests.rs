@@ -53,6 +53,7 @@ fn capacities_are_those_of_the_c_header() {
         let start = format!("MAP({map}, BPF_MAP_TYPE_ARRAY, {entries},");
         assert!(header.contains(&start), "{start}");
     }
+    assert!(header.contains(&format!("#define LINKS {LINKS}\n")));
     assert!(header.contains(&format!("#define SLOTS_PER_BLOCK {SLOTS_PER_BLOCK}\n")));
 }
 
@@ -123,7 +124,11 @@ fn service_has_its_bytes() {
         (
             ServiceEntry {
                 id: 5,
-                node_port: Some((table, 0x7530)),
+                route: Some(Route {
+                    table,
+                    node_port: 0x7530,
+                    direct: None,
+                }),
                 has_ranges: true,
             },
             "05000000 03000000 00040000 7530 01 01",
@@ -131,7 +136,37 @@ fn service_has_its_bytes() {
         (
             ServiceEntry {
                 id: 5,
-                node_port: None,
+                route: Some(Route {
+                    table,
+                    node_port: 0,
+                    direct: Some(Direct {
+                        by_address: true,
+                        has_flows: false,
+                    }),
+                }),
+                has_ranges: true,
+            },
+            "05000000 03000000 00040000 0000 02 03",
+        ),
+        (
+            ServiceEntry {
+                id: 5,
+                route: Some(Route {
+                    table,
+                    node_port: 0x7530,
+                    direct: Some(Direct {
+                        by_address: false,
+                        has_flows: true,
+                    }),
+                }),
+                has_ranges: false,
+            },
+            "05000000 03000000 00040000 7530 02 04",
+        ),
+        (
+            ServiceEntry {
+                id: 5,
+                route: None,
                 has_ranges: false,
             },
             "05000000 00000000 00000000 0000 00 00",
@@ -151,8 +186,22 @@ fn node_has_its_bytes() {
         ipv6: Some("2001:db8::64".parse().unwrap()),
         interface: Some(IfIndex(2)),
         is_self: true,
+        links: vec![
+            LinkEntry {
+                interface: IfIndex(2),
+                target: MacAddress([2, 0, 0, 0, 0, 9]),
+                source: MacAddress([2, 0, 0, 0, 0, 1]),
+            },
+            LinkEntry {
+                interface: IfIndex(3),
+                target: MacAddress([2, 0, 0, 0, 1, 9]),
+                source: MacAddress([2, 0, 0, 0, 1, 1]),
+            },
+        ],
     };
-    let bytes = hex(&format!("c0000264 {IPV6} 02000000 03000000"));
+    let links = "02000000 020000000009 020000000001 03000000 020000000109 020000000101";
+    let rest = "00000000 00000000 00000000 00000000".repeat(2);
+    let bytes = hex(&format!("c0000264 {IPV6} 02000000 03000000 {links} {rest}"));
     assert_eq!(node.encode(), bytes);
     assert_eq!(NodeEntry::decode(&bytes), Some(node));
     assert_eq!(NodeEntry::decode(&[0; NodeEntry::BYTES]), None);

@@ -8,6 +8,9 @@ use super::BpfError;
 
 type Stats = [u64; ServiceCounters::FIELDS];
 
+/// Bytes of a value of `nodes`.
+const NODE: usize = MapName::Nodes.value_bytes();
+
 /// `BPF_NOEXIST`: an entry that is there keeps its value.
 const ONLY_NEW: u64 = 1;
 
@@ -30,7 +33,7 @@ fn sized<const N: usize>(map: MapName, bytes: &[u8]) -> Result<[u8; N], BpfError
 pub(super) fn read(name: MapName, map: &Map, into: &mut MapContents) -> Result<(), BpfError> {
     match name {
         MapName::Config => read_array::<8>(name, map, into),
-        MapName::Nodes => read_array::<28>(name, map, into),
+        MapName::Nodes => read_array::<NODE>(name, map, into),
         MapName::Blocks => read_array::<512>(name, map, into),
         MapName::Addresses => read_hash::<16, 4>(name, map, into),
         MapName::Macs => read_hash::<8, 4>(name, map, into),
@@ -50,7 +53,7 @@ pub(super) fn write(map: &mut Map, op: &MapOp) -> Result<(), BpfError> {
             value,
         } => match name {
             MapName::Config => set::<8>(*name, map, key, value),
-            MapName::Nodes => set::<28>(*name, map, key, value),
+            MapName::Nodes => set::<NODE>(*name, map, key, value),
             MapName::Blocks => set::<512>(*name, map, key, value),
             MapName::Addresses => insert::<16, 4>(*name, map, key, value),
             MapName::Macs => insert::<8, 4>(*name, map, key, value),
@@ -61,7 +64,7 @@ pub(super) fn write(map: &mut Map, op: &MapOp) -> Result<(), BpfError> {
         },
         MapOp::Delete { map: name, key } => match name {
             MapName::Config => set::<8>(*name, map, key, &[0; 8]),
-            MapName::Nodes => set::<28>(*name, map, key, &[0; 28]),
+            MapName::Nodes => set::<NODE>(*name, map, key, &[0; NODE]),
             MapName::Blocks => set::<512>(*name, map, key, &[0; 512]),
             MapName::Addresses => remove::<16, 4>(*name, map, key),
             MapName::Macs => remove::<8, 4>(*name, map, key),

@@ -1,7 +1,7 @@
 //! Laws of [`compile`] and [`diff`] over arbitrary wishes.
 
 use super::*;
-use crate::flow_hash;
+use crate::{SLOTS_PER_BLOCK, flow_hash};
 
 /// What the program would do with a client's packet, read from the maps as it does.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -9,8 +9,10 @@ enum Fate {
     Passed,
     UnknownPort,
     Off,
-    /// The addresses of the target, and the port there.
-    Target(NodeEntry, u16),
+    /// By its `NodePort`: the addresses of the target, and the port there.
+    NodePort((Option<Ipv4Addr>, Option<Ipv6Addr>), u16),
+    /// By MAC address; itself if it has none.
+    Frame(Option<LinkEntry>),
     /// Something that no reader of consistent maps would find.
     Broken(&'static str),
 }
@@ -26,9 +28,10 @@ fn fate(contents: &MapContents, key: PortKey, hash: u32) -> Fate {
     let Some(service) = contents.get(MapName::Services, &key.encode()) else {
         return Fate::UnknownPort;
     };
-    let Some((table, port)) = ServiceEntry::decode(service).unwrap().node_port else {
+    let Some(route) = ServiceEntry::decode(service).unwrap().route else {
         return Fate::Off;
     };
+    let table = route.table;
     let slot = slot(hash, table.slots) as usize;
     let block = table.first_block + u32::try_from(slot / SLOTS_PER_BLOCK).unwrap();
     let Some(block) = contents.get(MapName::Blocks, &encode_number(block)) else {
@@ -39,7 +42,16 @@ fn fate(contents: &MapContents, key: PortKey, hash: u32) -> Fate {
     let node = contents
         .get(MapName::Nodes, &encode_number(number.into()))
         .and_then(NodeEntry::decode);
-    node.map_or(Fate::Broken("no node"), |node| Fate::Target(node, port))
+    let Some(node) = node else {
+        return Fate::Broken("no node");
+    };
+    if route.direct.is_some() && (node.is_self || !node.links.is_empty()) {
+        return Fate::Frame(node.links.first().copied());
+    }
+    match route.node_port {
+        0 => Fate::Broken("no way to the node"),
+        port => Fate::NodePort((node.ipv4, node.ipv6), port),
+    }
 }
 
 fn weights() -> impl Strategy<Value = Vec<(u8, u32)>> {
@@ -53,20 +65,22 @@ fn services() -> impl Strategy<Value = Vec<DesiredService>> {
         Just(vec!["192.0.2.0/24"]),
         Just(vec!["0.0.0.0/0", "2001:db8::/32"])
     ];
-    let one = (
-        0_u8..5,
-        80_u16..84,
-        spread,
-        weights(),
-        ranges,
-        any::<bool>(),
-    );
-    let one = one.prop_map(|(name, port, spread, weights, ranges, is_off)| {
+    let one = (0_u8..5, 80_u16..84, spread, weights(), ranges, 0_u8..4);
+    let one = one.prop_map(|(name, port, spread, weights, ranges, mode)| {
         let ranges: Vec<IpNet> = ranges.iter().map(|range| range.parse().unwrap()).collect();
         let mut service = service(&format!("s{name}"), port, targets(spread, &weights));
         service.source_ranges = ranges.into();
-        if is_off {
-            service.forwarding = Forwarding::Off;
+        let targets = targets(spread, &weights);
+        match mode {
+            0 => service.forwarding = Forwarding::Off,
+            1 => {}
+            _ => {
+                service.forwarding = Forwarding::Dsr {
+                    targets,
+                    by_address: mode == 2,
+                    node_port: Some(30_000 + port),
+                };
+            }
         }
         service
     });
@@ -75,7 +89,7 @@ fn services() -> impl Strategy<Value = Vec<DesiredService>> {
 
 fn wishes() -> impl Strategy<Value = Desired> {
     let vips = prop::collection::vec((0_u8..4, services(), 0_u8..3), 0..4);
-    let moved = prop::collection::vec((1_u8..6, 100_u8..104), 0..2);
+    let moved = prop::collection::vec((1_u8..6, 100_u8..104, any::<bool>()), 0..3);
     (vips, 0_u8..6, moved).prop_map(|(vips, nodes, moved)| {
         let names = [
             "192.0.2.200",
@@ -88,9 +102,14 @@ fn wishes() -> impl Strategy<Value = Desired> {
             .map(|(vip, services, _)| (names[usize::from(*vip)], services.clone()))
             .collect();
         let mut wish = desired(nodes, &listed);
-        for (name, new) in moved {
+        for (name, new, is_far) in moved {
             if let Some(node) = wish.nodes.get_mut(&node(name)) {
                 node.ipv4 = Some(address(new));
+                node.links = if is_far {
+                    BTreeMap::new()
+                } else {
+                    BTreeMap::from([(ETH0, mac(new))])
+                };
             }
         }
         for (vip, _, holder) in vips {
