@@ -51,6 +51,11 @@ impl Profile {
         self.vote_after().saturating_sub(self.poke_every())
     }
 
+    /// Waking later than this after a deadline means that we could hear nobody in between.
+    pub(crate) const fn late_after(self) -> Duration {
+        self.poke_every().saturating_mul(2)
+    }
+
     /// The time between two pokes of a suspect.
     pub(crate) const fn poke_every(self) -> Duration {
         match self.heartbeat().checked_div(5) {

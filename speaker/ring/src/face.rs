@@ -13,6 +13,8 @@ use crate::packet::Packet;
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Input<'a> {
+    /// The driver woke. Said first, so that [`Effect::Silenced`] comes before anything is answered.
+    Woken,
     /// A datagram came in on the segment.
     DatagramReceived {
         /// The UDP payload.

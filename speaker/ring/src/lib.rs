@@ -16,7 +16,8 @@
 //! - the side of a partition without most of the last view, and without a witness, declares nobody
 //!   dead; a certificate is proof of that, so who hears one need not ask for quorum again;
 //! - nothing that was sent before counts when it is sent again, not even to one that just started;
-//! - our own lateness is held against nobody: deadlines wait as long as we did;
+//! - our own lateness is held against nobody, and yet ends: in one silence, short ones are forgiven
+//!   as much as the longest of them lasts, and nobody is voted against who was not asked enough;
 //! - after the start nothing is allocated, as long as the driver keeps no more packets than before,
 //!   the list of members stays, and no new address is held.
 //!

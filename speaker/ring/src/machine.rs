@@ -29,8 +29,6 @@ use quorum::{Poll, Witness};
 use silence::Silence;
 use view::{Flood, Pending};
 
-/// Waking later than this after a deadline means that we could hear nobody in between.
-const STALL: Duration = Duration::from_millis(20);
 /// A member that was just listed may not be listed everywhere yet.
 const JOIN_GRACE: Duration = Duration::from_secs(2);
 /// Members to be greeted with each heartbeat, so that they have proved themselves before it counts.
@@ -118,6 +116,7 @@ impl<A: Authenticator> Ring<A> {
     pub fn handle(&mut self, now: Instant, input: Input<'_>, out: &mut Vec<Effect>) {
         self.forgive_stall(now, out);
         match input {
+            Input::Woken => {}
             Input::DatagramReceived { bytes } => self.receive(now, bytes, out),
             Input::MembersChanged(members) => self.change_members(now, members),
             Input::KeysChanged(keys) => {
@@ -220,7 +219,7 @@ impl<A: Authenticator> Ring<A> {
             self.heartbeat_at = now;
             self.votes.clear();
             for watch in &mut self.watches {
-                watch.shift(Duration::ZERO);
+                watch.begin_anew(Duration::ZERO);
                 watch.quiet_from = watch.quiet_from.max(now);
             }
         }
@@ -277,10 +276,12 @@ impl<A: Authenticator> Ring<A> {
             self.witness.next,
             self.silence.as_ref().map(|silence| silence.next),
         ];
+        // What is overdue already waits for us while we work, which is not being late.
         self.deadline = watches
             .chain(others.into_iter().flatten())
             .chain([self.heartbeat_at])
-            .min();
+            .min()
+            .map(|deadline| deadline.max(now));
     }
 
     /// Finds out anew who observes us and whom we observe.

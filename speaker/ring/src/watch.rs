@@ -14,6 +14,10 @@ pub(crate) const PROBE_EVERY: Duration = Duration::from_millis(10);
 const KERNEL_SILENT_AFTER: Duration = Duration::from_millis(40);
 /// After this long, what is asked over and over is asked less often.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
+/// Fewer unanswered questions than these are no reason to vote.
+const ENOUGH: u32 = 8;
+/// The same where only the kernel is asked.
+const ENOUGH_OF_KERNEL: u32 = 3;
 
 /// One that we observe.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +33,8 @@ pub(crate) struct Watch {
     /// When its kernel last answered.
     pub(crate) kernel: Option<Instant>,
     pub(crate) next_probe: Instant,
+    /// How much of our own lateness its silence was forgiven.
+    pub(crate) forgiven: Duration,
     pub(crate) suspicion: Option<Suspicion>,
 }
 
@@ -38,7 +44,39 @@ pub(crate) struct Suspicion {
     pub(crate) since: Instant,
     pub(crate) next_poke: Instant,
     pub(crate) pokes: u32,
+    pub(crate) probes: u32,
+    /// From when on it had the time to answer enough of them.
+    pub(crate) ripe: Option<Instant>,
     pub(crate) ballot: Option<Ballot>,
+}
+
+impl Suspicion {
+    pub(crate) fn new(now: Instant) -> Self {
+        Self {
+            since: now,
+            next_poke: now,
+            pokes: 0,
+            probes: 0,
+            ripe: None,
+            ballot: None,
+        }
+    }
+
+    /// Notes when enough was asked.
+    pub(crate) fn ripen(&mut self, now: Instant, kernel_only: bool, profile: Profile) {
+        let enough = if kernel_only {
+            self.probes >= ENOUGH_OF_KERNEL
+        } else {
+            self.pokes >= ENOUGH
+        };
+        if enough && self.ripe.is_none() {
+            self.ripe = Some(now + profile.poke_every() / 2);
+        }
+    }
+
+    pub(crate) fn is_ripe(&self, now: Instant) -> bool {
+        self.ripe.is_some_and(|ripe| now >= ripe)
+    }
 }
 
 /// Our vote against it stands.
@@ -58,6 +96,7 @@ impl Watch {
             quiet_from,
             kernel: None,
             next_probe: quiet_from,
+            forgiven: Duration::ZERO,
             suspicion: None,
         }
     }
@@ -86,16 +125,15 @@ impl Watch {
                 .min(self.quiet_from + profile.suspect_after()),
             None => self.quiet_from + profile.suspect_after(),
             Some(suspicion) => {
-                let vote = suspicion.ballot.map_or_else(
-                    || self.quiet_from + profile.vote_after(),
-                    |ballot| ballot.next,
-                );
-                let poke = if self.kernel_only {
-                    vote
-                } else {
-                    suspicion.next_poke
+                let vote = match suspicion.ballot {
+                    Some(ballot) => Some(ballot.next),
+                    None => suspicion
+                        .ripe
+                        .map(|ripe| ripe.max(self.quiet_from + profile.vote_after())),
                 };
-                vote.min(poke).min(self.next_probe)
+                let poke = (!self.kernel_only).then_some(suspicion.next_poke);
+                let asks = poke.unwrap_or(self.next_probe).min(self.next_probe);
+                vote.unwrap_or(asks).min(asks)
             }
         }
     }
@@ -104,6 +142,7 @@ impl Watch {
     pub(crate) fn hear(&mut self, now: Instant) -> Option<Suspicion> {
         self.heard = now;
         self.quiet_from = now;
+        self.forgiven = Duration::ZERO;
         self.suspicion.take()
     }
 
@@ -115,12 +154,22 @@ impl Watch {
         }
     }
 
-    /// Forgives our own lateness: it had no chance to be heard.
-    pub(crate) fn shift(&mut self, late: Duration) {
+    /// Forgives a short lateness of ours: all may have been late. One that is alive is heard
+    /// between two of them, so in one silence no more is forgiven than the longest lasts.
+    pub(crate) fn forgive(&mut self, late: Duration, profile: Profile) {
+        let left = profile.suspect_after().saturating_sub(self.forgiven);
+        let forgiven = late.min(left);
+        self.forgiven += forgiven;
+        self.quiet_from = self.quiet_from + forgiven;
+        self.kernel = self.kernel.map(|answered| answered + late);
+    }
+
+    /// Forgives our own absence: it had no chance to be heard, and is asked anew.
+    pub(crate) fn begin_anew(&mut self, late: Duration) {
         self.quiet_from = self.quiet_from + late;
         self.next_probe = self.next_probe + late;
         self.kernel = self.kernel.map(|answered| answered + late);
-        // What the stall began with is asked anew.
+        self.forgiven = Duration::ZERO;
         self.suspicion = None;
     }
 }

@@ -101,10 +101,12 @@ impl World {
             return;
         }
         self.say(|| format!("node{node}: goes on"));
-        self.wake_ring(node);
+        // As its thread does: it notes that it is late, takes in what queued, then does what is due.
+        self.ring(node, herald_ring::Input::Woken);
         for happening in std::mem::take(&mut self.hosts[node].backlog) {
             self.happen(happening);
         }
+        self.wake_ring(node);
         self.wake_core(node);
     }
 

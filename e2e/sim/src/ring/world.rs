@@ -91,6 +91,12 @@ struct Node {
     name: NodeName,
     state: State,
     backlog: Vec<Arrival>,
+    /// Until when it is stopped at least.
+    stopped: Instant,
+    /// How late it may be whenever it is to wake.
+    lateness: Duration,
+    /// How long it is stopped, and how long it then runs: at least and at most.
+    stalls: Option<[[Duration; 2]; 2]>,
     /// When it is to be woken next.
     wake: Instant,
 }
@@ -107,6 +113,7 @@ enum Happening {
     Arrival(usize, Arrival),
     Wake(usize),
     Thaw(usize),
+    Stall(usize),
 }
 
 #[derive(Debug)]
@@ -176,6 +183,9 @@ impl World {
                 name: members[node].node.clone(),
                 state: State::Running,
                 backlog: Vec::new(),
+                stopped: start,
+                lateness: Duration::ZERO,
+                stalls: None,
                 wake: Instant::from_nanos(u64::MAX),
             });
         }
@@ -265,8 +275,28 @@ impl World {
 
     /// The node's speaker does nothing for so long; what arrives meanwhile waits.
     pub fn pause(&mut self, node: usize, time: Duration) {
-        self.nodes[node].state = State::Stopped;
-        self.push(self.now + time, Happening::Thaw(node));
+        let end = self.now + time;
+        let paused = &mut self.nodes[node];
+        paused.state = State::Stopped;
+        paused.stopped = paused.stopped.max(end);
+        self.push(end, Happening::Thaw(node));
+    }
+
+    /// From now on the node's speaker wakes up to so late, whether a datagram or a deadline wakes it.
+    pub fn wake_late(&mut self, node: usize, most: Duration) {
+        self.nodes[node].lateness = most;
+    }
+
+    /// From now on the node's speaker stops again and again, for a time between the first two, and
+    /// runs for a time between the second two.
+    pub fn stall_often(&mut self, node: usize, stops: [Duration; 2], runs: [Duration; 2]) {
+        self.nodes[node].stalls = Some([stops, runs]);
+        let first = self.between(runs);
+        self.push(self.now + first, Happening::Stall(node));
+    }
+
+    fn between(&mut self, [least, most]: [Duration; 2]) -> Duration {
+        least + most.saturating_sub(least).mul_f64(self.lan.draw())
     }
 
     /// An attacker sends a datagram to a node.
@@ -284,27 +314,61 @@ impl World {
             self.now = event.at;
             match event.happening {
                 Happening::Arrival(node, arrival) => self.arrive(node, arrival),
-                Happening::Wake(node) => self.wake(node),
+                Happening::Wake(node) => {
+                    if !self.is_late(node) {
+                        self.wake(node);
+                    }
+                }
                 Happening::Thaw(node) => self.thaw(node),
+                Happening::Stall(node) => self.stall(node),
             }
         }
         self.now = end;
     }
 
     fn arrive(&mut self, node: usize, arrival: Arrival) {
+        // Perhaps it is stopped only now.
+        self.is_late(node);
         match self.nodes[node].state {
-            State::Running => match arrival {
-                Arrival::Datagram(packet) => self.tell(
-                    node,
-                    Input::DatagramReceived {
-                        bytes: packet.as_bytes(),
-                    },
-                ),
-                Arrival::Kernel(address) => self.tell(node, Input::KernelAnswered { address }),
-                Arrival::Witness => self.tell(node, Input::WitnessAnswered),
-            },
+            State::Running => self.deliver(node, &arrival),
             State::Stopped => self.nodes[node].backlog.push(arrival),
             State::SpeakerDead | State::NodeDead => {}
+        }
+    }
+
+    fn deliver(&mut self, node: usize, arrival: &Arrival) {
+        match arrival {
+            Arrival::Datagram(packet) => {
+                let bytes = packet.as_bytes();
+                self.tell(node, Input::DatagramReceived { bytes });
+            }
+            Arrival::Kernel(address) => {
+                let address = *address;
+                self.tell(node, Input::KernelAnswered { address });
+            }
+            Arrival::Witness => self.tell(node, Input::WitnessAnswered),
+        }
+    }
+
+    /// Whether it is late instead of waking now.
+    fn is_late(&mut self, node: usize) -> bool {
+        let lateness = self.nodes[node].lateness;
+        if self.nodes[node].state != State::Running || lateness.is_zero() {
+            return false;
+        }
+        let time = self.between([Duration::ZERO, lateness]);
+        self.pause(node, time);
+        true
+    }
+
+    fn stall(&mut self, node: usize) {
+        let Some([stops, runs]) = self.nodes[node].stalls else {
+            return;
+        };
+        let (stop, run) = (self.between(stops), self.between(runs));
+        if matches!(self.nodes[node].state, State::Running | State::Stopped) {
+            self.pause(node, stop);
+            self.push(self.now + stop + run, Happening::Stall(node));
         }
     }
 
@@ -325,12 +389,12 @@ impl World {
     }
 
     fn thaw(&mut self, node: usize) {
-        if self.nodes[node].state != State::Stopped {
+        if self.nodes[node].state != State::Stopped || self.now < self.nodes[node].stopped {
             return;
         }
         self.nodes[node].state = State::Running;
         for arrival in std::mem::take(&mut self.nodes[node].backlog) {
-            self.arrive(node, arrival);
+            self.deliver(node, &arrival);
         }
         self.nodes[node].wake = self.now;
         self.wake(node);

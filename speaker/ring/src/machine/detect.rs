@@ -19,6 +19,8 @@ const ASK_WITH_EVERY: u32 = 2;
 /// Pokes at the usual pace. They almost always suffice; what follows until the vote comes ten
 /// times as fast, because in a burst of loss only numbers help.
 const CALM_POKES: u32 = 2;
+/// Pokes that were due while we were late, sent at a time.
+const POKES_AT_ONCE: u32 = 8;
 
 impl<A: Authenticator> Ring<A> {
     pub(super) fn tick_watches(&mut self, now: Instant, out: &mut Vec<Effect>) {
@@ -51,12 +53,7 @@ impl<A: Authenticator> Ring<A> {
             // An old answer that comes only now proves nothing.
             self.peers.get_mut(watch.index).nonce = self.random.next().max(1);
             watch.next_probe = now;
-            watch.suspicion = Some(Suspicion {
-                since: now,
-                next_poke: now,
-                pokes: 0,
-                ballot: None,
-            });
+            watch.suspicion = Some(Suspicion::new(now));
         }
         let slow = watch
             .ballot()
@@ -69,6 +66,9 @@ impl<A: Authenticator> Ring<A> {
                 } else {
                     PROBE_EVERY
                 };
+            if let Some(suspicion) = &mut watch.suspicion {
+                suspicion.probes = suspicion.probes.saturating_add(1);
+            }
             out.push(Effect::ProbeKernel {
                 address: self.peers.get(watch.index).address,
             });
@@ -76,29 +76,49 @@ impl<A: Authenticator> Ring<A> {
         let Some(mut suspicion) = watch.suspicion else {
             return watch;
         };
-        if now >= suspicion.next_poke && !watch.kernel_only {
-            let gap = if slow {
-                profile.heartbeat()
-            } else if suspicion.pokes < CALM_POKES || suspicion.ballot.is_some() {
-                profile.poke_every()
-            } else {
-                profile.poke_every() / 10
-            };
-            suspicion.next_poke = now + gap;
-            self.poke(now, watch.index, out);
-            if suspicion.pokes.is_multiple_of(ASK_WITH_EVERY) {
-                self.ask_others(watch.index, out);
-            }
-            suspicion.pokes = suspicion.pokes.wrapping_add(1);
+        if !watch.kernel_only {
+            self.poke_suspect(now, watch.index, &mut suspicion, slow, out);
         }
+        suspicion.ripen(now, watch.kernel_only, profile);
         if silent >= profile.poll_after() {
             self.start_poll(now, watch.silent_since(profile), out);
         }
-        if silent >= profile.vote_after() {
+        if silent >= profile.vote_after() && suspicion.is_ripe(now) {
             suspicion.ballot = Some(self.vote(now, &watch, suspicion.ballot, slow, out));
         }
         watch.suspicion = Some(suspicion);
         watch
+    }
+
+    /// Sends the pokes that are due. Those we were late with are made up for: their number counts
+    /// more than their times.
+    fn poke_suspect(
+        &mut self,
+        now: Instant,
+        index: Index,
+        suspicion: &mut Suspicion,
+        slow: bool,
+        out: &mut Vec<Effect>,
+    ) {
+        let mut left = POKES_AT_ONCE;
+        while now >= suspicion.next_poke {
+            let gap = if slow {
+                self.profile.heartbeat()
+            } else if suspicion.pokes < CALM_POKES || suspicion.ballot.is_some() {
+                self.profile.poke_every()
+            } else {
+                self.profile.poke_every() / 10
+            };
+            left -= 1;
+            let is_last = left == 0 || suspicion.ballot.is_some();
+            let begin = if is_last { now } else { suspicion.next_poke };
+            suspicion.next_poke = begin + gap;
+            self.poke(now, index, out);
+            if suspicion.pokes.is_multiple_of(ASK_WITH_EVERY) {
+                self.ask_others(index, out);
+            }
+            suspicion.pokes = suspicion.pokes.saturating_add(1);
+        }
     }
 
     /// Votes against the watched, or says so again.

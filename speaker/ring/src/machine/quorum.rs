@@ -69,6 +69,11 @@ impl Poll {
     pub(super) fn shift(&mut self, late: Duration) {
         self.next = self.next.map(|next| next + late);
     }
+
+    /// While we could not hear, nobody was lacking.
+    pub(super) fn forgive(&mut self, late: Duration) {
+        self.lacking = self.lacking.map(|since| since + late);
+    }
 }
 
 impl<A: Authenticator> Ring<A> {

@@ -1,10 +1,12 @@
 //! Late wake-ups: what others did meanwhile can't be held against them, and what they think of us
 //! must be asked.
 
+use std::time::Duration;
+
 use herald_model::{Incarnation, Instant};
 
+use super::Ring;
 use super::quorum::Witness;
-use super::{Ring, STALL};
 use crate::auth::Authenticator;
 use crate::codec::Standing;
 use crate::face::Effect;
@@ -35,37 +37,48 @@ impl Silence {
 }
 
 impl<A: Authenticator> Ring<A> {
-    /// If we wake late, everything waits that much longer.
+    /// If we wake late, others are given the time that we lost: all of it when they may have
+    /// taken us for dead meanwhile, else only so much in all that it ends.
     pub(super) fn forgive_stall(&mut self, now: Instant, out: &mut Vec<Effect>) {
         let Some(expected) = self.deadline else {
             return;
         };
         let late = now.saturating_since(expected);
-        if late <= STALL {
+        if late <= self.profile.late_after() {
             return;
         }
         self.counters.stalls += 1;
         self.deadline = Some(now);
         self.heartbeat_at = now;
+        self.flood.shift(late);
+        if late >= self.profile.suspect_after() {
+            self.begin_all_anew(now, late, out);
+            return;
+        }
+        self.poll.forgive(late);
+        for watch in &mut self.watches {
+            watch.forgive(late, self.profile);
+        }
+    }
+
+    /// What we knew before a long pause is of no worth: all others may have been paused as well.
+    fn begin_all_anew(&mut self, now: Instant, late: Duration, out: &mut Vec<Effect>) {
         self.votes.clear();
         for watch in &mut self.watches {
-            watch.shift(late);
+            watch.begin_anew(late);
         }
-        self.flood.shift(late);
         self.poll.shift(late);
         self.count_since(now);
         if !self.has_quorum() {
             self.poll.next = Some(now);
         }
         self.witness = Witness::default();
-        if late >= self.profile.suspect_after() {
-            out.push(Effect::Silenced { late });
-            self.silence = Some(Silence {
-                next: now,
-                confirmed: [None; 3],
-            });
-            self.confirmed_by_fewer(out);
-        }
+        out.push(Effect::Silenced { late });
+        self.silence = Some(Silence {
+            next: now,
+            confirmed: [None; 3],
+        });
+        self.confirmed_by_fewer(out);
     }
 
     /// Asks the observers that have not confirmed us yet.
