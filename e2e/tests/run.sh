@@ -12,6 +12,7 @@ lab() { cargo run --quiet --locked --package herald-lab -- "$@"; }
 
 down() {
 	lab --name test down
+	lab --name test-two down
 	lab --name test-iptables down
 }
 trap down EXIT

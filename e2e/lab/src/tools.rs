@@ -24,11 +24,12 @@ pub(crate) const PAUSE_IMAGE: &str = "lab.local/pause:1";
 
 const KUBE_MAIN: &str = include_str!("../kube/main.go");
 const KUBE_MOD: &str = include_str!("../kube/go.mod");
-const ECHO_SOURCES: [(&str, &str); 4] = [
+const ECHO_SOURCES: [(&str, &str); 5] = [
     ("go.mod", include_str!("../images/echo/go.mod")),
     ("main.go", include_str!("../images/echo/main.go")),
     ("serve.go", include_str!("../images/echo/serve.go")),
     ("client.go", include_str!("../images/echo/client.go")),
+    ("arp.go", include_str!("../images/echo/arp.go")),
 ];
 const PAUSE_SOURCE: &str = include_str!("../images/pause/pause.c");
 

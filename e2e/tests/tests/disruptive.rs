@@ -1,6 +1,8 @@
 //! What disturbs the whole cluster, one after another: components killed, nodes switched off, the API
 //! server gone, pools that are open to everybody.
 
+#[path = "disruptive/bystander.rs"]
+mod bystander;
 #[path = "disruptive/failover.rs"]
 mod failover;
 #[path = "disruptive/fixtures.rs"]
@@ -9,10 +11,14 @@ mod fixtures;
 mod lab;
 #[path = "disruptive/restarts.rs"]
 mod restarts;
+#[path = "disruptive/returns.rs"]
+mod returns;
 #[path = "disruptive/snapshot.rs"]
 mod snapshot;
 #[path = "disruptive/takeover.rs"]
 mod takeover;
+#[path = "disruptive/two_nodes.rs"]
+mod two_nodes;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};

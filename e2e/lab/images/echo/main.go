@@ -4,6 +4,7 @@
 //	echo [--http 8080,…] [--tcp 9090,…] [--udp 9090,…]   serve (the default; "none" for no port)
 //	echo get [--count N] [--timeout T] URL               ask over HTTP
 //	echo tcp|udp [--from PORT] [--count N] [--timeout T] HOST:PORT [TEXT]
+//	echo arp [--clients N] [--from IP] [--every T] [--interface DEV] IP   ask who has it, until killed
 //
 // Environment: POD and NODE, from the downward API.
 package main
@@ -29,8 +30,10 @@ func main() {
 		err = get(args)
 	case "tcp", "udp":
 		err = ask(verb, args)
+	case "arp":
+		err = arp(args)
 	default:
-		err = fmt.Errorf("unknown verb %q: serve, get, tcp or udp", verb)
+		err = fmt.Errorf("unknown verb %q: serve, get, tcp, udp or arp", verb)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "echo:", err)

@@ -20,12 +20,12 @@ use serde_json::Value;
 use crate::failover::{TAKEOVER, all_nodes_serve, serve};
 use crate::{alone, start_api, stop_api};
 
-fn vip(cluster: &Cluster, address: IpAddr) -> Result<Value> {
+pub(crate) fn vip(cluster: &Cluster, address: IpAddr) -> Result<Value> {
     let name = VirtualIp::object_name(address);
     cluster.api.get(&herald("virtualips", &name))
 }
 
-fn epoch(vip: &Value) -> Result<u64> {
+pub(crate) fn epoch(vip: &Value) -> Result<u64> {
     vip["spec"]["epoch"].as_u64().context("no epoch")
 }
 
@@ -37,7 +37,7 @@ fn node_of(cluster: &Cluster, mac: &str) -> Result<String> {
 }
 
 /// Waits until another node than `old` answers on the LAN, and no second one: which. Asks no API server.
-fn taken_over(it: &Sandbox, address: IpAddr, old: &str) -> Result<String> {
+pub(crate) fn taken_over(it: &Sandbox, address: IpAddr, old: &str) -> Result<String> {
     let expected = format!("another node than {old} answers for {address}, alone");
     eventually(&expected, TAKEOVER, || {
         let node = node_of(it.cluster, &it.client().one_answer(address)?)?;
@@ -47,7 +47,7 @@ fn taken_over(it: &Sandbox, address: IpAddr, old: &str) -> Result<String> {
 }
 
 /// Waits until status and plan say that `new` holds the address, under a plan made after `before`.
-fn adopted(it: &Sandbox, address: IpAddr, new: &str, before: u64) -> Result<()> {
+pub(crate) fn adopted(it: &Sandbox, address: IpAddr, new: &str, before: u64) -> Result<()> {
     let expected = format!("status and plan of {address} name {new}");
     eventually(&expected, LONG, || {
         let vip = vip(it.cluster, address)?;
@@ -64,7 +64,7 @@ fn adopted(it: &Sandbox, address: IpAddr, new: &str, before: u64) -> Result<()> 
 }
 
 /// That the node is there and is not heard about the address, from `capture` on, nor in a while.
-fn gets_nothing_back(
+pub(crate) fn gets_nothing_back(
     it: &Sandbox,
     capture: &Capture,
     address: IpAddr,
