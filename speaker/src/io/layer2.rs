@@ -196,11 +196,15 @@ impl Driver {
             if !self.take_commands() {
                 return;
             }
-            // The rings come first: a late wake-up may mean that nothing may be answered.
-            self.rings.run();
+            // The rings come first: a late wake-up may mean that nothing may be answered. Their timers
+            // come last: a kernel that answered while we were late is not silent.
+            self.rings.listen();
             self.release_ended();
             self.update_filters();
             self.read_all();
+            self.rings.run();
+            self.release_ended();
+            self.update_filters();
             self.machine.on_deadline(self.clock.now(), &mut self.out);
             self.carry_out();
         }

@@ -240,11 +240,20 @@ impl Rings {
         self.frames.drain(..)
     }
 
-    /// Takes in what the sockets hold, then does what is due.
-    pub(crate) fn run(&mut self) {
+    /// Notes how late it is, and takes in what the sockets hold.
+    pub(crate) fn listen(&mut self) {
         self.start_what_can_be();
         self.for_each(|rings, name| {
+            rings.handle(name, Input::Woken);
             rings.receive(name);
+            rings.carry_out(name);
+        });
+    }
+
+    /// Does what is due. All that queued while nobody looked must have been taken in before, or what
+    /// we were late for is held against others.
+    pub(crate) fn run(&mut self) {
+        self.for_each(|rings, name| {
             if let Some(running) = running(&mut rings.segments, name) {
                 running.ring.on_deadline(rings.clock.now(), &mut rings.out);
             }

@@ -11,6 +11,8 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use super::segment::Hmac;
 use super::*;
 
+mod allocation;
+
 const INTERFACE: IfIndex = IfIndex(2);
 const SEGMENT: &str = "192.0.2.0/24";
 
@@ -82,6 +84,11 @@ impl Node {
             inputs,
             network,
         }
+    }
+
+    fn round(&mut self) {
+        self.rings.listen();
+        self.rings.run();
     }
 
     fn events(&mut self) -> Vec<RingEvent> {
@@ -174,7 +181,7 @@ fn answers_of_members_and_of_the_witness_are_of_interest() {
 fn garbage_is_counted_and_the_first_view_names_everybody() {
     let mut node = Node::start(Witness::None);
     assert_eq!((&node.network).write(b"garbage").unwrap(), 7);
-    node.rings.run();
+    node.round();
     let status = node.rings.status();
     let status = status.get(&SegmentName::from(SEGMENT)).unwrap();
     assert_eq!(
@@ -192,7 +199,7 @@ fn garbage_is_counted_and_the_first_view_names_everybody() {
         dead: BTreeMap::new(),
     };
     assert_eq!(node.events(), [RingEvent::View(view)]);
-    node.rings.run();
+    node.round();
     assert_eq!(node.events(), [], "nothing has changed");
 }
 
@@ -200,14 +207,14 @@ fn garbage_is_counted_and_the_first_view_names_everybody() {
 fn what_the_core_wants_is_about_the_last_life_until_it_has_heard_of_the_new_one() {
     let mut node = Node::start(Witness::None);
     let name = SegmentName::from(SEGMENT);
-    node.rings.run();
+    node.round();
     node.events();
     assert_eq!(node.rings.take_ended(), []);
     node.rings.command(&name, RingCommand::StepDown);
     assert_eq!(node.rings.take_ended(), [INTERFACE]);
     assert!(node.rings.is_in_unseen_life(INTERFACE));
     assert!(!node.rings.is_in_unseen_life(IfIndex(3)));
-    node.rings.run();
+    node.round();
     let lives: Vec<Incarnation> = node
         .events()
         .into_iter()
