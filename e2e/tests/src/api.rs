@@ -23,6 +23,7 @@ const MANAGER: &str = "herald-e2e";
 #[derive(Debug, Clone)]
 pub struct Api {
     socket: PathBuf,
+    answer_time: Duration,
 }
 
 /// An answer, whatever its status.
@@ -58,15 +59,25 @@ impl Api {
     ///
     /// If it does not come up.
     pub fn connect(lab: &Lab) -> Result<Self> {
+        Self::connect_from(lab, "cp", ANSWER_TIME)
+    }
+
+    /// The same with a proxy at another place, whose way to the API server may be cut: what takes
+    /// longer than `answer_time` has failed.
+    ///
+    /// # Errors
+    ///
+    /// If it does not come up.
+    pub fn connect_from(lab: &Lab, place: &str, answer_time: Duration) -> Result<Self> {
         let socket = lab
             .folder()
-            .join(format!("proxy-{}.sock", std::process::id()));
+            .join(format!("proxy-{place}-{}.sock", std::process::id()));
         let kubectl = lab.folder().join("bin/kubectl");
         let option = format!("--unix-socket={}", socket.display());
         // The kernel sends the signal when the thread that started the process ends, hence a thread
         // that stays.
         let mut command = lab.command(
-            "cp",
+            place,
             [
                 Path::new("setpriv").as_os_str(),
                 "--pdeathsig".as_ref(),
@@ -90,7 +101,10 @@ impl Api {
             Err(error) => drop(started.send(Err(error))),
         });
         result.recv()?.context("cannot start kubectl proxy")?;
-        let api = Self { socket };
+        let api = Self {
+            socket,
+            answer_time,
+        };
         eventually("kubectl proxy answers", Duration::from_secs(20), || {
             api.get("/version")
         })?;
@@ -105,7 +119,7 @@ impl Api {
     ) -> Result<(u16, BufReader<UnixStream>)> {
         let mut stream = UnixStream::connect(&self.socket)
             .with_context(|| format!("cannot connect to {}", self.socket.display()))?;
-        stream.set_read_timeout(Some(ANSWER_TIME))?;
+        stream.set_read_timeout(Some(self.answer_time))?;
         let (kind, body) = content.unwrap_or(("application/json", b""));
         // HTTP/1.0: the body ends where the connection does.
         let head = format!(

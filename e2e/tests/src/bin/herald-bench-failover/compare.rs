@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use herald_e2e::api::Api;
 use herald_e2e::fault::Fault;
 use herald_e2e::flows::{FLOWS, Flows, PATIENCE};
 use herald_e2e::streams::Streams;
@@ -15,7 +16,6 @@ use crate::lease::{Agent, LEASE, path};
 use crate::report::Measured;
 use crate::stage::{CLIENT, PORT, Stage, all_but, load, rest, service};
 
-const OLD: &str = "node1";
 const NAME: &str = "lease";
 const STREAMS: usize = 100;
 const GIVE_UP: Duration = Duration::from_mins(1);
@@ -57,16 +57,17 @@ impl fmt::Display for Round {
 }
 
 /// One round, in which all is made whole again in any case.
-pub(crate) fn play(stage: Stage<'_>, number: u32) -> Result<Round> {
+pub(crate) fn play(stage: Stage<'_>, ways: &[(String, Api)], number: u32) -> Result<Round> {
     stage.wait_whole()?;
     let address = format!("172.30.112.{}", number % 250 + 1);
+    let (old, _) = ways.first().context("no node")?;
     stage.cluster.api.delete(&path(&format!("/{LEASE}")))?;
     let mut agents = Vec::new();
     let mut hurt = false;
-    let round = measure(stage, &address, &mut agents, &mut hurt);
+    let round = measure(stage, ways, &address, &mut agents, &mut hurt);
     drop(agents);
     let mended = if hurt {
-        stage.mend(Fault::CutSilently, OLD)
+        stage.mend(Fault::CutSilently, old)
     } else {
         Ok(())
     };
@@ -77,30 +78,29 @@ pub(crate) fn play(stage: Stage<'_>, number: u32) -> Result<Round> {
 
 fn measure(
     stage: Stage<'_>,
+    ways: &[(String, Api)],
     address: &str,
     agents: &mut Vec<Agent>,
     hurt: &mut bool,
 ) -> Result<Round> {
     let (api, lab) = (&stage.cluster.api, stage.lab());
+    let (first, others) = ways.split_first().context("no node")?;
+    let (old, _) = first;
     let spec = json!({
         // Not Herald's.
         "loadBalancerClass": "example.com/lease",
         "externalTrafficPolicy": "Cluster",
-        "selector": all_but(OLD),
+        "selector": all_but(old),
     });
     stage.apply(NAME, &json!({}), spec)?;
     let status = json!({"status": {"loadBalancer": {"ingress": [{"ip": address}]}}});
     api.merge(&format!("{}/status", service(NAME)), &status)?;
-    agents.push(Agent::start(lab, OLD, address));
+    agents.push(Agent::start(lab, first, address));
     eventually("the first leads", LONG, || {
         let lease = api.get(&path(&format!("/{LEASE}")))?;
-        same(&lease["spec"]["holderIdentity"], &json!(OLD))
+        same(&lease["spec"]["holderIdentity"], &json!(old))
     })?;
-    for node in stage.cluster.nodes() {
-        if node != OLD {
-            agents.push(Agent::start(lab, &node, address));
-        }
-    }
+    agents.extend(others.iter().map(|way| Agent::start(lab, way, address)));
     let to = SocketAddr::new(address.parse()?, PORT);
     let flows = Flows::start(lab, CLIENT, to)?;
     let all = eventually("every flow is answered, and none is lost", LONG, || {
@@ -120,7 +120,7 @@ fn measure(
     let load = load()?;
     let struck = Instant::now();
     *hurt = true;
-    Fault::CutSilently.befall(lab, OLD)?;
+    Fault::CutSilently.befall(lab, old)?;
     rest(Duration::from_secs(5))?;
     eventually("every question is answered again", GIVE_UP, || {
         let record = flows.record();

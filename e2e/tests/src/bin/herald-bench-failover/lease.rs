@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
+use herald_e2e::api::Api;
 use herald_lab::{Lab, Output};
 use serde_json::{Value, json};
 
@@ -22,6 +23,20 @@ pub(crate) const RETRY_PERIOD: Duration = Duration::from_secs(2);
 /// client-go waits for up to this many periods more before it tries to acquire.
 const JITTER: f64 = 1.2;
 pub(crate) const LEASE: &str = "address";
+
+/// client-go gives up a request after half of the time it has to renew.
+const ANSWER_TIME: Duration = Duration::from_secs(5);
+
+/// Each node's way to the API server.
+pub(crate) fn ways(lab: &Lab) -> Result<Vec<(String, Api)>> {
+    let nodes = lab.nodes().into_iter().map(|node| node.name);
+    nodes
+        .map(|node| {
+            let api = Api::connect_from(lab, &node, ANSWER_TIME)?;
+            Ok((node, api))
+        })
+        .collect()
+}
 
 /// Path of the lease, or of all leases.
 pub(crate) fn path(name: &str) -> String {
@@ -85,11 +100,12 @@ pub(crate) struct Agent {
 }
 
 impl Agent {
-    pub(crate) fn start(lab: &Lab, node: &str, address: &str) -> Self {
+    pub(crate) fn start(lab: &Lab, (node, api): &(String, Api), address: &str) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let there = There {
+            api: api.clone(),
             lab: lab.clone(),
-            node: node.to_owned(),
+            node: node.clone(),
             address: address.to_owned(),
             stop: Arc::clone(&stop),
         };
@@ -111,6 +127,7 @@ impl Drop for Agent {
 
 /// Its thread's.
 struct There {
+    api: Api,
     lab: Lab,
     node: String,
     address: String,
@@ -178,45 +195,10 @@ impl There {
     }
 
     fn request(&self, method: &str, path: &str, body: Option<&Value>) -> Result<(u16, Value)> {
-        let pki = |name: &str| {
-            let file = self.lab.folder().join("pki").join(name);
-            file.to_string_lossy().into_owned()
-        };
-        let (ca, cert, key) = (pki("ca.crt"), pki("admin.crt"), pki("admin.key"));
-        let server = self.lab.address("cp")?.primary();
-        let url = format!("https://{server}:6443{path}");
-        let body = body.map(Value::to_string);
-        let mut argv = vec![
-            "curl",
-            "--silent",
-            "--max-time",
-            "5",
-            "--cacert",
-            &ca,
-            "--cert",
-            &cert,
-            "--key",
-            &key,
-            "--request",
-            method,
-            "--write-out",
-            "\n%{http_code}",
-            &url,
-        ];
-        if let Some(body) = &body {
-            argv.extend([
-                "--header",
-                "Content-Type: application/json",
-                "--data-raw",
-                body,
-            ]);
-        }
-        let said = self.lab.exec(&self.node, argv)?.ok()?;
-        let (answer, status) = said.rsplit_once('\n').context("no status")?;
-        Ok((
-            status.parse()?,
-            serde_json::from_str(answer).unwrap_or_default(),
-        ))
+        let body = body.map(|body| body.to_string().into_bytes());
+        let content = body.as_deref().map(|body| ("application/json", body));
+        let answer = self.api.request(method, path, content)?;
+        Ok((answer.status, answer.body))
     }
 
     fn exec(&self, line: &str) -> Result<Output> {

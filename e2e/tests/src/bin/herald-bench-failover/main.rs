@@ -179,7 +179,8 @@ fn measure(cli: &Cli, report: &mut Report) -> Result<()> {
         // The ring has no part in it.
         if number == 0 && wanted(cli, Part::Lease) {
             let case = "a Kubernetes Lease of 15/10/2 s";
-            let play = |number| compare::play(stage, number);
+            let ways = lease::ways(&cluster.lab)?;
+            let play = |number| compare::play(stage, &ways, number);
             rounds(
                 stage,
                 &mut report.lease,

@@ -359,16 +359,17 @@ pub(crate) fn silence<'a>(
         .unwrap_or_default()
 }
 
-/// What the speaker says that took the address over.
+/// What the speaker says that took the address over. A Service before may have had the same name and address.
 fn note(stage: Stage<'_>, name: &str, address: IpAddr, old: &str) -> Result<String> {
     let path = format!("/apis/events.k8s.io/v1/namespaces/{NAMESPACE}/events");
     let vip = VirtualIp::object_name(address);
+    let uid = stage.cluster.api.get(&service(name))?["metadata"]["uid"].clone();
     eventually("its speaker has said so", Duration::from_secs(5), || {
         let events = stage.cluster.api.list(&path)?;
         let note = events
             .iter()
             .filter(|event| {
-                text(&event["regarding"]["name"]) == name
+                event["regarding"]["uid"] == uid
                     && text(&event["related"]["name"]) == vip
                     && text(&event["reason"]) == "Moved"
             })
