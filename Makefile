@@ -87,6 +87,23 @@ bench-failover: build ## how long a client has no answer when the announcer fail
 clean-lab: ## remove every lab, also what a crash left
 	cargo run --quiet --package herald-lab -- down --all
 
+# What libFuzzer needs the compiler to count: edges, and the values that are compared.
+FUZZ_SECONDS ?= 600
+FUZZ_FLAGS := --cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+  -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+  -Cllvm-args=-sanitizer-coverage-trace-compares
+FUZZ_TARGET := $(shell uname -m)-unknown-linux-gnu
+.PHONY: fuzz
+fuzz: setup ## feed decoders and the ring with what nobody sends, FUZZ_SECONDS=600 each; cov: edges reached
+	@command -v c++ >/dev/null || { [ "$$(id -u)" = 0 ] || sudo=sudo; $${sudo-} apt-get install -qy --no-install-recommends g++; }
+	RUSTFLAGS='$(FUZZ_FLAGS)' cargo build --locked --release --target $(FUZZ_TARGET) \
+	  --manifest-path fuzz/Cargo.toml --target-dir $(CARGO_TARGET_DIR)/fuzz
+	@for target in ring-codec ring-machine wire; do \
+	  mkdir -p fuzz/corpus/$$target fuzz/artifacts; \
+	  $(CARGO_TARGET_DIR)/fuzz/$(FUZZ_TARGET)/release/$$target -max_total_time=$(FUZZ_SECONDS) \
+	    -timeout=60 -max_len=4096 -len_control=0 -print_final_stats=1 -artifact_prefix=fuzz/artifacts/ fuzz/corpus/$$target; \
+	done
+
 .PHONY: crds
 crds: ## write helm/crds from the Rust types
 	cargo run --quiet --package herald-api --bin crdgen
