@@ -304,3 +304,42 @@ fn nothing_is_taken_before_it_may_be() {
     assert_eq!(hold.change(&situation), None);
     assert!(hold.is_held());
 }
+
+#[test]
+fn of_all_that_others_say_the_best_right_is_remembered() {
+    let say = |node, epoch, rank, held| Claim {
+        epoch: Epoch(epoch),
+        rank,
+        holder: life(node, 1),
+        held,
+    };
+    let me = life(1, 1);
+    let situation = Situation {
+        me: &me,
+        epoch: Epoch(7),
+        candidates: std::slice::from_ref(&me),
+        elected: Some(&me),
+        wanted: true,
+        can_serve: true,
+        may_take: true,
+    };
+    let mut hold = Hold::default();
+    hold.heard(say(2, 7, 1, true));
+    // Old news of another, that it holds the address or has let go of it, and of the holder itself.
+    for worse in [
+        say(3, 6, 0, true),
+        say(3, 7, 2, true),
+        say(3, 7, 2, false),
+        say(3, 6, 0, false),
+        say(2, 6, 0, false),
+    ] {
+        hold.heard(worse.clone());
+        assert_eq!(hold.other(), Some(&life(2, 1)), "{worse:?}");
+        assert_eq!(hold.change(&situation), None, "{worse:?}");
+    }
+    hold.heard(say(3, 7, 0, true));
+    assert_eq!(hold.other(), Some(&life(3, 1)), "a better right");
+    hold.heard(say(3, 7, 0, false));
+    assert_eq!(hold.other(), None, "let go by whom it is about");
+    assert_eq!(hold.change(&situation), Some(take(7, 0)));
+}
