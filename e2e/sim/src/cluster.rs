@@ -10,7 +10,9 @@ mod host;
 mod rings;
 mod speakers;
 mod story;
+mod table;
 mod watch;
 mod world;
 
 pub use story::{Failure, tell};
+pub use table::Cluster;

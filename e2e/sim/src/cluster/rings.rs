@@ -146,6 +146,12 @@ impl World {
                         self.push(there + back, Happening::Kernel(node, address));
                     }
                 }
+                herald_ring::Effect::AskWitness => {
+                    let nanos = self.now.as_nanos();
+                    if let Some(delay) = self.lan.ask_witness(nanos, node) {
+                        self.push(delay, Happening::Witness(node));
+                    }
+                }
                 other => self.note(node, other),
             }
         }

@@ -23,6 +23,7 @@ use crate::ring::{Lan, millis};
 pub(super) enum Happening {
     Datagram(usize, Packet),
     Kernel(usize, IpAddr),
+    Witness(usize),
     Ring(usize, u64),
     Core(usize, u64, Box<speaker::Input>),
     Wake(usize, u64),
@@ -243,7 +244,9 @@ impl World {
 
     pub(super) fn happen(&mut self, happening: Happening) {
         let node = match &happening {
-            Happening::Datagram(node, _) | Happening::Kernel(node, _) => Some(*node),
+            Happening::Datagram(node, _)
+            | Happening::Kernel(node, _)
+            | Happening::Witness(node) => Some(*node),
             Happening::Ring(node, generation)
             | Happening::Core(node, generation, _)
             | Happening::Wake(node, generation)
@@ -279,6 +282,7 @@ impl World {
             Happening::Kernel(node, address) => {
                 self.ring(node, herald_ring::Input::KernelAnswered { address });
             }
+            Happening::Witness(node) => self.ring(node, herald_ring::Input::WitnessAnswered),
             Happening::Ring(node, _) => self.wake_ring(node),
             Happening::Core(node, _, input) => self.core(node, *input),
             Happening::Wake(node, _) => self.wake_core(node),

@@ -151,6 +151,8 @@ pub struct World {
     pub records: Vec<Record>,
     /// Datagrams on their way to be kept and played again by an attacker; `None`: not recorded.
     pub tape: Option<Vec<(usize, Packet)>>,
+    /// A node, and how long its ring has worked on this machine.
+    pub timed: Option<(usize, Duration)>,
     nodes: Vec<Node>,
     queue: BinaryHeap<Reverse<Event>>,
     now: Instant,
@@ -168,6 +170,7 @@ impl World {
             lan: Lan::new(nodes, seed),
             records: Vec::new(),
             tape: None,
+            timed: None,
             nodes: Vec::with_capacity(nodes),
             queue: BinaryHeap::new(),
             now: start,
@@ -242,7 +245,9 @@ impl World {
     /// Gives a node's ring an input.
     pub fn tell(&mut self, node: usize, input: Input<'_>) {
         let mut effects = std::mem::take(&mut self.effects);
+        let begun = self.begin_work(node);
         self.nodes[node].ring.handle(self.now, input, &mut effects);
+        self.end_work(begun);
         self.carry_out(node, &mut effects);
         self.effects = effects;
     }
@@ -380,11 +385,24 @@ impl World {
         woken.wake = Instant::from_nanos(u64::MAX);
         if woken.ring.next_deadline().is_some_and(|it| it <= self.now) {
             let mut effects = std::mem::take(&mut self.effects);
-            woken.ring.on_deadline(self.now, &mut effects);
+            let begun = self.begin_work(node);
+            self.nodes[node].ring.on_deadline(self.now, &mut effects);
+            self.end_work(begun);
             self.carry_out(node, &mut effects);
             self.effects = effects;
         } else {
             self.schedule(node);
+        }
+    }
+
+    fn begin_work(&self, node: usize) -> Option<std::time::Instant> {
+        let is_timed = self.timed.is_some_and(|(timed, _)| timed == node);
+        is_timed.then(std::time::Instant::now)
+    }
+
+    fn end_work(&mut self, begun: Option<std::time::Instant>) {
+        if let (Some(begun), Some((_, worked))) = (begun, &mut self.timed) {
+            *worked += begun.elapsed();
         }
     }
 
