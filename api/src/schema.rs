@@ -66,6 +66,12 @@ pub(crate) fn object_names(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "array", "maxItems": 256, "items": object_name() })
 }
 
+/// Names of segments.
+pub(crate) fn segment_names(_: &mut SchemaGenerator) -> Schema {
+    let name = json_schema!({ "type": "string", "minLength": 1, "maxLength": 253 });
+    json_schema!({ "type": "array", "maxItems": 64, "items": name })
+}
+
 /// Interface names and globs. The kernel allows neither spaces nor slashes nor colons in a name
 /// (`net/core/dev.c`, `dev_valid_name`).
 pub(crate) fn interfaces(_: &mut SchemaGenerator) -> Schema {

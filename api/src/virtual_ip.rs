@@ -206,6 +206,11 @@ pub struct VirtualIPStatus {
     #[schemars(range(min = 0))]
     pub targets: Option<i32>,
 
+    /// The segments on which the LAN was asked for it before it is used.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::segment_names")]
+    pub probed: Vec<String>,
+
     /// `Announced`, `Forwarding` and `Conflict`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use herald_api::{IPPool, L2Advertisement, Speaker, VirtualIP, annotations, conditions};
 use herald_config::ServiceFlags;
 use herald_controller_core::{
-    Condition, Holding, Identity, Input, ObservedAdvertisement, ObservedPool, ObservedService,
+    Condition, Holding, Identity, Input, Lan, ObservedAdvertisement, ObservedPool, ObservedService,
     ObservedVip, PoolStatus, Slice, SpeakerPod, TextCounts, UserObject, Version,
 };
 use herald_model::{
@@ -280,10 +280,23 @@ pub(crate) fn vip(object: &VirtualIP) -> Result<ObservedVip, herald_config::Inva
             taken_over: segment.reason == conditions::reasons::TAKEN_OVER,
         })
     });
+    let status = object.status.as_ref();
+    let conflict = status
+        .and_then(|status| condition(&status.conditions, conditions::CONFLICT))
+        .filter(|conflict| conflict.status);
+    let probed = status.map(|status| status.probed.as_slice());
     Ok(ObservedVip {
         identity: identity(&object.metadata),
         vip: herald_config::virtual_ip(object)?,
         holdings: holdings.collect(),
+        lan: Lan {
+            probed: probed
+                .unwrap_or_default()
+                .iter()
+                .map(|name| name.as_str().into())
+                .collect(),
+            stranger: conflict.map(|conflict| conflict.message),
+        },
     })
 }
 

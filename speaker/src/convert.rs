@@ -103,6 +103,7 @@ pub(crate) fn vip_status_object(status: &VipStatus) -> api::VirtualIPStatus {
         targets: status
             .targets
             .map(|targets| i32::try_from(targets).unwrap_or(i32::MAX)),
+        probed: status.probed.iter().map(ToString::to_string).collect(),
         conditions: status.conditions.iter().map(condition).collect(),
     }
 }
@@ -121,6 +122,11 @@ fn vip_status(status: &api::VirtualIPStatus) -> VipStatus {
         targets: status
             .targets
             .and_then(|targets| u32::try_from(targets).ok()),
+        probed: status
+            .probed
+            .iter()
+            .map(|name| name.as_str().into())
+            .collect(),
         conditions: conditions_seen(&status.conditions),
     }
 }
@@ -232,6 +238,7 @@ mod tests {
             forwarding: Some(ForwardingState::NodePort),
             forwarding_reason: Some("why".into()),
             targets: Some(2),
+            probed: vec!["192.0.2.0/24".into()],
             conditions: vec![
                 condition(ConditionKind::Announced, true),
                 condition(ConditionKind::Conflict, false),

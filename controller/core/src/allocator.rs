@@ -75,6 +75,8 @@ struct Taken {
     /// By name, so that a claim looks the same whoever came first; empty: it rests, or its claim is
     /// being deleted.
     holders: Vec<(ServiceRef, Terms)>,
+    /// The stranger on the LAN that uses it, in a sentence.
+    stranger: Option<Arc<str>>,
 }
 
 /// Pools, and what became of their addresses.
@@ -277,6 +279,13 @@ impl Allocator {
         }
     }
 
+    /// Says which stranger on the LAN uses a taken address; `None`: none.
+    pub fn set_stranger(&mut self, address: IpAddr, stranger: Option<Arc<str>>) {
+        if let Some(taken) = self.taken.get_mut(&address) {
+            taken.stranger = stranger;
+        }
+    }
+
     /// Makes an address free; its holders, if any, lose it.
     pub fn free(&mut self, address: IpAddr) {
         for holder in self.holders(address) {
@@ -366,7 +375,13 @@ impl Allocator {
         };
         let refused = |holder: Option<ServiceKey>| Refusal::Taken { address, holder };
         if taken.holders.is_empty() {
-            return Err(refused(None));
+            return Err(match &taken.stranger {
+                Some(stranger) => Refusal::Conflict {
+                    address,
+                    stranger: Arc::clone(stranger),
+                },
+                None => refused(None),
+            });
         }
         self.agreed(address, asker, terms)
     }

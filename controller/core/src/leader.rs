@@ -7,6 +7,7 @@
 
 mod adopt;
 mod claims;
+mod lan;
 mod objects;
 mod results;
 mod services;
@@ -99,6 +100,8 @@ struct Claim {
     wanted: Option<VirtualIp>,
     /// It rests until then, seconds since 1970.
     rests_until: Option<i64>,
+    /// The LAN's answer is waited for until then.
+    probing_until: Option<Instant>,
     /// Left alone until then, as it names a Service that may only not have been told of yet.
     untouched_until: Option<Instant>,
     /// Since when nobody announces it, or can; `None`: somebody does.
@@ -140,6 +143,8 @@ pub(crate) struct Leader {
     /// Claims with fewer candidates than there could be.
     short: BTreeSet<IpAddr>,
     reserved: BTreeMap<NodeName, BTreeSet<IpAddr>>,
+    /// Addresses that strangers use, or used when last asked for, each with who that is.
+    strangers: BTreeMap<IpAddr, Arc<str>>,
     /// Services that are not ours and whose statuses were cleared of what Herald owned.
     cleared: BTreeMap<ServiceKey, Uid>,
     dirty_objects: BTreeSet<UserObject>,
@@ -175,6 +180,7 @@ impl Leader {
             planned_on: BTreeMap::new(),
             short: BTreeSet::new(),
             reserved: BTreeMap::new(),
+            strangers: BTreeMap::new(),
             cleared: BTreeMap::new(),
             dirty_objects: BTreeSet::new(),
             written_at: BTreeMap::new(),

@@ -20,9 +20,11 @@
 //!
 //! Decisions where the design is silent:
 //!
-//! - A new claim is `Active` at once. Phase `Probing` needs a speaker that probes; until there is
-//!   one nobody would end the phase, so [`Pool::conflict_probe`](herald_model::Pool) is not looked
-//!   at.
+//! - A new claim is `Probing` until the nodes planned for it have asked their LANs, or a second has
+//!   passed. Where no node is planned nobody can ask, and an address that a status shows is in use
+//!   already: such a claim is `Active` at once.
+//! - An address that a stranger uses is put aside for two minutes; who asked for it by name gets it
+//!   after that, if it is free then.
 //! - Higher priority first; among pools of one priority, those limited to some Services come
 //!   before those open to all, as whoever limits a pool to them wants them to use it; then by name.
 //! - A Service with a sharing key takes the lowest address of the pool that others would share,
@@ -81,7 +83,7 @@ pub use controller::{Controller, Settings};
 pub use election::{Bid, Election, LeaseView};
 pub use io::{Effect, Event, Input, Regarding, ServiceStatus, Write, WriteId, WriteResult};
 pub use observed::{
-    Condition, Holding, Identity, ObservedAdvertisement, ObservedPool, ObservedService,
+    Condition, Holding, Identity, Lan, ObservedAdvertisement, ObservedPool, ObservedService,
     ObservedVip, PoolStatus, Slice, SpeakerPod, TextCounts, UserObject, Version,
 };
 pub use outbox::{Outbox, Urgency};

@@ -1,6 +1,7 @@
 //! What the API server is known to hold: values of `herald-model` with the few facts around them
 //! that the controller needs.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -159,6 +160,17 @@ pub struct ObservedVip {
     pub vip: VirtualIp,
     /// Who announces it, from its status.
     pub holdings: Vec<Holding>,
+    /// What is known of others on the LAN that use it, from its status.
+    pub lan: Lan,
+}
+
+/// What speakers say of an address and the LAN.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lan {
+    /// The segments on which it was asked for before it is used.
+    pub probed: BTreeSet<SegmentName>,
+    /// The stranger that uses it, in a sentence; `None`: none is known.
+    pub stranger: Option<Arc<str>>,
 }
 
 /// A node that announces an address on a segment.

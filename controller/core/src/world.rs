@@ -33,6 +33,8 @@ pub(crate) struct World {
     pub(crate) invalid: BTreeMap<UserObject, Invalid>,
     pub(crate) vips: BTreeMap<IpAddr, ObservedVip>,
     pub(crate) unreadable_vips: BTreeSet<IpAddr>,
+    /// Lives of claims that are over, though the watch has not told yet: what it tells of them is old.
+    ended_vips: BTreeSet<Uid>,
     pub(crate) nodes: BTreeMap<NodeName, Node>,
     pub(crate) speakers: BTreeMap<NodeName, Speaker>,
     pub(crate) terrain: Terrain,
@@ -65,6 +67,9 @@ impl World {
         {
             return false;
         }
+        if self.ended_vips.contains(&vip.identity.uid) {
+            return false;
+        }
         self.unreadable_vips.remove(&address);
         self.forget_vip(address);
         for service in &vip.vip.services {
@@ -77,8 +82,15 @@ impl World {
         true
     }
 
+    /// A write has shown that this life of a claim is over.
+    pub(crate) fn end_vip(&mut self, address: IpAddr, uid: &Uid) {
+        self.delete_vip(address, uid);
+        self.ended_vips.insert(uid.clone());
+    }
+
     /// Removes a claim, if it is still this one; whether it was.
     pub(crate) fn delete_vip(&mut self, address: IpAddr, uid: &Uid) -> bool {
+        self.ended_vips.remove(uid);
         let unreadable = self.unreadable_vips.remove(&address);
         let known = self
             .vips
@@ -285,6 +297,36 @@ fn set<K: Ord + Clone, V: PartialEq + Clone>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_told_of_a_claim_that_is_known_to_be_over_is_old() {
+        let vip = |uid: &str, version: &str| ObservedVip {
+            identity: crate::Identity {
+                uid: uid.into(),
+                version: crate::Version::new(version),
+            },
+            vip: herald_model::VirtualIp {
+                address: crate::testkit::ip("192.0.2.1"),
+                pool: "p".into(),
+                epoch: herald_model::Epoch(1),
+                phase: herald_model::Phase::Active,
+                announce: herald_model::Announce::All,
+                advertisements: Vec::new(),
+                services: Vec::new(),
+                segments: Vec::new(),
+            },
+            holdings: Vec::new(),
+            lan: crate::Lan::default(),
+        };
+        let address = crate::testkit::ip("192.0.2.1");
+        let mut world = World::default();
+        assert!(world.apply_vip(vip("one", "1")));
+        world.end_vip(address, &"one".into());
+        assert!(!world.apply_vip(vip("one", "2")), "the watch is behind");
+        assert!(world.apply_vip(vip("two", "4")));
+        assert!(!world.delete_vip(address, &"one".into()), "not this one");
+        assert!(world.delete_vip(address, &"two".into()));
+    }
 
     #[test]
     fn first_last_and_own_address_of_a_subnet_are_reserved() {

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use herald_controller_core::testkit::{pool, svc, well};
 use herald_controller_core::{
-    Controller, Effect, Identity, Input, ObservedService, ObservedVip, Settings, Version, Write,
-    WriteResult,
+    Controller, Effect, Identity, Input, Lan, ObservedService, ObservedVip, Settings, Version,
+    Write, WriteResult,
 };
 use herald_model::{Instant, ServiceKey};
 
@@ -31,6 +31,7 @@ impl Api {
                     },
                     vip,
                     holdings: Vec::new(),
+                    lan: Lan::default(),
                 };
                 self.vips.insert(vip.vip.address, vip.clone());
                 ("create", WriteResult::VipWritten(Box::new(vip)))

@@ -26,6 +26,7 @@ use ring::{Right, RingState};
 mod data_plane;
 mod election;
 mod hold;
+mod probe;
 mod report;
 mod ring;
 
@@ -471,6 +472,7 @@ impl Core {
         self.forget_claims(address);
         if let Some(vip) = self.vips.get_mut(&address) {
             vip.deleted = true;
+            vip.questions.clear();
         }
     }
 

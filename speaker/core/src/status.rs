@@ -15,6 +15,9 @@ pub struct VipStatus {
     pub forwarding_reason: Option<Arc<str>>,
     /// How many nodes its traffic is spread over.
     pub targets: Option<u32>,
+    /// The segments whose LAN was asked before it was used, in order; the answer is in condition
+    /// [`ConditionKind::Conflict`].
+    pub probed: Vec<SegmentName>,
     /// Conditions, ordered by kind.
     pub conditions: Vec<Condition>,
 }

@@ -25,8 +25,21 @@ pub(crate) struct Vip {
     pub(crate) conflict: Option<(MacAddress, Instant)>,
     /// Whether people have not been told of it yet.
     pub(crate) conflict_to_tell: bool,
+    /// What the LAN was asked before the address is used, and under which plan.
+    pub(crate) questions: BTreeMap<SegmentName, (Epoch, Answer)>,
     /// Whether the object is gone.
     pub(crate) deleted: bool,
+}
+
+/// What came of asking whether somebody uses an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// Not known yet.
+    Open,
+    /// Nobody does.
+    Silent,
+    /// Somebody does.
+    InUse(MacAddress),
 }
 
 /// That this node holds an address on a segment.
@@ -74,6 +87,7 @@ impl Vip {
             writer: Writer::default(),
             conflict: None,
             conflict_to_tell: false,
+            questions: BTreeMap::new(),
             deleted: false,
         }
     }
@@ -157,8 +171,58 @@ pub(crate) fn wanted_status(
         forwarding: plan.state,
         forwarding_reason: (!plan.reasons.is_empty()).then(|| plan.reasons.join("; ").into()),
         targets: plan.targets,
+        probed: Vec::new(),
         conditions,
     })
+}
+
+/// What the status is to say of an address that is not used yet: what came of asking, beside what
+/// others said of their segments. `None`: nothing that it does not say.
+pub(crate) fn probing_status(vip: &Vip, now: i64) -> Option<VipStatus> {
+    let observed = &vip.observed.status;
+    let answers = vip.questions.iter();
+    let known: BTreeMap<&SegmentName, Answer> = answers
+        .map(|(name, (_, answer))| (name, *answer))
+        .filter(|(_, answer)| *answer != Answer::Open)
+        .collect();
+    if known.keys().all(|name| observed.probed.contains(name)) {
+        return None;
+    }
+    let user = known.values().find_map(|answer| match answer {
+        Answer::InUse(mac) => Some(*mac),
+        Answer::Open | Answer::Silent => None,
+    });
+    let said = observed
+        .conditions
+        .iter()
+        .find(|condition| condition.kind == ConditionKind::Conflict && condition.holds);
+    let conflict = match (user, said) {
+        (None, Some(said)) => said.clone(),
+        (user, _) => conflict(user, &observed.conditions, now),
+    };
+    let mut probed: BTreeSet<SegmentName> = observed.probed.iter().cloned().collect();
+    probed.extend(known.into_keys().cloned());
+    Some(VipStatus {
+        probed: probed.into_iter().collect(),
+        conditions: vec![conflict],
+        ..observed.clone()
+    })
+}
+
+fn conflict(user: Option<MacAddress>, before: &[Condition], now: i64) -> Condition {
+    let (holds, reason, message) = match user {
+        Some(mac) => (
+            true,
+            reasons::ADDRESS_CONFLICT,
+            format!("{mac} answers for the address, and belongs to no node of the cluster"),
+        ),
+        None => (
+            false,
+            reasons::NO_CONFLICT,
+            "nobody else answers for the address".to_owned(),
+        ),
+    };
+    Condition::new(ConditionKind::Conflict, holds, reason, message, before, now)
 }
 
 fn entry(name: &SegmentName, me: &NodeName, hold: &Hold) -> AnnouncedSegment {
@@ -195,21 +259,10 @@ fn conditions(
     if segments.is_empty() {
         return vec![announced];
     }
-    let conflict = match &vip.conflict {
-        Some((mac, _heard)) => (
-            true,
-            reasons::ADDRESS_CONFLICT,
-            format!("{mac} answers for the address, and belongs to no node of the cluster"),
-        ),
-        None => (
-            false,
-            reasons::NO_CONFLICT,
-            "nobody else answers for the address".to_owned(),
-        ),
-    };
+    let user = vip.conflict.map(|(mac, _heard)| mac);
     vec![
         announced,
-        new(ConditionKind::Conflict, conflict),
+        conflict(user, before, now),
         new(
             ConditionKind::Forwarding,
             forwarding(plan, data_plane_error),

@@ -137,7 +137,7 @@ impl Layer2 {
             }
             Input::Probe { interface, address } => {
                 if self.ports.contains_key(&interface) {
-                    self.prober.begin(now, interface, address);
+                    self.prober.begin(interface, address);
                 }
             }
         }

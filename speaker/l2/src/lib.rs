@@ -6,7 +6,7 @@
 //!
 //! Invariants: only an address that is held on that very interface is answered or announced; a
 //! release takes effect with the next frame; nothing is allocated to answer a frame; frames that
-//! nobody asked for never exceed the pace of their interface, but for the three probes of an address.
+//! nobody asked for never exceed the pace of their interface; the probes of addresses have one of their own.
 //!
 //! ```
 //! use herald_l2::{Effect, Input, Layer2, Pace, Port};

@@ -110,6 +110,16 @@ pub enum Refusal {
         /// Who has it; `None`: nobody, but it rests or is being given back.
         holder: Option<ServiceKey>,
     },
+    /// A stranger on the LAN uses the requested address.
+    #[error(
+        "address {address} is in use on the LAN: {stranger}; stop that, or ask for another address: it is asked for again every two minutes"
+    )]
+    Conflict {
+        /// The address.
+        address: IpAddr,
+        /// Who, in a sentence.
+        stranger: Arc<str>,
+    },
     /// Every address of the family is given.
     #[error(
         "pool {pool} is full: {assigned} of {total} {family} addresses assigned{}",
@@ -165,6 +175,7 @@ impl Refusal {
             Self::Avoided { .. } => "AddressAvoided",
             Self::Reserved { .. } => "AddressReserved",
             Self::Taken { .. } => "AddressInUse",
+            Self::Conflict { .. } => "AddressConflict",
             Self::Exhausted { .. } => "PoolExhausted",
             Self::NoFamily { .. } => "NoAddressOfFamily",
             Self::NoneFits { reasons } => {
@@ -189,7 +200,10 @@ impl fmt::Display for Rest {
         match self.total.saturating_sub(self.assigned) {
             0 if self.total == 0 => f.write_str(", as none of its addresses may be given"),
             0 => Ok(()),
-            rest => write!(f, ", {rest} resting or being given back"),
+            rest => write!(
+                f,
+                ", {rest} resting, in use by strangers or being given back"
+            ),
         }
     }
 }

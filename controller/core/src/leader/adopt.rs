@@ -41,6 +41,9 @@ impl Leader {
         for (_, key) in &by_age {
             self.adopt_status(world, key);
         }
+        for address in world.vips.keys() {
+            self.hear_of_strangers(now, world, *address);
+        }
         // Claims that name Services which are not ours: their statuses are cleared first.
         for vip in world.vips.values() {
             for service in &vip.vip.services {

@@ -53,6 +53,7 @@ impl Leader {
             self.dirty_statuses.insert(service.key.clone());
         }
         self.respect_holders(world, address);
+        self.hear_of_strangers(now, world, address);
     }
 
     /// A plan with a higher epoch than ours is there, from another term: epochs go on from it.
@@ -125,6 +126,7 @@ impl Leader {
             claim.rests_until = None;
             let plan = self.plan(now, world, address, &holders);
             self.set_plan(address, plan.clone());
+            let phase = self.phase(now, world, address, &plan, &holders);
             let idle = observed.is_none_or(|observed| observed.holdings.is_empty());
             self.watch_announcing(now, address, idle || !plan.eligible);
             let pool = self.allocator.pool_of(address);
@@ -137,7 +139,7 @@ impl Leader {
                     address,
                     pool: name,
                     epoch: plan.epoch,
-                    phase: Phase::Active,
+                    phase,
                     announce: plan.announce,
                     advertisements: plan.advertisements,
                     services: holders,
@@ -184,7 +186,7 @@ impl Leader {
             return;
         };
         let other = wanted.segments != observed.vip.segments;
-        let fence = claim.uncertain.is_some() && wanted.phase == Phase::Active;
+        let fence = claim.uncertain.is_some() && !matches!(wanted.phase, Phase::Resting { .. });
         if (other || fence) && wanted.epoch <= observed.vip.epoch {
             wanted.epoch = Epoch(observed.vip.epoch.0 + 1);
             claim.plan.epoch = wanted.epoch;
@@ -405,8 +407,8 @@ impl Leader {
         }
     }
 
-    /// Whether the claim on the address is there, names the Service, and no write that may be
-    /// under way ends that.
+    /// Whether the claim on the address is there, names the Service, the LAN need not be asked any
+    /// more, and no write that may be under way ends that.
     pub(super) fn is_certain(&self, world: &World, address: IpAddr, me: &ServiceRef) -> bool {
         let ends = |write: &Write| match write {
             Write::ReplaceVip { vip, .. } => vip.address == address && !vip.services.contains(me),
@@ -414,6 +416,10 @@ impl Leader {
             _ => false,
         };
         world.is_claimed(address, me)
+            && world
+                .vips
+                .get(&address)
+                .is_some_and(|vip| vip.vip.phase == Phase::Active)
             && self
                 .claims
                 .get(&address)

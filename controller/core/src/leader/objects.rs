@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use herald_model::{Instant, PoolName};
 
+use super::lan::ADDRESS_CONFLICT;
 use super::{Key, Leader};
 use crate::allocator::Counts;
 use crate::io::{Event, Regarding, Write};
@@ -139,19 +140,29 @@ impl Leader {
         if let Some(message) = invalid {
             return self.condition(now, observed, false, "Invalid", message);
         }
+        let conflicts = self.conflicts_of(name);
+        let (reason, message) = match (self.overlaps_of(name), conflicts) {
+            (None, None) => return self.condition(now, observed, true, "Ready", "in use"),
+            (Some(overlaps), None) => ("Overlap", overlaps),
+            (Some(overlaps), Some(conflicts)) => ("Overlap", format!("{overlaps}; {conflicts}")),
+            (None, Some(conflicts)) => (ADDRESS_CONFLICT, conflicts),
+        };
+        self.condition(now, observed, false, reason, &message)
+    }
+
+    /// What the pool lists but does not serve, in a sentence; `None`: nothing.
+    fn overlaps_of(&self, name: &PoolName) -> Option<String> {
         let overlaps = self.allocator.overlaps(name);
-        if overlaps.is_empty() {
-            return self.condition(now, observed, true, "Ready", "in use");
-        }
         let parts: Vec<String> = overlaps
             .iter()
             .map(|overlap| format!("{} also belongs to pool {}", overlap.range, overlap.pool))
             .collect();
-        let message = format!(
-            "{}, created earlier: pool {name} serves nothing of it",
-            parts.join(", ")
-        );
-        self.condition(now, observed, false, "Overlap", &message)
+        (!parts.is_empty()).then(|| {
+            format!(
+                "{}, created earlier: pool {name} serves nothing of it",
+                parts.join(", ")
+            )
+        })
     }
 
     /// A condition, with the time of its last change.
@@ -208,7 +219,8 @@ impl Leader {
             return;
         };
         let news = before.is_none_or(|b| (b.status, &b.reason) != (ready.status, &ready.reason));
-        if news && !ready.status {
+        // Of a stranger is told when it is found.
+        if news && !ready.status && &*ready.reason != ADDRESS_CONFLICT {
             self.record(Event {
                 regarding: Regarding::Object { object, uid },
                 warning: true,

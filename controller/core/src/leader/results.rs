@@ -97,7 +97,7 @@ impl Leader {
                     .map(|identity| identity.uid)
                     .or_else(|| world.vips.get(&address).map(|vip| vip.identity.uid.clone()));
                 if let Some(uid) = uid {
-                    world.delete_vip(address, &uid);
+                    world.end_vip(address, &uid);
                 }
             }
             WriteResult::Failed {

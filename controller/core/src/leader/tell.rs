@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use super::lan::ADDRESS_CONFLICT;
 use super::{Leader, Told};
 use crate::io::{Event, Regarding};
 use crate::observed::{Condition, ObservedService};
@@ -61,11 +62,11 @@ impl Leader {
             self.record(event(false, "AddressReleased", note));
         }
         if let Some(allocated) = news(before.allocated.as_ref(), observed.allocated.as_ref()) {
-            self.record(event(
-                true,
-                "AllocationFailed",
-                allocated.message.to_string(),
-            ));
+            let reason = match &*allocated.reason {
+                ADDRESS_CONFLICT => ADDRESS_CONFLICT,
+                _other => "AllocationFailed",
+            };
+            self.record(event(true, reason, allocated.message.to_string()));
         }
         if let Some(announced) = news(before.announced.as_ref(), observed.announced.as_ref())
             && matches!(&*announced.reason, "NoEligibleNode" | "NoAdvertisement")

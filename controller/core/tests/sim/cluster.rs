@@ -10,7 +10,7 @@ use herald_controller_core::testkit::{
 use herald_controller_core::{
     Controller, Effect, Input, Settings, Terms, Write, WriteId, WriteResult,
 };
-use herald_model::{Family, Instant, IpFamilyPolicy, Selector, ServiceKey, TrafficPolicy};
+use herald_model::{Family, Instant, IpFamilyPolicy, Phase, Selector, ServiceKey, TrafficPolicy};
 
 use crate::api::{Api, KINDS, Kind};
 
@@ -98,9 +98,10 @@ impl Cluster {
 
     /// One thing happens.
     pub(crate) fn step(&mut self, chaos: Chaos) {
-        match self.below(20) {
+        match self.below(22) {
             0..5 if chaos.users => self.user(),
-            5..11 => self.tell_one(),
+            5..11 => self.tell_one(chaos.failures),
+            20.. => self.answer_of_the_lan(),
             11..17 => self.write_one(chaos.failures),
             17 => self.pass(Duration::from_millis(50)),
             18 => self.pass(Duration::from_secs(2)),
@@ -166,6 +167,9 @@ impl Cluster {
         if self.one_in(4) {
             builder = builder.with(|pool| pool.reuse_delay = Duration::from_secs(5));
         }
+        if self.one_in(2) {
+            builder = builder.with(|pool| pool.conflict_probe = true);
+        }
         let priority = self.pick(&[0, 1, 2]);
         self.api.put_pool(builder.priority(priority).pool());
     }
@@ -216,10 +220,28 @@ impl Cluster {
         self.handle(input);
     }
 
-    /// The leader is told of the next change of one kind.
-    fn tell_one(&mut self) {
+    /// A speaker says what the LAN of a new address says.
+    fn answer_of_the_lan(&mut self) {
+        let vips = self.api.vips.iter();
+        let new: Vec<IpAddr> = vips
+            .filter(|(_, vip)| vip.vip.phase == Phase::Probing)
+            .map(|(address, _)| *address)
+            .collect();
+        if !new.is_empty() {
+            let address = self.pick(&new);
+            let stranger = self.one_in(4);
+            self.api.answer_of_the_lan(address, stranger);
+        }
+    }
+
+    /// The leader is told of the next change of one kind, or once more of the last.
+    fn tell_one(&mut self, failures: bool) {
         let kind = self.pick(&KINDS);
+        let again = failures && self.one_in(8);
         let position = self.replica.told.entry(kind).or_default();
+        if again {
+            *position = position.saturating_sub(1);
+        }
         if let Some(input) = self.api.since(kind, *position).first().cloned() {
             *position += 1;
             self.handle(input);
@@ -339,8 +361,33 @@ impl Cluster {
         unreachable!("seed {}: never at rest", self.seed);
     }
 
+    /// Law: an address that two Services show is shared by agreement.
+    pub(crate) fn check_shared(&self) {
+        let mut shown: BTreeMap<IpAddr, Vec<_>> = BTreeMap::new();
+        for service in self.api.services.values() {
+            for address in &service.ingress {
+                shown.entry(*address).or_default().push(service);
+            }
+        }
+        for (address, services) in shown {
+            let terms: Vec<Terms> = services
+                .iter()
+                .filter_map(|service| service.service.as_deref().map(Terms::of))
+                .collect();
+            for (place, one) in terms.iter().enumerate() {
+                let others = terms.iter().skip(place + 1);
+                assert!(
+                    others.clone().all(|other| one.agree(other)),
+                    "seed {}: {address} is given twice",
+                    self.seed
+                );
+            }
+        }
+    }
+
     /// Laws of a settled state.
     pub(crate) fn check_converged(&self) {
+        self.check_shared();
         let seed = self.seed;
         for service in self.api.services.values() {
             let me = service.service_ref();

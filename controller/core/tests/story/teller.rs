@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use herald_controller_core::testkit::{ip, key};
 use herald_controller_core::{
-    Condition, Controller, Effect, Holding, Identity, Input, ObservedService, ObservedVip,
+    Condition, Controller, Effect, Holding, Identity, Input, Lan, ObservedService, ObservedVip,
     PoolStatus, Regarding, ServiceStatus, Settings, UserObject, Version, Write, WriteResult,
 };
 use herald_model::{
@@ -21,6 +21,8 @@ pub(crate) struct Story {
     now: Instant,
     services: BTreeMap<ServiceKey, ObservedService>,
     vips: BTreeMap<IpAddr, ObservedVip>,
+    /// How many claims there were.
+    lives: usize,
     answers: Vec<(String, WriteResult)>,
     lines: Vec<String>,
 }
@@ -32,6 +34,7 @@ impl Default for Story {
             now: Instant::ORIGIN,
             services: BTreeMap::new(),
             vips: BTreeMap::new(),
+            lives: 0,
             answers: Vec::new(),
             lines: Vec::new(),
         };
@@ -117,14 +120,19 @@ impl Story {
     }
 
     fn store(&mut self, vip: VirtualIp, version: u64) -> WriteResult {
-        let holdings = self.vips.get(&vip.address).map(|vip| vip.holdings.clone());
+        let known = self.vips.get(&vip.address);
+        let holdings = known.map(|vip| vip.holdings.clone());
+        let lan = known.map(|vip| vip.lan.clone());
+        let uid = known.map(|vip| vip.identity.uid.clone());
+        self.lives += usize::from(uid.is_none());
         let vip = ObservedVip {
             identity: Identity {
-                uid: format!("uid-{}", vip.address).into(),
+                uid: uid.unwrap_or_else(|| format!("uid-{}", self.lives).into()),
                 version: Version::new(version.to_string()),
             },
             vip,
             holdings: holdings.unwrap_or_default(),
+            lan: lan.unwrap_or_default(),
         };
         self.vips.insert(vip.vip.address, vip.clone());
         WriteResult::VipWritten(Box::new(vip))
@@ -214,6 +222,19 @@ impl Story {
             taken_over: first != Some((*node).into()),
         };
         vip.holdings = nodes.iter().map(holding).collect();
+        let version: u64 = vip.identity.version.as_str().parse().expect("stored by us");
+        vip.identity.version = Version::new((version + 1).to_string());
+        let input = Input::VipApplied(Box::new(vip.clone()));
+        self.tell([input]);
+    }
+
+    /// The planned node has asked the LAN for an address: who uses it.
+    pub(crate) fn answer_of_the_lan(&mut self, address: &str, stranger: Option<&str>) {
+        let vip = self.vips.get_mut(&ip(address)).expect("claimed");
+        vip.lan = Lan {
+            probed: ["lan".into()].into(),
+            stranger: stranger.map(Into::into),
+        };
         let version: u64 = vip.identity.version.as_str().parse().expect("stored by us");
         vip.identity.version = Version::new((version + 1).to_string());
         let input = Input::VipApplied(Box::new(vip.clone()));

@@ -139,10 +139,19 @@ impl Stored {
             epoch: entry.epoch,
             taken_over: &*entry.reason == "TakenOver",
         });
+        let conditions = self.status.conditions.iter();
+        let mut conflicts = conditions
+            .filter(|condition| condition.kind == ConditionKind::Conflict && condition.holds);
         controller::ObservedVip {
             identity: self.identity(),
             vip: self.spec.clone(),
             holdings: holdings.collect(),
+            lan: controller::Lan {
+                probed: self.status.probed.iter().cloned().collect(),
+                stranger: conflicts
+                    .next()
+                    .map(|condition| condition.message.as_str().into()),
+            },
         }
     }
 }

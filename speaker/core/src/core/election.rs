@@ -5,12 +5,10 @@ use std::net::IpAddr;
 
 use herald_elect::elected;
 use herald_elect::hold::{Change, Reason, Situation};
-use herald_model::{
-    Announce, Candidate, Epoch, IfIndex, Instant, MacAddress, NodeName, Phase, SegmentName,
-};
+use herald_model::{Announce, Candidate, Epoch, Instant, NodeName, Phase, SegmentName};
 
+use super::Core;
 use super::ring::Probe;
-use super::{Core, RETRY, Timer};
 use crate::input::{Effect, EventReason};
 use crate::ring::RingCommand;
 use crate::uplinks::Uplink;
@@ -74,6 +72,7 @@ impl Core {
                 self.follow_uplink(address, &segment, uplink, out);
             }
         }
+        self.ask_for_new(address, uplinks, out);
         let Some(vip) = self.vips.get_mut(&address) else {
             return;
         };
@@ -159,54 +158,6 @@ impl Core {
             return None;
         }
         right.hold.change(&situation)
-    }
-
-    /// The answer of the LAN. An address in use is asked for again later: by then the API server may
-    /// have told whose it is, or it is free.
-    pub(super) fn probed(
-        &mut self,
-        now: Instant,
-        interface: IfIndex,
-        address: IpAddr,
-        user: Option<MacAddress>,
-    ) {
-        let segments = self
-            .uplinks
-            .iter()
-            .filter(|(_, uplink)| uplink.index == interface);
-        for (segment, _) in segments {
-            let key = (address, segment.clone());
-            if let Some(right) = self.rights.get_mut(&key)
-                && right.probe == Probe::Asked
-            {
-                right.probe = match user {
-                    None => Probe::Silent,
-                    Some(_) => Probe::InUse,
-                };
-            }
-        }
-        match user {
-            None => {
-                self.dirty.vips.insert(address);
-            }
-            Some(_) => {
-                self.timers.insert((now + RETRY, Timer::Probe(address)));
-            }
-        }
-    }
-
-    /// Who used an address may use it no more.
-    pub(super) fn ask_again(&mut self, address: IpAddr) {
-        let rights = self
-            .rights
-            .range_mut((address, SegmentName::from(""))..)
-            .take_while(|((vip, _), _)| *vip == address);
-        for (_, right) in rights {
-            if right.probe == Probe::InUse {
-                right.probe = Probe::NotAsked;
-            }
-        }
-        self.dirty.vips.insert(address);
     }
 
     fn take(

@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use herald_model::{Instant, SegmentName, SpeakerSegment};
+use herald_model::{Instant, Phase, SegmentName, SpeakerSegment};
 
 use super::{Announced, Core};
 use crate::input::{Cache, DataPlaneMode, Effect, Priority, SpeakerReport};
 use crate::status::{Condition, ConditionKind, reasons};
-use crate::vip::{holders, wanted_status};
+use crate::vip::{holders, probing_status, wanted_status};
 
 impl Core {
     /// Writes the statuses of the addresses that something happened to.
@@ -21,6 +21,9 @@ impl Core {
         let dirty: BTreeSet<IpAddr> = std::mem::take(&mut self.dirty.vips);
         for address in dirty {
             let wanted = self.vips.get(&address).and_then(|vip| {
+                if vip.observed.vip.phase == Phase::Probing && vip.holds.is_empty() {
+                    return probing_status(vip, wall);
+                }
                 if !vip.holds.keys().all(|segment| self.is_life_known(segment)) {
                     return None;
                 }

@@ -15,6 +15,8 @@ use crate::status::{AnnouncedSegment, Condition, ConditionKind, ForwardingState,
 
 mod settling;
 
+mod probing;
+
 const ETH0: IfIndex = IfIndex(2);
 const MAC1: MacAddress = MacAddress([2, 0, 0, 0, 0, 1]);
 const MAC2: MacAddress = MacAddress([2, 0, 0, 0, 0, 2]);
@@ -288,6 +290,7 @@ fn status(epoch: u64, since: i64) -> VipStatus {
         forwarding: Some(ForwardingState::NodePort),
         forwarding_reason: None,
         targets: Some(2),
+        probed: Vec::new(),
         conditions: vec![
             condition(
                 ConditionKind::Announced,
@@ -559,7 +562,15 @@ fn claim_without_the_service_it_names_is_not_announced() {
 
 #[test]
 fn phases_other_than_active_are_not_announced() {
-    for phase in [Phase::Probing, Phase::Resting { until: 5 }] {
+    let probe = Effect::Layer2(herald_l2::Input::Probe {
+        interface: ETH0,
+        address: vip4(),
+    });
+    let phases = [
+        (Phase::Probing, vec![probe]),
+        (Phase::Resting { until: 5 }, Vec::new()),
+    ];
+    for (phase, expected) in phases {
         let mut story = Story::ready(DataPlaneMode::Tcx);
         let mut claimed = observed(vip4(), 1, "node1", "7");
         claimed.vip.phase = phase;
@@ -567,7 +578,7 @@ fn phases_other_than_active_are_not_announced() {
             applied(service("web", &[vip4()])),
             Input::VipApplied(claimed),
         ];
-        assert_eq!(story.tell(inputs), []);
+        assert_eq!(story.tell(inputs), expected);
     }
 }
 
