@@ -5,9 +5,13 @@
 mod allocation;
 #[path = "cluster/announcing.rs"]
 mod announcing;
+#[path = "cluster/conflicts.rs"]
+mod conflicts;
 #[path = "cluster/forwarding.rs"]
 mod forwarding;
 #[path = "cluster/pods.rs"]
 mod pods;
 #[path = "cluster/requests.rs"]
 mod requests;
+#[path = "cluster/sharing.rs"]
+mod sharing;

@@ -253,6 +253,15 @@ fn annotations_of_metallb_are_understood() -> Result<()> {
                 annotated(&format!("{prefix}/address-pool"), it.name("a")),
             )?;
             it.wait_addresses(&pool)?;
+            // Of the older spelling people are told once, and of the newer never.
+            for name in [&asks, &pool] {
+                if prefix == "metallb.universe.tf" {
+                    let note = it.expect_event(name, "Warning", "DeprecatedAnnotation")?;
+                    ensure!(note.contains("heraldlb.io/"), "the note is {note:?}");
+                }
+                let told = it.events(name, "DeprecatedAnnotation")?.len();
+                same(&told, &usize::from(prefix == "metallb.universe.tf"))?;
+            }
         }
         Ok(())
     })
