@@ -16,6 +16,9 @@
  */
 #include "icmp.h"
 
+/* In tc_index: the egress program need not look at it. */
+#define SENT_ON 0x4852
+
 /* The number of the node that sent this frame, by its MAC address; 0: no node. */
 INLINE __u32 sending_node(struct __sk_buff *skb)
 {
@@ -237,6 +240,7 @@ INLINE int send_on(struct __sk_buff *skb, const struct packet *packet, const str
 		return drop(EVENT_TTL);
 	if (write_frame(skb, packet, link))
 		return drop(EVENT_REWRITE_FAILED);
+	skb->tc_index = SENT_ON;
 	return bpf_redirect(link->ifindex, 0);
 }
 
@@ -455,7 +459,7 @@ int herald_egress(struct __sk_buff *skb)
 {
 	struct packet packet = {};
 
-	if (read_network(skb, &packet))
+	if (skb->tc_index == SENT_ON || read_network(skb, &packet))
 		return VERDICT_NEXT;
 
 	struct vip *vip = find_vip(skb, &packet);

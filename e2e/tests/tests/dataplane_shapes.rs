@@ -5,6 +5,9 @@
 #[path = "dataplane/bench.rs"]
 mod bench;
 #[cfg(test)]
+#[path = "dataplane/cost.rs"]
+mod cost;
+#[cfg(test)]
 #[path = "dataplane/direct.rs"]
 mod direct;
 #[cfg(test)]

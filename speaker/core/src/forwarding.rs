@@ -141,8 +141,8 @@ fn route(service: &Service, all: Arc<Targets>, facts: &Facts<'_>) -> Route {
     };
     let wish = match service.forwarding {
         ForwardingMode::Off => return route,
-        ForwardingMode::NodePort | ForwardingMode::Auto => Mode::NodePort,
-        ForwardingMode::Dsr | ForwardingMode::Pod => Mode::Dsr,
+        ForwardingMode::NodePort => Mode::NodePort,
+        ForwardingMode::Auto | ForwardingMode::Dsr | ForwardingMode::Pod => Mode::Dsr,
     };
     if let Some(report) = facts.data_plane
         && report.mode == DataPlaneMode::None

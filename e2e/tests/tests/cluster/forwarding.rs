@@ -1,7 +1,9 @@
 //! How a client's packets reach pods, and which don't.
 
 use std::collections::BTreeSet;
+use std::io::Read as _;
 use std::net::IpAddr;
+use std::process::Child;
 
 use anyhow::{Context as _, Result, ensure};
 use herald_e2e::api::herald;
@@ -66,6 +68,23 @@ fn label(it: &Sandbox, name: &str) -> String {
     format!("service=\"{}/{}\"", it.namespace, it.service_name(name))
 }
 
+/// The patch, and that mode asked for.
+fn by(mode: &str, patch: Value) -> Value {
+    with(
+        json!({"metadata": {"annotations": {"heraldlb.io/forwarding": mode}}}),
+        patch,
+    )
+}
+
+fn local() -> Value {
+    json!({"spec": {"externalTrafficPolicy": "Local"}})
+}
+
+/// Whom the pods saw.
+fn seen(replies: &[Reply]) -> BTreeSet<String> {
+    replies.iter().map(|reply| reply.client.clone()).collect()
+}
+
 fn on_announcer(it: &Sandbox, address: IpAddr) -> Result<Metrics> {
     it.cluster
         .speaker_metrics(&it.cluster.announcer(address)?.0)
@@ -81,39 +100,146 @@ fn event(metrics: &Metrics, name: &str) -> f64 {
 #[test]
 fn every_pod_and_every_node_gets_its_share_and_the_program_carries_it() -> Result<()> {
     backend(|it| {
-        let addresses = serve_http(it, "web", json!({}))?;
-        let of_service = label(it, "web");
+        for (mode, asked) in [("dsr", "auto"), ("nodeport", "nodeport")] {
+            let addresses = serve_http(it, mode, by(asked, json!({})))?;
+            for address in addresses {
+                same(&expect_forwarding(it, address, mode)?.as_str(), &"")?;
+                carries(it, mode, address)?;
+            }
+        }
+        Ok(())
+    })
+}
+
+fn carries(it: &Sandbox, mode: &str, address: IpAddr) -> Result<()> {
+    let (announcer, _) = it.cluster.announcer(address)?;
+    let others: Vec<String> = it
+        .cluster
+        .nodes()
+        .into_iter()
+        .filter(|node| *node != announcer)
+        .collect();
+    let from_nodes = || -> Result<Vec<f64>> {
+        let counted = |node: &String| {
+            let metrics = it.cluster.speaker_metrics(node)?;
+            Ok(event(&metrics, "from_node"))
+        };
+        others.iter().map(counted).collect()
+    };
+    let before = (on_announcer(it, address)?, from_nodes()?);
+    let replies = it.client().http(address, 80, 200)?;
+    let after = (on_announcer(it, address)?, from_nodes()?);
+    let nodes = shares(&replies, |reply| &reply.node);
+    let pods = shares(&replies, |reply| &reply.pod);
+    ensure!(
+        nodes.len() == it.cluster.nodes().len() && nodes.values().all(|&share| share >= 30),
+        "of 200 the nodes got {nodes:?}"
+    );
+    ensure!(
+        pods.len() == BACKEND_PODS && pods.values().all(|&share| share >= 8),
+        "of 200 the pods got {pods:?}"
+    );
+    let of_service = label(it, mode);
+    let rise = |name: &str| {
+        let name = format!("herald_speaker_{name}_total");
+        let labels = [of_service.as_str()];
+        after.0.sum(&name, &labels) - before.0.sum(&name, &labels)
+    };
+    // A connection of an HTTP request has at least SYN, ACK, request and FIN of the client's.
+    let (flows, to, back) = (
+        rise("flows"),
+        rise("forwarded_packets"),
+        rise("reply_packets"),
+    );
+    ensure!(
+        (200.0..=200.0).contains(&flows) && to >= 800.0,
+        "the program counted {flows} flows, {to} packets; there is {}",
+        after.0.names()
+    );
+    if mode == "nodeport" {
+        ensure!(back >= 600.0, "only {back} replies");
+        return Ok(());
+    }
+    // Each node takes its share from the announcer, and answers by itself.
+    ensure!(back < 1.0, "{back} replies went by way of the announcer");
+    for ((before, after), node) in before.1.iter().zip(&after.1).zip(&others) {
+        let taken = after - before;
+        ensure!(
+            taken >= 120.0,
+            "{node} took {taken} of the client's packets"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn dsr_shows_pods_the_clients_address_and_shows_the_bridge_no_client_elsewhere() -> Result<()> {
+    sandbox(|it| {
+        it.pods("echo", 2, &Sandbox::on_node("node3"))?;
+        let other = json!([{"matchLabels": {"kubernetes.io/hostname": "node1"}}]);
+        it.advertisement("other", json!({"nodeSelectors": other}))?;
+        let mine = it.cluster.lab.address("client")?;
+        let addresses = serve_http(it, "web", local())?;
+        // Only what moves or ages is told; the entry was refreshed just now.
+        let moves = it.cluster.lab.spawn("lan", ["bridge", "monitor", "fdb"])?;
         for address in addresses {
-            expect_forwarding(it, address, "nodeport")?;
-            let before = on_announcer(it, address)?;
-            let replies = it.client().http(address, 80, 200)?;
-            let after = on_announcer(it, address)?;
+            expect_forwarding(it, address, "dsr")?;
+            same(&it.cluster.announcer(address)?.0.as_str(), &"node1")?;
+            let replies = it.client().http(address, 80, 40)?;
             let nodes = shares(&replies, |reply| &reply.node);
-            let pods = shares(&replies, |reply| &reply.pod);
+            same(&nodes.keys().map(String::as_str).collect(), &vec!["node3"])?;
+            same(&shares(&replies, |reply| &reply.pod).len(), &2)?;
+            let seen = seen(&replies);
             ensure!(
-                nodes.len() == it.cluster.nodes().len() && nodes.values().all(|&share| share >= 30),
-                "of 200 the nodes got {nodes:?}"
+                seen.len() == 1 && mine.all().iter().any(|own| seen.contains(own)),
+                "the pods saw {seen:?}, the client is {:?}",
+                mine.all()
             );
-            ensure!(
-                pods.len() == BACKEND_PODS && pods.values().all(|&share| share >= 8),
-                "of 200 the pods got {pods:?}"
-            );
-            let rise = |name: &str| {
-                let name = format!("herald_speaker_{name}_total");
-                let labels = [of_service.as_str()];
-                after.sum(&name, &labels) - before.sum(&name, &labels)
-            };
-            // A connection of an HTTP request has at least SYN, ACK, request and FIN of the client's.
-            let (flows, to, back) = (
-                rise("flows"),
-                rise("forwarded_packets"),
-                rise("reply_packets"),
-            );
-            ensure!(
-                (200.0..=200.0).contains(&flows) && to >= 800.0 && back >= 600.0,
-                "the program counted {flows} flows, {to} packets, {back} replies; there is {}",
-                after.names()
-            );
+        }
+        let told = stop(moves)?;
+        let known = it.cluster.lab.exec("lan", ["bridge", "fdb"])?.ok()?;
+        ensure!(
+            known.contains(&mine.mac) && !told.contains(&mine.mac),
+            "the client {} was seen elsewhere:\n{told}",
+            mine.mac
+        );
+        Ok(())
+    })
+}
+
+/// Ends a program, and gives what it said.
+fn stop(mut program: Child) -> Result<String> {
+    program.kill()?;
+    let mut said = String::new();
+    program
+        .stdout
+        .take()
+        .context("no output")?
+        .read_to_string(&mut said)?;
+    program.wait()?;
+    Ok(said)
+}
+
+#[test]
+fn dsr_keeps_affinity_and_needs_no_node_port() -> Result<()> {
+    backend(|it| {
+        let sticky = json!({"spec": {
+            "sessionAffinity": "ClientIP",
+            "allocateLoadBalancerNodePorts": false,
+        }});
+        for address in serve_http(it, "sticky", sticky)? {
+            same(&expect_forwarding(it, address, "dsr")?.as_str(), &"")?;
+            // By way of any node, and from any port.
+            for node in it.cluster.lab.nodes() {
+                let client = it.client();
+                let mac = &node.address.mac;
+                client.ip(&format!(
+                    "neigh replace {address} lladdr {mac} dev eth0 nud permanent"
+                ))?;
+                let replies = client.http(address, 80, 10);
+                client.ip(&format!("neigh del {address} dev eth0"))?;
+                same(&shares(&replies?, |reply| &reply.pod).len(), &1)?;
+            }
         }
         Ok(())
     })
@@ -125,13 +251,18 @@ fn a_target_on_the_announcer_itself_replies_too() -> Result<()> {
         it.pods("echo", 1, &Sandbox::on_node("node1"))?;
         let here = json!([{"matchLabels": {"kubernetes.io/hostname": "node1"}}]);
         it.advertisement("here", json!({"nodeSelectors": here}))?;
-        let local = json!({"spec": {"externalTrafficPolicy": "Local"}});
-        for address in serve_http(it, "web", local)? {
-            same(&it.cluster.announcer(address)?.0.as_str(), &"node1")?;
-            same(&it.client().http(address, 80, 30)?.len(), &30)?;
-            let counted = on_announcer(it, address)?;
-            let flows = counted.sum("herald_speaker_flows_total", &[&label(it, "web")]);
-            ensure!(flows >= 30.0, "not through our program: {flows} flows");
+        for mode in ["dsr", "nodeport"] {
+            for address in serve_http(it, mode, by(mode, local()))? {
+                expect_forwarding(it, address, mode)?;
+                same(&it.cluster.announcer(address)?.0.as_str(), &"node1")?;
+                same(&it.client().http(address, 80, 30)?.len(), &30)?;
+                let counted = on_announcer(it, address)?;
+                let flows = counted.sum("herald_speaker_flows_total", &[&label(it, mode)]);
+                ensure!(
+                    flows >= 30.0,
+                    "{mode}: not through our program: {flows} flows"
+                );
+            }
         }
         Ok(())
     })
@@ -143,13 +274,14 @@ fn under_local_only_nodes_with_a_ready_pod_get_traffic_whoever_announces() -> Re
         it.pods("echo", 2, &Sandbox::on_node("node3"))?;
         let other = json!([{"matchLabels": {"kubernetes.io/hostname": "node1"}}]);
         it.advertisement("other", json!({"nodeSelectors": other}))?;
-        let local = json!({"spec": {"externalTrafficPolicy": "Local"}});
-        for address in serve_http(it, "web", local)? {
+        for address in serve_http(it, "web", by("nodeport", local()))? {
+            expect_forwarding(it, address, "nodeport")?;
             same(&it.cluster.announcer(address)?.0.as_str(), &"node1")?;
             let replies = it.client().http(address, 80, 40)?;
             let nodes = shares(&replies, |reply| &reply.node);
             same(&nodes.keys().map(String::as_str).collect(), &vec!["node3"])?;
             same(&shares(&replies, |reply| &reply.pod).len(), &2)?;
+            same(&seen(&replies), &BTreeSet::from([address.to_string()]))?;
         }
         Ok(())
     })
@@ -158,7 +290,11 @@ fn under_local_only_nodes_with_a_ready_pod_get_traffic_whoever_announces() -> Re
 #[test]
 fn a_client_whose_neighbour_entry_points_to_another_node_is_served() -> Result<()> {
     backend(|it| {
-        for address in serve_http(it, "web", json!({}))? {
+        let mut addresses = Vec::new();
+        for mode in ["dsr", "nodeport"] {
+            addresses.extend(serve_http(it, mode, by(mode, json!({})))?);
+        }
+        for address in addresses {
             let (announcer, _) = it.cluster.announcer(address)?;
             for node in it.cluster.lab.nodes() {
                 let mac = &node.address.mac;
@@ -265,20 +401,11 @@ fn ports_that_no_service_has_are_dropped_and_pings_are_answered() -> Result<()> 
 fn off_leaves_it_to_kube_proxy_which_keeps_the_clients_address_under_local() -> Result<()> {
     sandbox(|it| {
         it.pods("echo", 2, &Sandbox::on_node("node2"))?;
-        let off = json!({
-            "metadata": {"annotations": {"heraldlb.io/forwarding": "off"}},
-            "spec": {"externalTrafficPolicy": "Local"},
-        });
         let client = it.cluster.lab.address("client")?.all();
-        for address in serve_http(it, "web", off)? {
+        for address in serve_http(it, "web", by("off", local()))? {
             expect_forwarding(it, address, "off")?;
             same(&it.cluster.announcer(address)?.0.as_str(), &"node2")?;
-            let replies: BTreeSet<String> = it
-                .client()
-                .http(address, 80, 10)?
-                .into_iter()
-                .map(|Reply { client, .. }| client)
-                .collect();
+            let replies = seen(&it.client().http(address, 80, 10)?);
             ensure!(
                 replies.len() == 1 && client.contains(replies.iter().next().context("one")?),
                 "the pods saw {replies:?}, the client is {client:?}"
@@ -297,7 +424,7 @@ fn what_node_ports_cannot_do_is_left_to_kube_proxy_and_the_status_says_why() -> 
         let affinity = json!({"spec": {"sessionAffinity": "ClientIP"}});
         let without = json!({"spec": {"allocateLoadBalancerNodePorts": false}});
         for (name, patch) in [("affinity", affinity), ("portless", without)] {
-            let addresses = serve_http(it, name, patch)?;
+            let addresses = serve_http(it, name, by("nodeport", patch))?;
             for address in addresses {
                 let reason = expect_forwarding(it, address, "off")?;
                 ensure!(!reason.is_empty(), "{name}: no reason is said");
@@ -314,10 +441,9 @@ fn what_node_ports_cannot_do_is_left_to_kube_proxy_and_the_status_says_why() -> 
 #[test]
 fn a_mode_that_is_not_there_yet_counts_as_auto_and_the_status_says_so() -> Result<()> {
     backend(|it| {
-        let dsr = json!({"metadata": {"annotations": {"heraldlb.io/forwarding": "dsr"}}});
-        for address in serve_http(it, "web", dsr)? {
-            let reason = expect_forwarding(it, address, "nodeport")?;
-            ensure!(reason.contains("dsr"), "the reason is {reason:?}");
+        for address in serve_http(it, "web", by("pod", json!({})))? {
+            let reason = expect_forwarding(it, address, "dsr")?;
+            ensure!(reason.contains("pod"), "the reason is {reason:?}");
         }
         Ok(())
     })
@@ -351,9 +477,13 @@ fn pods_that_are_not_ready_get_traffic_only_if_the_service_publishes_them() -> R
         it.client().one_answer(four)?;
         for address in [four, six] {
             let to = format!("{}:80", herald_e2e::client::host(address));
-            // As soon as kube-proxy has heard of the Service.
+            // As soon as kube-proxy has heard of the Service. It refuses by an ICMP error, of which a kernel
+            // sends few to a client whose packets it routes back to the LAN: this client has none.
             eventually(&format!("{to} refuses"), LONG, || {
-                let said = it.cluster.lab.exec("client", ["lab-echo", "tcp", &to])?;
+                let said = it
+                    .cluster
+                    .lab
+                    .exec(OTHER_CLIENT, ["lab-echo", "tcp", &to])?;
                 ensure!(said.stderr.contains("refused"), "{}", said.stderr);
                 Ok(())
             })?;
@@ -370,8 +500,7 @@ fn pods_that_are_not_ready_get_traffic_only_if_the_service_publishes_them() -> R
 fn under_local_traffic_follows_the_pods() -> Result<()> {
     sandbox(|it| {
         it.pods("echo", 1, &Sandbox::on_node("node1"))?;
-        let local = json!({"spec": {"externalTrafficPolicy": "Local"}});
-        let [four, _] = serve_http(it, "web", local)?;
+        let [four, _] = serve_http(it, "web", local())?;
         it.pods("echo", 1, &Sandbox::on_node("node2"))?;
         eventually("only node2 answers", LONG, || {
             let replies = it.client().http(four, 80, 20)?;

@@ -216,7 +216,7 @@ fn kubectl_shows_what_a_person_looks_for() -> Result<()> {
                 .find(|row| row.contains(&address))
                 .context("no row")?;
             let cells: BTreeSet<&str> = row.split_whitespace().collect();
-            for cell in ["web", node.as_str(), "eth0", "nodeport"] {
+            for cell in ["web", node.as_str(), "eth0", "dsr"] {
                 ensure!(cells.contains(cell), "no {cell} in {row}");
             }
             Ok(())

@@ -287,7 +287,7 @@ fn condition(
 fn status(epoch: u64, since: i64) -> VipStatus {
     VipStatus {
         segments: vec![entry("node1", MAC1, epoch, since)],
-        forwarding: Some(ForwardingState::NodePort),
+        forwarding: Some(ForwardingState::Dsr),
         forwarding_reason: None,
         targets: Some(2),
         probed: Vec::new(),
@@ -310,7 +310,7 @@ fn status(epoch: u64, since: i64) -> VipStatus {
                 ConditionKind::Forwarding,
                 true,
                 "Forwarding",
-                "spread over the NodePorts of 2 nodes",
+                "spread over 2 nodes, which answer clients themselves",
                 since,
             ),
         ],
@@ -477,8 +477,9 @@ fn address_is_announced_once_the_data_plane_knows_it() {
     assert_eq!(desired.holders, BTreeMap::from([(ETH0, Holder::Me)]));
     assert!(matches!(
         desired.services[0].forwarding,
-        Forwarding::NodePort {
-            node_port: 30_080,
+        Forwarding::Dsr {
+            by_address: false,
+            node_port: Some(30_080),
             ..
         }
     ));
@@ -1169,7 +1170,7 @@ fn holders_of_two_segments_write_one_status_without_contradiction() {
     };
     seen.status = VipStatus {
         segments: vec![theirs.clone(), gone],
-        forwarding: Some(ForwardingState::NodePort),
+        forwarding: Some(ForwardingState::Dsr),
         targets: Some(7),
         ..VipStatus::default()
     };

@@ -224,19 +224,23 @@ fn node_port_is_refused_with_a_reason() {
         (plan.state.unwrap(), plan.reasons.join(" / "))
     };
 
-    let mut sticky = service("a");
+    let by_node_port = || Service {
+        forwarding: ForwardingMode::NodePort,
+        ..service("a")
+    };
+    let mut sticky = by_node_port();
     sticky.affinity = SessionAffinity::ClientIp(Duration::from_hours(3));
     let (state, reason) = said(&world, &sticky);
     assert_eq!(state, ForwardingState::Off);
     assert!(reason.contains("ClientIP"), "{reason}");
 
-    let mut without = service("a");
+    let mut without = by_node_port();
     without.ports[0].node_port = None;
     let (state, reason) = said(&world, &without);
     assert_eq!(state, ForwardingState::Off);
     assert!(reason.contains("port 80/TCP has no NodePort"), "{reason}");
 
-    let mut mixed = service("a");
+    let mut mixed = by_node_port();
     mixed.ports.push(port(Protocol::Sctp, 132, Some(30_132)));
     let (state, reason) = said(&world, &mixed);
     assert_eq!(state, ForwardingState::NodePort);
@@ -304,11 +308,9 @@ fn node_that_the_observers_found_dead_takes_no_traffic() {
     assert_eq!(weights(&world.plan(&[&web])), pairs(&[("node1", 1)]));
 }
 
+/// What `auto` makes of a Service with nothing special, and `dsr` as well.
 fn dsr() -> Service {
-    Service {
-        forwarding: ForwardingMode::Dsr,
-        ..service("a")
-    }
+    service("a")
 }
 
 /// Of the first port: whether the client's address chooses, the `NodePort`.
@@ -333,6 +335,8 @@ fn dsr_needs_no_node_port_and_keeps_affinity_by_the_clients_address() {
     assert_eq!(plan.targets, Some(3));
     assert_eq!(plan.reasons, [""; 0]);
     assert_eq!(direct(&plan), (false, Some(30_080)));
+    web.forwarding = ForwardingMode::Dsr;
+    assert_eq!(world.plan(&[&web]), plan);
     assert!(matches!(
         plan.services[1].forwarding,
         Forwarding::Dsr { .. }
