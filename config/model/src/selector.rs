@@ -1,6 +1,7 @@
 //! Label selectors, with the meaning Kubernetes gives them.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 /// The labels of an object.
 pub type Labels = BTreeMap<String, String>;
@@ -59,9 +60,57 @@ impl Selector {
     }
 }
 
+/// As `kubectl --selector` takes it; one that matches everything is `*`.
+impl fmt::Display for Selector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.requirements.is_empty() {
+            return f.write_str("*");
+        }
+        for (place, requirement) in self.requirements.iter().enumerate() {
+            let separator = if place == 0 { "" } else { "," };
+            let key = &requirement.key;
+            match &requirement.operator {
+                Operator::In(values) if values.len() == 1 => {
+                    write!(f, "{separator}{key}={}", values.join(","))?;
+                }
+                Operator::In(values) => write!(f, "{separator}{key} in ({})", values.join(","))?,
+                Operator::NotIn(values) => {
+                    write!(f, "{separator}{key} notin ({})", values.join(","))?;
+                }
+                Operator::Exists => write!(f, "{separator}{key}")?,
+                Operator::DoesNotExist => write!(f, "{separator}!{key}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_selector_reads_as_kubectl_takes_it() {
+        let requirement = |key: &str, operator| Requirement {
+            key: key.to_owned(),
+            operator,
+        };
+        let values = |values: &[&str]| values.iter().map(|&value| value.to_owned()).collect();
+        let selector = Selector {
+            requirements: vec![
+                requirement("tier", Operator::In(values(&["db"]))),
+                requirement("zone", Operator::In(values(&["a", "b"]))),
+                requirement("env", Operator::NotIn(values(&["test"]))),
+                requirement("web", Operator::Exists),
+                requirement("old", Operator::DoesNotExist),
+            ],
+        };
+        assert_eq!(
+            selector.to_string(),
+            "tier=db,zone in (a,b),env notin (test),web,!old"
+        );
+        assert_eq!(Selector::default().to_string(), "*");
+    }
 
     #[test]
     fn every_operator_treats_an_absent_label_as_kubernetes_does() {

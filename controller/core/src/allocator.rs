@@ -8,6 +8,7 @@
 //!
 //! Every operation on one address takes time logarithmic in the number of gaps in its pool.
 
+mod allowed;
 mod choose;
 mod free;
 mod refusal;

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use herald_model::{Allowed, Family, IpFamilyPolicy, Labels, PoolName, Service, ServiceRef};
+use herald_model::{Family, IpFamilyPolicy, Labels, PoolName, Service, ServiceRef};
 
+use super::allowed::limit;
 use super::space::{Space, owner};
 use super::{Allocator, Refusal, Terms};
 
@@ -97,7 +98,8 @@ impl Allocator {
     /// Whether the address is in a pool that allows the Service, and of one of its families.
     fn suits(&self, ask: Ask<'_>, address: IpAddr) -> bool {
         self.space_of(address).is_some_and(|space| {
-            allows(&space.pool.allowed, ask) && ask.service.families.contains(&Family::of(address))
+            limit(&space.pool.allowed, ask).is_none()
+                && ask.service.families.contains(&Family::of(address))
         })
     }
 
@@ -317,10 +319,10 @@ fn choice(space: &Space, addresses: Vec<IpAddr>, missing: Option<Refusal>) -> Ch
 /// Whether the pool serves the asker at all.
 fn serves(space: &Space, ask: Ask<'_>) -> Result<(), Refusal> {
     let pool = &space.pool;
-    if !allows(&pool.allowed, ask) {
+    if let Some(only) = limit(&pool.allowed, ask) {
         return Err(Refusal::NotAllowed {
             pool: pool.name.clone(),
-            namespace: ask.service.key.namespace.clone(),
+            only,
         });
     }
     if pool.scope != ask.service.scope {
@@ -337,21 +339,6 @@ fn serves(space: &Space, ask: Ask<'_>) -> Result<(), Refusal> {
         });
     }
     Ok(())
-}
-
-/// (namespaces ∪ namespace selectors) ∩ service selectors; a part that is empty allows all.
-fn allows(allowed: &Allowed, ask: Ask<'_>) -> bool {
-    let anywhere = allowed.namespaces.is_empty() && allowed.namespace_selectors.is_empty();
-    let here = || {
-        allowed.namespaces.contains(&ask.service.key.namespace)
-            || allowed
-                .namespace_selectors
-                .iter()
-                .any(|s| s.matches(ask.namespace))
-    };
-    let selectors = &allowed.service_selectors;
-    (anywhere || here())
-        && (selectors.is_empty() || selectors.iter().any(|s| s.matches(&ask.service.labels)))
 }
 
 /// One life of a Service, as claims name it.

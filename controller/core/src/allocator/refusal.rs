@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use herald_model::{Family, NamespaceName, PoolName, Scope, ServiceKey};
+use herald_model::{Family, PoolName, Scope, ServiceKey};
 
 /// Why a Service cannot have the addresses it should have.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -67,14 +67,12 @@ pub enum Refusal {
     #[error("there is no IPPool: create one")]
     NoPool,
     /// The pool does not allow the Service.
-    #[error(
-        "pool {pool} does not allow this Service: see its spec.allowed (namespace {namespace})"
-    )]
+    #[error("pool {pool} allows only {only}")]
     NotAllowed {
         /// The pool.
         pool: PoolName,
-        /// The Service's namespace.
-        namespace: NamespaceName,
+        /// Whom it allows, in words.
+        only: String,
     },
     /// The pool serves another scope.
     #[error("pool {pool} is {} but the Service asks for an {} address", Scoped(*pool_scope), Scoped(*asked))]
@@ -288,7 +286,7 @@ mod tests {
         let mut reasons: Vec<Refusal> = (0..9)
             .map(|number| Refusal::NotAllowed {
                 pool: format!("other-{number}").into(),
-                namespace: "web".into(),
+                only: "namespaces db, and web is none of them".to_owned(),
             })
             .collect();
         reasons.push(Refusal::Exhausted {
