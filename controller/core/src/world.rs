@@ -246,30 +246,40 @@ impl World {
     /// The addresses never to be given because of a node: its own, and the first and last of its
     /// subnets.
     pub(crate) fn reserved_by(&self, name: &NodeName) -> BTreeSet<IpAddr> {
-        let node = self
-            .nodes
-            .get(name)
-            .into_iter()
-            .flat_map(|node| node.addresses.iter().copied());
-        let segments = self
-            .speakers
-            .get(name)
-            .into_iter()
-            .flat_map(|speaker| &speaker.segments);
-        node.chain(
-            segments
-                .flat_map(|segment| &segment.prefixes)
-                .flat_map(reserved_in),
-        )
-        .collect()
+        let mut reserved = self.addresses_of(name);
+        reserved.extend(self.prefixes_of(name).flat_map(reserved_in));
+        reserved
     }
+
+    /// A node's own addresses.
+    pub(crate) fn addresses_of(&self, name: &NodeName) -> BTreeSet<IpAddr> {
+        let node = self.nodes.get(name).into_iter();
+        let addresses = node.flat_map(|node| node.addresses.iter().copied());
+        let own = self
+            .prefixes_of(name)
+            .filter(|prefix| is_host(prefix))
+            .map(IpNet::addr);
+        addresses.chain(own).collect()
+    }
+
+    fn prefixes_of(&self, name: &NodeName) -> impl Iterator<Item = &IpNet> {
+        let segments = self.speakers.get(name).into_iter();
+        segments
+            .flat_map(|speaker| &speaker.segments)
+            .flat_map(|segment| &segment.prefixes)
+    }
+}
+
+/// Whether a prefix has the address of a host in it.
+fn is_host(prefix: &IpNet) -> bool {
+    prefix.addr() != prefix.network() || prefix.prefix_len() == prefix.max_prefix_len()
 }
 
 /// The addresses of a subnet that are not for hosts, and the one that the node has in it.
 fn reserved_in(prefix: &IpNet) -> Vec<IpAddr> {
     let hosts = prefix.max_prefix_len() - prefix.prefix_len();
     let mut reserved = Vec::new();
-    if prefix.addr() != prefix.network() || hosts == 0 {
+    if is_host(prefix) {
         reserved.push(prefix.addr());
     }
     // RFC 3021 for /31, RFC 6164 for /127: both addresses are for hosts.

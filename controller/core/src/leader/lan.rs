@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use herald_model::{Announce, Instant, Phase, ServiceRef};
 
+use super::objects::some_of;
 use super::{Claim, Leader, Plan};
 use crate::io::{Event, Regarding};
 use crate::observed::{ObservedVip, UserObject};
@@ -162,8 +163,6 @@ impl Leader {
 
     /// The addresses of a pool that strangers use, in a sentence; `None`: there are none.
     pub(super) fn conflicts_of(&self, pool: &herald_model::PoolName) -> Option<String> {
-        /// A condition's message is for people.
-        const IN_FULL: usize = 4;
         let parts: Vec<String> = self
             .strangers
             .iter()
@@ -174,12 +173,7 @@ impl Leader {
             })
             .map(|(address, stranger)| said_of(*address, stranger))
             .collect();
-        let more = match parts.len().saturating_sub(IN_FULL) {
-            0 => String::new(),
-            more => format!("; and {more} more"),
-        };
-        let full: Vec<String> = parts.into_iter().take(IN_FULL).collect();
-        (!full.is_empty()).then(|| full.join("; ") + &more)
+        some_of(parts)
     }
 }
 

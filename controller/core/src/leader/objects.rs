@@ -96,8 +96,13 @@ impl Leader {
                     (None, None) => return None,
                 };
                 let counts = self.allocator.counts(name);
-                let ready =
-                    self.pool_ready(now, name, invalid.map(|i| &*i.message), observed_ready);
+                let ready = self.pool_ready(
+                    now,
+                    world,
+                    name,
+                    invalid.map(|i| &*i.message),
+                    observed_ready,
+                );
                 let status = PoolStatus {
                     v4: counts.v4.map(text),
                     v6: counts.v6.map(text),
@@ -133,6 +138,7 @@ impl Leader {
     fn pool_ready(
         &self,
         now: Instant,
+        world: &World,
         name: &PoolName,
         invalid: Option<&str>,
         observed: Option<&Condition>,
@@ -140,14 +146,19 @@ impl Leader {
         if let Some(message) = invalid {
             return self.condition(now, observed, false, "Invalid", message);
         }
-        let conflicts = self.conflicts_of(name);
-        let (reason, message) = match (self.overlaps_of(name), conflicts) {
-            (None, None) => return self.condition(now, observed, true, "Ready", "in use"),
-            (Some(overlaps), None) => ("Overlap", overlaps),
-            (Some(overlaps), Some(conflicts)) => ("Overlap", format!("{overlaps}; {conflicts}")),
-            (None, Some(conflicts)) => (ADDRESS_CONFLICT, conflicts),
-        };
-        self.condition(now, observed, false, reason, &message)
+        let problems = [
+            ("Overlap", self.overlaps_of(name)),
+            ("Overlap", self.nodes_in(world, name)),
+            (ADDRESS_CONFLICT, self.conflicts_of(name)),
+        ];
+        let problems = problems
+            .into_iter()
+            .filter_map(|(reason, message)| Some((reason, message?)));
+        let (reasons, messages): (Vec<&str>, Vec<String>) = problems.unzip();
+        match reasons.first() {
+            Some(reason) => self.condition(now, observed, false, reason, &messages.join("; ")),
+            None => self.condition(now, observed, true, "Ready", "in use"),
+        }
     }
 
     /// What the pool lists but does not serve, in a sentence; `None`: nothing.
@@ -163,6 +174,25 @@ impl Leader {
                 parts.join(", ")
             )
         })
+    }
+
+    /// The addresses of nodes that the pool lists, in a sentence; `None`: none.
+    fn nodes_in(&self, world: &World, name: &PoolName) -> Option<String> {
+        let is_here = |address: &IpAddr| {
+            let pool = self.allocator.pool_of(*address);
+            pool.is_some_and(|pool| pool.name == *name)
+        };
+        let nodes: Vec<String> = world
+            .nodes
+            .keys()
+            .flat_map(|node| {
+                let own = world.addresses_of(node).into_iter();
+                own.map(move |address| (address, node))
+            })
+            .filter(|(address, _)| is_here(address))
+            .map(|(address, node)| format!("{address} is an address of node {node}"))
+            .collect();
+        some_of(nodes).map(|nodes| format!("{nodes}: pool {name} does not give it"))
     }
 
     /// A condition, with the time of its last change.
@@ -237,4 +267,15 @@ fn text(counts: Counts) -> TextCounts {
         assigned: counts.assigned.to_string(),
         available: counts.available.to_string(),
     }
+}
+
+/// The first few of many sentences: a condition's message is for people. `None`: there are none.
+pub(super) fn some_of(all: Vec<String>) -> Option<String> {
+    const IN_FULL: usize = 4;
+    let more = match all.len().saturating_sub(IN_FULL) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let full: Vec<String> = all.into_iter().take(IN_FULL).collect();
+    (!full.is_empty()).then(|| full.join(", ") + &more)
 }

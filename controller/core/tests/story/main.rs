@@ -538,6 +538,25 @@ fn invalid_pool_keeps_its_last_valid_state_and_says_so() {
 }
 
 #[test]
+fn pool_that_lists_an_address_of_a_node_says_so_and_does_not_give_it() {
+    let mut story = begun();
+    let mut n2 = node("n2");
+    n2.addresses = vec![ip("10.0.0.0")];
+    story.tell([Input::NodeApplied(Box::new(n2))]);
+    let said = "10.0.0.0 is an address of node n2: pool public does not give it";
+    story.expect(&[
+        &format!("pool public v4=3/0/3 Ready=False/Overlap({said})"),
+        &format!("event public Warning Overlap: {said}"),
+    ]);
+    story.tell([svc("ns/web").applied()]);
+    assert_eq!(story.count("create 10.0.0.1 "), 1);
+    story.tell([Input::NodeDeleted("n2".into())]);
+    let writes = story.writes();
+    let last = writes.last().map(String::as_str);
+    assert_eq!(last, Some("pool public v4=4/1/3 Ready=True/Ready(in use)"));
+}
+
+#[test]
 fn condition_of_an_unchanged_service_keeps_its_time() {
     let mut story = begun();
     story.tell([svc("ns/web").applied()]);
