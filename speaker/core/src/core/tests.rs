@@ -13,9 +13,8 @@ use crate::input::{DataPlaneMode, EventReason, Link};
 use crate::ring::{RingCommand, RingEvent, View};
 use crate::status::{AnnouncedSegment, Condition, ConditionKind, ForwardingState, VipStatus};
 
-mod settling;
-
 mod probing;
+mod settling;
 
 const ETH0: IfIndex = IfIndex(2);
 const MAC1: MacAddress = MacAddress([2, 0, 0, 0, 0, 1]);
