@@ -110,7 +110,11 @@ impl Leader {
         };
         let me = observed.service_ref();
         let mut claimed = world.claims_of(&me);
-        claimed.retain(|address| !self.allocator.is_holder(*address, &me));
+        claimed.retain(|address| {
+            let is_yielded = self.is_yielded(world, *address);
+            !self.allocator.is_holder(*address, &me)
+                && (!is_yielded || observed.ingress.contains(address))
+        });
         if claimed.is_empty() {
             return;
         }

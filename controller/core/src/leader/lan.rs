@@ -111,19 +111,20 @@ impl Leader {
         }
         for holder in holders {
             tracing::debug!(vip = %address, service = %holder.key, stranger, "in use on the LAN");
-            let mut by_name = false;
+            // One that is not ours any more gets no other address.
+            let mut is_told = true;
             if let Some(assignment) = self.assignments.get_mut(&holder.key) {
                 assignment.target.retain(|other| *other != address);
                 assignment.leaving.remove(&address);
             }
             let observed = world.services.get(&holder.key);
             if let Some(service) = observed.and_then(|observed| observed.served()) {
-                by_name = service.request.addresses.contains(&address);
+                is_told = service.request.addresses.contains(&address);
             }
             self.drop_holder(address, &holder);
             self.mark_service(world, &holder.key);
             // Who asked for it by name is told with the reason why it has no address.
-            if !by_name {
+            if !is_told {
                 self.record(Event {
                     regarding: Regarding::Service {
                         key: holder.key.clone(),
@@ -138,6 +139,17 @@ impl Leader {
                 });
             }
         }
+    }
+
+    /// Whether an address was left to a stranger, though its claim may not say so yet.
+    pub(super) fn is_yielded(&self, world: &World, address: IpAddr) -> bool {
+        let is_new = |vip: &ObservedVip| vip.vip.phase == Phase::Probing;
+        self.strangers.contains_key(&address)
+            && world.vips.get(&address).is_some_and(is_new)
+            && self
+                .claims
+                .get(&address)
+                .is_some_and(|claim| claim.rests_until.is_some())
     }
 
     fn tell_pool(&mut self, world: &World, address: IpAddr, stranger: &str) {

@@ -144,3 +144,19 @@ fn nobody_asks_where_the_pool_says_so_nobody_can_or_the_address_is_in_use() {
     story.tell([off.applied()]);
     assert_eq!(story.count("replace 10.0.0.0@1 public e1 Active"), 1);
 }
+
+#[test]
+fn a_service_that_is_not_ours_any_more_leaves_an_address_to_a_stranger_once() {
+    let mut story = begun();
+    story.tell([svc("ns/web").applied()]);
+    story.expect_now(&["create 10.0.0.0 public e1 Probing All [ns/web] lan:n1"]);
+    let inputs = [
+        story.answered("10.0.0.0", Some(STRANGER)),
+        story.foreign("ns/web"),
+    ];
+    story.tell(inputs);
+    assert_eq!(
+        story.writes_now()[0],
+        "replace 10.0.0.0@2 public e2 Resting(1121) None []"
+    );
+}

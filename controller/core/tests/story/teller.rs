@@ -172,10 +172,16 @@ impl Story {
 
     /// A user changes a Service's type.
     pub(crate) fn become_foreign(&mut self, name: &str) {
+        let input = self.foreign(name);
+        self.tell([input]);
+    }
+
+    /// The same, not told yet.
+    pub(crate) fn foreign(&self, name: &str) -> Input {
         let mut service = self.services[&key(name)].clone();
         service.service = None;
         next_version(&mut service);
-        self.tell([Input::ServiceApplied(Box::new(service))]);
+        Input::ServiceApplied(Box::new(service))
     }
 
     /// There is a claim that nobody told of yet.
@@ -230,6 +236,12 @@ impl Story {
 
     /// The planned node has asked the LAN for an address: who uses it.
     pub(crate) fn answer_of_the_lan(&mut self, address: &str, stranger: Option<&str>) {
+        let input = self.answered(address, stranger);
+        self.tell([input]);
+    }
+
+    /// The same, not told yet.
+    pub(crate) fn answered(&mut self, address: &str, stranger: Option<&str>) -> Input {
         let vip = self.vips.get_mut(&ip(address)).expect("claimed");
         vip.lan = Lan {
             probed: ["lan".into()].into(),
@@ -237,8 +249,7 @@ impl Story {
         };
         let version: u64 = vip.identity.version.as_str().parse().expect("stored by us");
         vip.identity.version = Version::new((version + 1).to_string());
-        let input = Input::VipApplied(Box::new(vip.clone()));
-        self.tell([input]);
+        Input::VipApplied(Box::new(vip.clone()))
     }
 
     pub(crate) fn status_of(&self, name: &str) -> ObservedService {
