@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Compiler, GroupKey, Member};
 use crate::Spread;
 use crate::contents::MapName;
-use crate::layout::{BLOCKS, Route, SLOTS_PER_BLOCK, TableRef, encode_block, encode_number};
+use crate::layout::{BLOCKS, SLOTS_PER_BLOCK, TableRef, encode_block, encode_number};
 use crate::table::{LOCAL_SLOTS, fill, slots_for};
 
 impl<'a> Compiler<'a> {
     /// Finds each group its place and writes its table there. A table is changed in place if nobody
-    /// else uses it; so its Services need not be touched.
+    /// else uses it, and those who do go the same way as before; so its Services need not be touched,
+    /// and none of them ever goes its old way to new targets.
     pub(super) fn place(
         &mut self,
         members: &[Member<'a>],
@@ -19,6 +20,8 @@ impl<'a> Compiler<'a> {
         let mut candidates: Vec<BTreeSet<TableRef>> =
             groups.iter().map(|_| BTreeSet::new()).collect();
         let mut users: BTreeMap<TableRef, BTreeSet<usize>> = BTreeMap::new();
+        let mut busy = BTreeSet::new();
+        let mut leaving = self.ports.clone();
         let mut free = FreeBlocks::default();
         for entry in self.ports.values() {
             if let Some(route) = entry.route {
@@ -26,14 +29,20 @@ impl<'a> Compiler<'a> {
             }
         }
         for member in members {
-            let before = self.ports.get(&member.key).and_then(|entry| entry.route);
-            if let Some(Route { table, .. }) = before {
+            let before = leaving.remove(&member.key).and_then(|entry| entry.route);
+            if let Some(route) = before {
+                let table = route.table;
+                if (route.node_port, route.direct) != (member.node_port, member.direct) {
+                    busy.insert(table);
+                }
                 users.entry(table).or_default().insert(member.group);
                 if let Some(candidates) = candidates.get_mut(member.group) {
                     candidates.insert(table);
                 }
             }
         }
+        let leaving = leaving.values().filter_map(|entry| entry.route);
+        busy.extend(leaving.map(|route| route.table));
         groups
             .iter()
             .zip(candidates)
@@ -42,7 +51,9 @@ impl<'a> Compiler<'a> {
                     Spread::Cluster => table.slots == slots_for(Spread::Cluster, 0),
                     Spread::Local => LOCAL_SLOTS.contains(&table.slots),
                 };
-                let is_alone = |table: &TableRef| users.get(table).is_some_and(|of| of.len() == 1);
+                let is_alone = |table: &TableRef| {
+                    !busy.contains(table) && users.get(table).is_some_and(|of| of.len() == 1)
+                };
                 let kept = candidates.iter().copied().find(|table| {
                     fits(table)
                         && (is_alone(table) || self.holds(*table, &self.blocks(group, table.slots)))

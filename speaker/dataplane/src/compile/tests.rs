@@ -225,6 +225,44 @@ fn services_that_part_get_tables_apart_and_the_unchanged_one_keeps_its_own() {
 }
 
 #[test]
+fn service_that_goes_another_way_to_other_targets_gets_another_table() {
+    let wish = |node_port, of: &[(u8, u32)]| {
+        let mut one = service("a", 80, targets(Spread::Cluster, of));
+        if let Forwarding::NodePort {
+            node_port: port, ..
+        } = &mut one.forwarding
+        {
+            *port = node_port;
+        }
+        desired(2, &[("192.0.2.100", vec![one])])
+    };
+    let before = compile(&MapContents::default(), &wish(30_080, &[(1, 1)])).contents;
+    let first = table(&before, "192.0.2.100", 80);
+    let way = compile(&before, &wish(30_081, &[(1, 1)])).contents;
+    assert_eq!(table(&way, "192.0.2.100", 80), first);
+    let targets = compile(&before, &wish(30_080, &[(2, 1)])).contents;
+    assert_eq!(table(&targets, "192.0.2.100", 80), first);
+    let both = compile(&before, &wish(30_081, &[(2, 1)])).contents;
+    assert_ne!(table(&both, "192.0.2.100", 80), first);
+}
+
+#[test]
+fn port_that_goes_keeps_its_targets_to_the_end() {
+    let both = targets(Spread::Cluster, &[(1, 1), (2, 1)]);
+    let one = targets(Spread::Cluster, &[(2, 1)]);
+    let a = service("a", 80, Arc::clone(&both));
+    let b = |of| service("b", 81, of);
+    let before = desired(2, &[("192.0.2.100", vec![a, b(both)])]);
+    let before = compile(&MapContents::default(), &before).contents;
+    let after = desired(2, &[("192.0.2.100", vec![b(one)])]);
+    let after = compile(&before, &after).contents;
+    assert_ne!(
+        table(&after, "192.0.2.100", 81),
+        table(&before, "192.0.2.100", 80)
+    );
+}
+
+#[test]
 fn node_with_a_new_address_gets_a_new_number() {
     let weights = targets(Spread::Cluster, &[(1, 1), (2, 1)]);
     let vips = [("192.0.2.100", vec![service("a", 80, weights)])];
