@@ -11,7 +11,8 @@ pub struct ServiceCounters {
     pub packets: u64,
     /// Their bytes, link headers included.
     pub bytes: u64,
-    /// New flows: TCP connections by their SYN, UDP by address and port; in mode `dsr` only TCP.
+    /// New flows: TCP connections by their SYN, UDP by address and port; in mode `dsr` only TCP, and
+    /// a repeated SYN again.
     pub flows: u64,
     /// Replies sent on to clients; in mode `dsr` there are none, as targets answer clients themselves.
     pub reply_packets: u64,

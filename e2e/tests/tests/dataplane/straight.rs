@@ -55,7 +55,9 @@ fn every_node_sees_the_clients_address_and_answers_it_itself() -> Result<()> {
         assert_eq!((by_tcp.len(), by_udp.len()), (3, 3));
     }
     let counted = world.service(1)?;
-    assert_eq!((counted.flows, counted.reply_packets), (60, 0));
+    // A SYN that a client repeats counts again.
+    assert!((60..70).contains(&counted.flows), "{counted:?}");
+    assert_eq!(counted.reply_packets, 0);
     for target in [2, 3] {
         assert!(world.event(target, Event::FromNode)? > 0);
         assert_eq!(world.service(target)?.packets, 0);
