@@ -216,6 +216,8 @@ fn the_api_server_away_for_30_s_loses_nothing_and_all_goes_on_by_itself() -> Res
     alone(|cluster| {
         backend(|it| {
             let four = serve(it)?[0];
+            // What kube-proxy has not yet heard of when the API server goes, it does not serve.
+            all_nodes_serve(it, four)?;
             let (_, mac) = cluster.announcer(four)?;
             stop_api(cluster)?;
             let probe = Probe::start(&cluster.lab, "client", four, 80)?;
