@@ -15,7 +15,8 @@ pub enum Fault {
     Cut,
     /// Its power fails.
     Power,
-    /// Its speaker is killed, and started anew by the kubelet; what it has in the kernel works on.
+    /// Its speaker is killed and kept down: a kubelet may start it anew before anybody found it dead.
+    /// What it has in the kernel works on.
     Kill,
     /// Its speaker is stopped where it is; what it has in the kernel works on.
     Stop,
@@ -46,7 +47,7 @@ impl Fault {
             Self::CutSilently => lab.cut(node, true)?,
             Self::Cut => lab.cut(node, false)?,
             Self::Power => lab.power_off(node)?,
-            Self::Kill => drop(lab.kill(node, Program::Speaker, "KILL")?),
+            Self::Kill => drop(lab.kill_and_hold(node, Program::Speaker)?),
             Self::Stop => drop(lab.freeze_program(node, Program::Speaker)?),
         }
         Ok(())
@@ -59,9 +60,8 @@ impl Fault {
     /// If it has not befallen the node.
     pub fn mend(self, lab: &Lab, node: &str) -> Result<()> {
         match self {
-            Self::CutSilently | Self::Cut => lab.heal(node)?,
+            Self::CutSilently | Self::Cut | Self::Kill => lab.heal(node)?,
             Self::Power => lab.power_on(node, false)?,
-            Self::Kill => {}
             Self::Stop => drop(lab.thaw_program(node, Program::Speaker)?),
         }
         Ok(())

@@ -21,6 +21,8 @@ pub struct Failure {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
     SpeakerKilled,
+    /// Its speaker is killed and there again, perhaps before anybody found it dead.
+    SpeakerRestarted,
     PowerLost,
     Stalled,
     LinkCut,
@@ -40,8 +42,9 @@ enum Fault {
     Nothing,
 }
 
-const FAULTS: [Fault; 14] = [
+const FAULTS: [Fault; 15] = [
     Fault::SpeakerKilled,
+    Fault::SpeakerRestarted,
     Fault::PowerLost,
     Fault::Stalled,
     Fault::LinkCut,
@@ -129,6 +132,12 @@ fn befall(world: &mut World, fault: Fault, node: usize, time: Duration) {
     }
     match fault {
         Fault::SpeakerKilled => world.kill(node),
+        Fault::SpeakerRestarted => {
+            world.kill(node);
+            let away = world.up_to(millis(400));
+            world.run(away);
+            world.start(node);
+        }
         Fault::PowerLost => {
             cut_power(world, node);
             world.run(time);
@@ -262,7 +271,8 @@ fn heal(world: &mut World, fault: Fault, node: usize) {
             }
         }
         Fault::Excluded => world.put_node(node, |_| {}),
-        Fault::Stalled
+        Fault::SpeakerRestarted
+        | Fault::Stalled
         | Fault::ControllerRestarted
         | Fault::Rollout
         | Fault::Flapping
