@@ -34,6 +34,50 @@ INLINE int passed(void)
 	return VERDICT_NEXT;
 }
 
+/* As in src/filter.rs. */
+INLINE __u32 mix(__u32 word)
+{
+	return word * 0x61c88647;
+}
+
+INLINE __u32 mix_address(const struct address *address)
+{
+	return mix(address->word[3] ^
+		   (address->word[0] + address->word[1] * 31 + address->word[2] * 961));
+}
+
+INLINE int has_bit(const __u8 *bits, __u32 bit)
+{
+	return bits[bit / 8] >> bit % 8 & 1;
+}
+
+INLINE const struct filters *find_filters(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&filters, &zero);
+}
+
+INLINE int may_be_vip(const struct address *address)
+{
+	const struct filters *known = find_filters();
+
+	return known && has_bit(known->vips, ((__u64)mix_address(address) * VIP_BITS) >> 32);
+}
+
+/* The number of the node that has this address; 0: no node. */
+INLINE __u32 node_with_address(const struct address *address)
+{
+	const struct filters *known = find_filters();
+
+	if (!known || !has_bit(known->addresses, ((__u64)mix_address(address) * NODE_BITS) >> 32))
+		return 0;
+
+	__u32 *node = bpf_map_lookup_elem(&addresses, address);
+
+	return node ? *node : 0;
+}
+
 INLINE __u32 rotate(__u32 word, __u32 bits)
 {
 	return word << bits | word >> (32 - bits);

@@ -30,6 +30,13 @@ INLINE __u32 sending_node(struct __sk_buff *skb)
 		return 0;
 	__builtin_memcpy(key.mac, eth->source, sizeof(key.mac));
 
+	const struct filters *known = find_filters();
+	__u32 word;
+
+	__builtin_memcpy(&word, eth->source + 2, sizeof(word));
+	if (!known || !has_bit(known->macs, ((__u64)mix(word) * NODE_BITS) >> 32))
+		return 0;
+
 	__u32 *node = bpf_map_lookup_elem(&macs, &key);
 
 	return node ? *node : 0;
@@ -271,32 +278,28 @@ INLINE int has_flow(const struct packet *packet, const struct vip *vip)
 	return flow && flow->generation == vip->generation;
 }
 
-/* A packet to a Service in mode "dsr", whoever holds the VIP. */
-INLINE int direct(struct __sk_buff *skb, const struct packet *packet, const struct vip *vip,
-		  const struct service *service, __u32 sender)
+/*
+ * A packet to a Service in mode "dsr", whoever holds the VIP. VERDICT_UNKNOWN if its target is not on a
+ * segment of ours.
+ */
+INLINE int direct(struct __sk_buff *skb, const struct packet *packet, const struct service *service)
 {
 	__u32 id = service->id;
 
 	if (!is_allowed(packet, service))
 		return drop(EVENT_SOURCE_RANGE);
-	if (service->flags & SERVICE_HAS_FLOWS && service->node_port && has_flow(packet, vip))
-		return forward(skb, packet, vip, service, sender);
 
 	struct node *node = find_target(packet, service);
 	struct link *link = node ? find_link(node, skb->ifindex) : 0;
 	int is_self = node && node->flags & NODE_IS_SELF;
 
-	if (node && !link && !is_self && service->node_port)
-		return vip->role == ROLE_ME && packet->protocol != IPPROTO_SCTP ?
-			       forward(skb, packet, vip, service, sender) :
-			       relay(skb, packet, vip, 0);
+	if (node && !link && !is_self)
+		return VERDICT_UNKNOWN;
 	if (sending_node(skb))
 		return take_from_node();
 	/* Without any target kube-proxy refuses at once. */
 	if (!node)
 		return passed();
-	if (!link && !is_self)
-		return drop(EVENT_NO_LINK);
 
 	struct stats *counters = bpf_map_lookup_elem(&stats, &id);
 
@@ -307,6 +310,26 @@ INLINE int direct(struct __sk_buff *skb, const struct packet *packet, const stru
 				   (packet->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
 	}
 	return is_self ? VERDICT_NEXT : send_on(skb, packet, link);
+}
+
+/* The same where the flow tables have a say, or the target is not on a segment of ours. */
+INLINE int direct_or_forward(struct __sk_buff *skb, const struct packet *packet,
+			     const struct vip *vip, const struct service *service, __u32 sender)
+{
+	if (!is_allowed(packet, service))
+		return drop(EVENT_SOURCE_RANGE);
+	if (service->flags & SERVICE_HAS_FLOWS && service->node_port && has_flow(packet, vip))
+		return forward(skb, packet, vip, service, sender);
+
+	int verdict = direct(skb, packet, service);
+
+	if (verdict != VERDICT_UNKNOWN)
+		return verdict;
+	if (service->node_port)
+		return vip->role == ROLE_ME && packet->protocol != IPPROTO_SCTP ?
+			       forward(skb, packet, vip, service, sender) :
+			       relay(skb, packet, vip, 0);
+	return sending_node(skb) ? take_from_node() : drop(EVENT_NO_LINK);
 }
 
 /*
@@ -380,20 +403,52 @@ INLINE struct vip *find_vip(struct __sk_buff *skb, const struct packet *packet)
 	return bpf_map_lookup_elem(&vips, &key);
 }
 
+INLINE int has_ports(const struct packet *packet)
+{
+	return packet->protocol == IPPROTO_TCP || packet->protocol == IPPROTO_UDP ||
+	       packet->protocol == IPPROTO_SCTP;
+}
+
+INLINE struct service *find_service(const struct packet *packet)
+{
+	struct service_key key = {
+		.address = packet->destination,
+		.port = packet->destination_port,
+		.protocol = packet->protocol,
+		.kind = KIND_SERVICE,
+	};
+
+	return bpf_map_lookup_elem(&services, &key);
+}
+
 SEC("classifier/ingress")
 int herald_ingress(struct __sk_buff *skb)
 {
 	struct packet packet = {};
 
 	/* What a bridge floods to others is not for us to forward. */
-	if (skb->pkt_type != PACKET_HOST || read_network(skb, &packet))
+	if (skb->pkt_type != PACKET_HOST || read_network(skb, &packet) ||
+	    !may_be_vip(&packet.destination))
 		return VERDICT_NEXT;
+
+	int is_malformed = read_transport(skb, &packet);
+	int is_to_port = !is_malformed && !packet.is_fragment && has_ports(&packet);
+	struct service *service = is_to_port ? find_service(&packet) : 0;
+	int is_direct = service && service->mode == MODE_DSR;
+
+	/* The most frequent first: it matters neither who holds the VIP, nor what came before. */
+	if (is_direct && !(service->flags & SERVICE_HAS_FLOWS)) {
+		int verdict = direct(skb, &packet, service);
+
+		if (verdict != VERDICT_UNKNOWN)
+			return verdict;
+	}
 
 	struct vip *vip = find_vip(skb, &packet);
 
 	if (!vip)
 		return VERDICT_NEXT;
-	if (read_transport(skb, &packet))
+	if (is_malformed)
 		return drop(EVENT_MALFORMED);
 	if (is_neighbour_discovery(&packet))
 		return VERDICT_NEXT;
@@ -404,26 +459,14 @@ int herald_ingress(struct __sk_buff *skb)
 					      relay(skb, &packet, vip, 0);
 	if (is_error(&packet))
 		return receive_error(skb, &packet, vip);
-	if (packet.protocol != IPPROTO_TCP && packet.protocol != IPPROTO_UDP &&
-	    packet.protocol != IPPROTO_SCTP)
+	if (!is_to_port)
 		return drop(EVENT_UNSUPPORTED_PROTOCOL);
 
-	struct service_key key = {
-		.address = packet.destination,
-		.port = packet.destination_port,
-		.protocol = packet.protocol,
-		.kind = KIND_SERVICE,
-	};
-	struct service *service = bpf_map_lookup_elem(&services, &key);
-
-	int is_direct = service && service->mode == MODE_DSR;
 	__u32 sender = 0;
 
 	if (!is_direct || service->flags & SERVICE_HAS_FLOWS) {
 		/* The node whose address it comes from: it may be the reply of a target. */
-		__u32 *known = bpf_map_lookup_elem(&addresses, &packet.source);
-
-		sender = known ? *known : 0;
+		sender = node_with_address(&packet.source);
 		if (sender) {
 			struct reply *reply = find_reply(&packet, vip);
 
@@ -436,7 +479,7 @@ int herald_ingress(struct __sk_buff *skb)
 		}
 	}
 	if (is_direct)
-		return direct(skb, &packet, vip, service, sender);
+		return direct_or_forward(skb, &packet, vip, service, sender);
 	if (!service) {
 		if (sender)
 			return drop(is_from_node_port(&packet) ? EVENT_STRAY_REPLY :
@@ -459,7 +502,8 @@ int herald_egress(struct __sk_buff *skb)
 {
 	struct packet packet = {};
 
-	if (skb->tc_index == SENT_ON || read_network(skb, &packet))
+	if (skb->tc_index == SENT_ON || read_network(skb, &packet) ||
+	    !may_be_vip(&packet.destination))
 		return VERDICT_NEXT;
 
 	struct vip *vip = find_vip(skb, &packet);

@@ -26,6 +26,19 @@ struct config {
 };
 SIZE_IS(struct config, 8);
 
+/*
+ * One entry. What is in a map has its bit set here, so that most of what is none of our business needs no
+ * look-up; what has its bit set may be in the map. src/filter.rs sets them.
+ */
+#define VIP_BITS (1U << 17)
+#define NODE_BITS (1U << 15)
+struct filters {
+	__u8 vips[VIP_BITS / 8];
+	__u8 addresses[NODE_BITS / 8];
+	__u8 macs[NODE_BITS / 8];
+};
+SIZE_IS(struct filters, 24576);
+
 struct vip_key {
 	struct address address;
 	/* The interface a frame came by: a VIP has one holder per segment. */
@@ -241,6 +254,7 @@ SIZE_IS(struct reply, 48);
 
 /* Most hash maps take memory as they fill. The loader sets the size of those marked "sized". */
 MAP(config, BPF_MAP_TYPE_ARRAY, 1, 0, __u32, struct config);
+MAP(filters, BPF_MAP_TYPE_ARRAY, 1, 0, __u32, struct filters);
 MAP(vips, BPF_MAP_TYPE_HASH, 65536, BPF_F_NO_PREALLOC, struct vip_key, struct vip);
 MAP(services, BPF_MAP_TYPE_HASH, 131072, BPF_F_NO_PREALLOC, struct service_key, struct service);
 MAP(blocks, BPF_MAP_TYPE_ARRAY, 16384, 0, __u32, struct block); /* sized */
@@ -250,7 +264,7 @@ MAP(macs, BPF_MAP_TYPE_HASH, 65536, BPF_F_NO_PREALLOC, struct mac_key, __u32);
 MAP(ranges, BPF_MAP_TYPE_LPM_TRIE, 262144, BPF_F_NO_PREALLOC, struct range_key, __u32);
 MAP(flows, BPF_MAP_TYPE_LRU_HASH, 131072, 0, struct flow_key, struct flow); /* sized */
 MAP(replies, BPF_MAP_TYPE_LRU_HASH, 131072, 0, struct reply_key, struct reply); /* sized */
-MAP(stats, BPF_MAP_TYPE_PERCPU_HASH, 65536, BPF_F_NO_PREALLOC, __u32, struct stats);
+MAP(stats, BPF_MAP_TYPE_PERCPU_ARRAY, 16384, 0, __u32, struct stats);
 MAP(events, BPF_MAP_TYPE_PERCPU_ARRAY, EVENTS, 0, __u32, __u64);
 
 #endif

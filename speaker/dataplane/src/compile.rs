@@ -8,9 +8,11 @@ use std::sync::Arc;
 use herald_model::{Family, NodeName, Protocol, ServiceKey};
 
 use crate::contents::{MapContents, MapName};
+use crate::filter::Filters;
 use crate::layout::{
-    Config, Direct, LINKS, LinkEntry, NODES, NodeEntry, PortKey, Role, Route, ServiceEntry, Vip,
-    VipKey, decode_number, encode_address, encode_mac, encode_number, encode_range,
+    Config, Direct, LINKS, LinkEntry, NODES, NodeEntry, PortKey, Role, Route, SERVICES,
+    ServiceEntry, Vip, VipKey, decode_number, encode_address, encode_mac, encode_number,
+    encode_range,
 };
 use crate::{
     Desired, DesiredNode, DesiredService, DesiredVip, Forwarding, Holder, Spread, Targets,
@@ -84,6 +86,7 @@ pub fn compile(observed: &MapContents, desired: &Desired) -> Compiled {
     compiler.config_and_vips();
     compiler.nodes();
     compiler.services();
+    compiler.filters();
     compiler.out
 }
 
@@ -169,6 +172,27 @@ impl<'a> Compiler<'a> {
         self.put(MapName::Config, encode_number(0), config.encode());
     }
 
+    fn filters(&mut self) {
+        let mut filters = Filters::new();
+        if !self.desired.interfaces.is_empty() {
+            for &address in self.desired.vips.keys() {
+                filters.add_vip(address);
+            }
+        }
+        for name in self.node_numbers.keys() {
+            let Some(node) = self.desired.nodes.get(*name) else {
+                continue;
+            };
+            for address in node.addresses() {
+                filters.add_address(address);
+            }
+            for &mac in &node.macs {
+                filters.add_mac(mac);
+            }
+        }
+        self.put(MapName::Filters, encode_number(0), filters.encode());
+    }
+
     /// What is in the maps of an address, by interface.
     fn known(&self, address: IpAddr) -> Vec<Vip> {
         let interfaces = self.desired.interfaces.keys();
@@ -238,12 +262,7 @@ impl<'a> Compiler<'a> {
                 links: self.links(node),
             };
             self.put(MapName::Nodes, encode_number(number), entry.encode());
-            let addresses = node
-                .ipv4
-                .map(IpAddr::V4)
-                .into_iter()
-                .chain(node.ipv6.map(IpAddr::V6));
-            for address in addresses {
+            for address in node.addresses() {
                 self.put(
                     MapName::Addresses,
                     encode_address(address),
@@ -337,7 +356,7 @@ impl<'a> Compiler<'a> {
             }
         }
         let ids: Vec<u32> = self.out.service_ids.values().copied().collect();
-        for id in ids {
+        for id in ids.into_iter().filter(|&id| id < SERVICES) {
             self.put(MapName::Stats, encode_number(id), Vec::new());
         }
     }

@@ -3,7 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use crate::layout::{NodeEntry, SLOTS_PER_BLOCK, ServiceEntry, Vip, decode_number};
+use crate::filter::Filters;
+use crate::layout::{
+    NodeEntry, PortKey, SERVICES, SLOTS_PER_BLOCK, ServiceEntry, Vip, decode_number,
+};
 
 /// A map that the speaker writes.
 ///
@@ -13,6 +16,8 @@ use crate::layout::{NodeEntry, SLOTS_PER_BLOCK, ServiceEntry, Vip, decode_number
 pub enum MapName {
     /// Seed and generation; an array of one.
     Config,
+    /// Which VIPs and nodes there may be; an array of one.
+    Filters,
     /// Node number → addresses and interface; an array.
     Nodes,
     /// Address → node number.
@@ -23,7 +28,7 @@ pub enum MapName {
     Blocks,
     /// Service id and prefix → allowed.
     Ranges,
-    /// Service id → counters. Only the presence of the key is ours; the value counts on.
+    /// Service id → counters; an array. Only which elements are in use is ours; the values count on.
     Stats,
     /// VIP, port, protocol → Service.
     Services,
@@ -33,8 +38,9 @@ pub enum MapName {
 
 impl MapName {
     /// Every map, in the order of writing.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Config,
+        Self::Filters,
         Self::Nodes,
         Self::Addresses,
         Self::Macs,
@@ -49,6 +55,7 @@ impl MapName {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Config => "config",
+            Self::Filters => "filters",
             Self::Nodes => "nodes",
             Self::Addresses => "addresses",
             Self::Macs => "macs",
@@ -60,15 +67,18 @@ impl MapName {
         }
     }
 
-    /// Whether it is an array: then an entry of zeros and no entry are the same.
+    /// Whether it is an array whose values are ours: then an entry of zeros and no entry are the same.
     pub const fn is_array(self) -> bool {
-        matches!(self, Self::Config | Self::Nodes | Self::Blocks)
+        matches!(
+            self,
+            Self::Config | Self::Filters | Self::Nodes | Self::Blocks
+        )
     }
 
     /// Bytes of a key.
     pub const fn key_bytes(self) -> usize {
         match self {
-            Self::Config | Self::Nodes | Self::Blocks | Self::Stats => 4,
+            Self::Config | Self::Filters | Self::Nodes | Self::Blocks | Self::Stats => 4,
             Self::Macs => 8,
             Self::Addresses => 16,
             Self::Vips | Self::Services => 20,
@@ -82,6 +92,7 @@ impl MapName {
             Self::Stats => 0,
             Self::Addresses | Self::Macs | Self::Ranges => 4,
             Self::Config => 8,
+            Self::Filters => Filters::BYTES,
             Self::Services => ServiceEntry::BYTES,
             Self::Vips => Vip::BYTES,
             Self::Nodes => NodeEntry::BYTES,
@@ -160,11 +171,11 @@ impl MapContents {
             .map(|(key, value)| (key.as_slice(), value.as_slice()))
     }
 
-    /// The elements of an array that entries here refer to; empty for a hash. All others may hold
+    /// The elements of an array, or of [`MapName::Stats`], that entries here refer to; empty for a hash. All others may hold
     /// anything: they are written before they are used.
     pub fn referenced(&self, array: MapName) -> BTreeSet<u32> {
         match array {
-            MapName::Config => BTreeSet::from([0]),
+            MapName::Config | MapName::Filters => BTreeSet::from([0]),
             MapName::Nodes => self
                 .entries(MapName::Addresses)
                 .chain(self.entries(MapName::Macs))
@@ -174,6 +185,14 @@ impl MapContents {
                 .entries(MapName::Services)
                 .filter_map(|(_, value)| ServiceEntry::decode(value)?.route)
                 .flat_map(|route| route.table.block_numbers())
+                .collect(),
+            MapName::Stats => self
+                .entries(MapName::Services)
+                .filter_map(|(key, value)| {
+                    PortKey::decode(key)?;
+                    Some(ServiceEntry::decode(value)?.id)
+                })
+                .filter(|&id| id < SERVICES)
                 .collect(),
             _ => BTreeSet::new(),
         }

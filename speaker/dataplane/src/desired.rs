@@ -43,6 +43,14 @@ pub struct DesiredNode {
     pub links: BTreeMap<IfIndex, MacAddress>,
 }
 
+impl DesiredNode {
+    /// Its addresses.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let ipv4 = self.ipv4.map(IpAddr::V4);
+        ipv4.into_iter().chain(self.ipv6.map(IpAddr::V6))
+    }
+}
+
 /// An address and what is behind it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DesiredVip {

@@ -16,6 +16,8 @@ pub const SLOTS_PER_BLOCK: usize = 256;
 pub const BLOCKS: u32 = 16_384;
 /// Elements of the map `nodes`; number 0 stands for "no node".
 pub const NODES: u32 = 8_192;
+/// Elements of the map `stats`: a Service whose number is not below is not counted.
+pub const SERVICES: u32 = 16_384;
 /// Segments that a node can be reached on by its MAC address; further ones are not used for that.
 pub const LINKS: usize = 4;
 
@@ -64,6 +66,19 @@ fn address_bytes(address: IpAddr) -> [u8; 16] {
         IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
         IpAddr::V6(address) => address.octets(),
     }
+}
+
+/// An address as the programs see it: words as the machine reads them.
+pub(crate) fn address_words(address: IpAddr) -> [u32; 4] {
+    let bytes = address_bytes(address);
+    let mut words = bytes.as_chunks::<4>().0.iter().copied();
+    std::array::from_fn(|_| words.next().map_or(0, u32::from_le_bytes))
+}
+
+/// The last four bytes of a MAC address: those before are a manufacturer's.
+pub(crate) fn mac_word(mac: MacAddress) -> u32 {
+    let [_, _, third, fourth, fifth, last] = mac.0;
+    u32::from_le_bytes([third, fourth, fifth, last])
 }
 
 /// `struct config`.

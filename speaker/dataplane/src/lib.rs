@@ -38,6 +38,7 @@ mod compile;
 mod contents;
 mod counters;
 mod desired;
+mod filter;
 mod hash;
 mod layout;
 mod table;
@@ -49,5 +50,5 @@ pub use desired::{
     Desired, DesiredNode, DesiredService, DesiredVip, Forwarding, Holder, Spread, Targets,
 };
 pub use hash::{flow_hash, slot};
-pub use layout::{BLOCKS, LINKS, NODES, SLOTS_PER_BLOCK};
+pub use layout::{BLOCKS, LINKS, NODES, SERVICES, SLOTS_PER_BLOCK};
 pub use table::{CLUSTER_SLOTS, LOCAL_SLOTS, LOCAL_SLOTS_PER_NODE, fill, slots_for};

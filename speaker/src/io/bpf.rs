@@ -31,7 +31,7 @@ pub const DEFAULT_PIN_ROOT: &str = "/sys/fs/bpf/herald";
 
 /// The version of the maps' layout, to be raised with each change of `ebpf/maps.h`. Another layout gets
 /// another folder; where its programs are attached, those of the older ones go.
-const LAYOUT: &str = "v3";
+const LAYOUT: &str = "v4";
 
 /// Flows that are remembered, unless told otherwise.
 pub const DEFAULT_FLOWS: u32 = 131_072;
@@ -223,6 +223,8 @@ pub struct DataPlane {
     ebpf: Ebpf,
     maps: BTreeMap<MapName, Map>,
     events: Map,
+    /// The elements of `stats` that are in use.
+    counted: BTreeSet<u32>,
 }
 
 impl DataPlane {
@@ -231,7 +233,8 @@ impl DataPlane {
     /// # Errors
     ///
     /// [`BpfError::PinFolder`] if the folder can't be made, [`BpfError::Object`],
-    /// [`BpfError::Missing`] and [`BpfError::Program`] if the kernel does not take the object.
+    /// [`BpfError::Missing`] and [`BpfError::Program`] if the kernel does not take the object,
+    /// [`BpfError::Map`] if the maps of before can't be read.
     pub fn open(options: &Options) -> Result<Self, BpfError> {
         let folder = options.pin_root.join(LAYOUT);
         let links = folder.join("links");
@@ -246,6 +249,7 @@ impl DataPlane {
             .default_map_pin_directory(&folder)
             .map_max_entries("blocks", herald_dataplane::BLOCKS)
             .map_max_entries("nodes", herald_dataplane::NODES)
+            .map_max_entries("stats", herald_dataplane::SERVICES)
             .map_max_entries("flows", options.flows)
             .map_max_entries("replies", options.flows)
             .load(object)
@@ -265,14 +269,18 @@ impl DataPlane {
             maps.insert(name, take_map(&mut ebpf, name.as_str())?);
         }
         let events = take_map(&mut ebpf, "events")?;
-        Ok(Self {
+        let mut data_plane = Self {
             pin_root: options.pin_root.clone(),
             folder,
             hooks: options.hooks.clone(),
             ebpf,
             maps,
             events,
-        })
+            counted: BTreeSet::new(),
+        };
+        let contents = data_plane.read()?;
+        data_plane.counted = contents.referenced(MapName::Stats);
+        Ok(data_plane)
     }
 
     /// Attaches both programs to an interface, or, where an older process did, replaces them there.
@@ -347,8 +355,9 @@ impl DataPlane {
     /// [`BpfError::Map`] if one can't be read.
     pub fn read(&self) -> Result<MapContents, BpfError> {
         let mut contents = MapContents::default();
+        let is_array = |name: MapName| name.is_array() || name == MapName::Stats;
         let (arrays, hashes): (Vec<_>, Vec<_>) =
-            self.maps.iter().partition(|(name, _)| name.is_array());
+            self.maps.iter().partition(|&(&name, _)| is_array(name));
         // Hashes first, as they say which elements of arrays are in use.
         for (&name, map) in hashes.into_iter().chain(arrays) {
             maps::read(name, map, &mut contents)?;
@@ -368,6 +377,7 @@ impl DataPlane {
                 name: name.as_str(),
             })?;
             maps::write(map, op)?;
+            maps::note_counted(op, &mut self.counted);
         }
         Ok(())
     }
@@ -382,7 +392,7 @@ impl DataPlane {
             .maps
             .get(&MapName::Stats)
             .ok_or(BpfError::Missing { name: "stats" })?;
-        maps::counters(stats, &self.events)
+        maps::counters(stats, &self.counted, &self.events)
     }
 
     /// Runs the ingress program on a frame that comes by interface 1, the loopback device of this

@@ -40,6 +40,11 @@ pub(crate) struct Bench {
 impl Bench {
     /// Node n2 is the only target; we are n1 and hold the VIPs.
     pub(crate) fn new() -> Result<Self> {
+        Self::with(desired())
+    }
+
+    /// The same with this wish from the start.
+    pub(crate) fn with(desired: Desired) -> Result<Self> {
         let lan = Lan::new(1)?;
         let options = Options {
             pin_root: lan.bpf_folder()?,
@@ -50,7 +55,7 @@ impl Bench {
         let mut bench = Self {
             contents: data_plane.read()?,
             data_plane,
-            desired: desired(),
+            desired,
             lan,
         };
         bench.program()?;

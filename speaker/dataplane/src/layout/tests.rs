@@ -24,6 +24,7 @@ fn sizes_are_those_of_the_c_header() {
         .collect();
     let structs = [
         (MapName::Config, None, Some("config")),
+        (MapName::Filters, None, Some("filters")),
         (MapName::Nodes, None, Some("node")),
         (MapName::Addresses, Some("address"), None),
         (MapName::Macs, Some("mac_key"), None),
@@ -53,6 +54,8 @@ fn capacities_are_those_of_the_c_header() {
         let start = format!("MAP({map}, BPF_MAP_TYPE_ARRAY, {entries},");
         assert!(header.contains(&start), "{start}");
     }
+    let start = format!("MAP(stats, BPF_MAP_TYPE_PERCPU_ARRAY, {SERVICES},");
+    assert!(header.contains(&start), "{start}");
     assert!(header.contains(&format!("#define LINKS {LINKS}\n")));
     assert!(header.contains(&format!("#define SLOTS_PER_BLOCK {SLOTS_PER_BLOCK}\n")));
 }

@@ -1,7 +1,9 @@
 //! Entries of maps as bytes: aya's maps are typed by the sizes of keys and values.
 
+use std::collections::BTreeSet;
+
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues};
 use herald_dataplane::{Counters, Event, MapContents, MapName, MapOp, ServiceCounters};
 
 use super::BpfError;
@@ -10,9 +12,8 @@ type Stats = [u64; ServiceCounters::FIELDS];
 
 /// Bytes of a value of `nodes`.
 const NODE: usize = MapName::Nodes.value_bytes();
-
-/// `BPF_NOEXIST`: an entry that is there keeps its value.
-const ONLY_NEW: u64 = 1;
+/// And of `filters`.
+const FILTERS: usize = MapName::Filters.value_bytes();
 
 fn failed(call: &'static str, map: MapName) -> impl Fn(MapError) -> BpfError {
     move |source| BpfError::Map {
@@ -33,6 +34,7 @@ fn sized<const N: usize>(map: MapName, bytes: &[u8]) -> Result<[u8; N], BpfError
 pub(super) fn read(name: MapName, map: &Map, into: &mut MapContents) -> Result<(), BpfError> {
     match name {
         MapName::Config => read_array::<8>(name, map, into),
+        MapName::Filters => read_array::<FILTERS>(name, map, into),
         MapName::Nodes => read_array::<NODE>(name, map, into),
         MapName::Blocks => read_array::<512>(name, map, into),
         MapName::Addresses => read_hash::<16, 4>(name, map, into),
@@ -40,7 +42,10 @@ pub(super) fn read(name: MapName, map: &Map, into: &mut MapContents) -> Result<(
         MapName::Services => read_hash::<20, 16>(name, map, into),
         MapName::Vips => read_hash::<20, 28>(name, map, into),
         MapName::Ranges => read_ranges(name, map, into),
-        MapName::Stats => read_stats(name, map, into),
+        MapName::Stats => {
+            read_stats(name, into);
+            Ok(())
+        }
     }
 }
 
@@ -53,6 +58,7 @@ pub(super) fn write(map: &mut Map, op: &MapOp) -> Result<(), BpfError> {
             value,
         } => match name {
             MapName::Config => set::<8>(*name, map, key, value),
+            MapName::Filters => set::<FILTERS>(*name, map, key, value),
             MapName::Nodes => set::<NODE>(*name, map, key, value),
             MapName::Blocks => set::<512>(*name, map, key, value),
             MapName::Addresses => insert::<16, 4>(*name, map, key, value),
@@ -60,10 +66,11 @@ pub(super) fn write(map: &mut Map, op: &MapOp) -> Result<(), BpfError> {
             MapName::Services => insert::<20, 16>(*name, map, key, value),
             MapName::Vips => insert::<20, 28>(*name, map, key, value),
             MapName::Ranges => insert_range(*name, map, key, value),
-            MapName::Stats => insert_stats(*name, map, key),
+            MapName::Stats => start_at_zero(*name, map, key),
         },
         MapOp::Delete { map: name, key } => match name {
             MapName::Config => set::<8>(*name, map, key, &[0; 8]),
+            MapName::Filters => set::<FILTERS>(*name, map, key, &vec![0; FILTERS]),
             MapName::Nodes => set::<NODE>(*name, map, key, &[0; NODE]),
             MapName::Blocks => set::<512>(*name, map, key, &[0; 512]),
             MapName::Addresses => remove::<16, 4>(*name, map, key),
@@ -71,7 +78,8 @@ pub(super) fn write(map: &mut Map, op: &MapOp) -> Result<(), BpfError> {
             MapName::Services => remove::<20, 16>(*name, map, key),
             MapName::Vips => remove::<20, 28>(*name, map, key),
             MapName::Ranges => remove_range(*name, map, key),
-            MapName::Stats => remove_stats(*name, map, key),
+            // Whoever gets this number next starts at zero.
+            MapName::Stats => Ok(()),
         },
     }
 }
@@ -113,14 +121,23 @@ fn read_ranges(name: MapName, map: &Map, into: &mut MapContents) -> Result<(), B
     Ok(())
 }
 
-fn read_stats(name: MapName, map: &Map, into: &mut MapContents) -> Result<(), BpfError> {
-    let hash: PerCpuHashMap<&MapData, [u8; 4], Stats> =
-        map.try_into().map_err(failed("open", name))?;
-    for key in hash.keys() {
-        let key = key.map_err(failed("read", name))?;
-        into.put(name, key.to_vec(), Vec::new());
+/// The values are not ours.
+fn read_stats(name: MapName, into: &mut MapContents) {
+    for id in into.referenced(name) {
+        into.put(name, id.to_le_bytes().to_vec(), Vec::new());
     }
-    Ok(())
+}
+
+/// Keeps track of which elements of `stats` are in use.
+pub(super) fn note_counted(op: &MapOp, counted: &mut BTreeSet<u32>) {
+    let (MapOp::Put { map, key, .. } | MapOp::Delete { map, key }) = op;
+    let id = key.as_slice().try_into().map(u32::from_le_bytes);
+    if let (MapName::Stats, Ok(id)) = (*map, id) {
+        match op {
+            MapOp::Put { .. } => counted.insert(id),
+            MapOp::Delete { .. } => counted.remove(&id),
+        };
+    }
 }
 
 fn set<const V: usize>(
@@ -182,10 +199,9 @@ fn remove_range(name: MapName, map: &mut Map, key: &[u8]) -> Result<(), BpfError
     gone(trie.remove(&range_key(name, key)?)).map_err(failed("delete from", name))
 }
 
-fn insert_stats(name: MapName, map: &mut Map, key: &[u8]) -> Result<(), BpfError> {
-    let mut hash: PerCpuHashMap<&mut MapData, [u8; 4], Stats> =
+fn start_at_zero(name: MapName, map: &mut Map, key: &[u8]) -> Result<(), BpfError> {
+    let mut array: PerCpuArray<&mut MapData, Stats> =
         map.try_into().map_err(failed("open", name))?;
-    let key: [u8; 4] = sized(name, key)?;
     let unreadable = |source| BpfError::PinFolder {
         call: "count CPUs in",
         path: "/sys/devices/system/cpu".into(),
@@ -194,21 +210,8 @@ fn insert_stats(name: MapName, map: &mut Map, key: &[u8]) -> Result<(), BpfError
     let cpus = aya::util::nr_cpus().map_err(|(_what, source)| unreadable(source))?;
     let zeros =
         PerCpuValues::try_from(vec![[0; ServiceCounters::FIELDS]; cpus]).map_err(unreadable)?;
-    match hash.insert(key, zeros, ONLY_NEW) {
-        Err(MapError::SyscallError(error))
-            if error.io_error.kind() == std::io::ErrorKind::AlreadyExists =>
-        {
-            Ok(())
-        }
-        result => result.map_err(failed("write", name)),
-    }
-}
-
-fn remove_stats(name: MapName, map: &mut Map, key: &[u8]) -> Result<(), BpfError> {
-    let mut hash: PerCpuHashMap<&mut MapData, [u8; 4], Stats> =
-        map.try_into().map_err(failed("open", name))?;
-    let key: [u8; 4] = sized(name, key)?;
-    gone(hash.remove(&key)).map_err(failed("delete from", name))
+    let index = u32::from_le_bytes(sized(name, key)?);
+    array.set(index, zeros, 0).map_err(failed("write", name))
 }
 
 /// An entry that is gone already is as good as removed.
@@ -225,17 +228,18 @@ fn gone(result: Result<(), MapError>) -> Result<(), MapError> {
 }
 
 /// All counters, summed over CPUs.
-pub(super) fn counters(stats: &Map, events: &Map) -> Result<Counters, BpfError> {
+pub(super) fn counters(
+    stats: &Map,
+    counted: &BTreeSet<u32>,
+    events: &Map,
+) -> Result<Counters, BpfError> {
     let failed = |call, map| move |source| BpfError::Map { call, map, source };
     let mut counters = Counters::default();
-    let services: PerCpuHashMap<&MapData, [u8; 4], Stats> =
+    let services: PerCpuArray<&MapData, Stats> =
         stats.try_into().map_err(failed("open", "stats"))?;
-    for entry in &services {
-        let (key, shares) = entry.map_err(failed("read", "stats"))?;
-        let total = counters
-            .services
-            .entry(u32::from_le_bytes(key))
-            .or_default();
+    for id in counted {
+        let total = counters.services.entry(*id).or_default();
+        let shares = services.get(id, 0).map_err(failed("read", "stats"))?;
         for &share in shares.iter() {
             total.add(share);
         }

@@ -22,13 +22,22 @@ fn fate(contents: &MapContents, key: PortKey, hash: u32) -> Fate {
         address: key.address,
         interface: ETH0,
     };
-    if contents.get(MapName::Vips, &vip.encode()).is_none() {
+    let filters = contents.get(MapName::Filters, &encode_number(0));
+    if !filters.is_some_and(|filters| Filters::may_be_vip(filters, key.address)) {
         return Fate::Passed;
     }
-    let Some(service) = contents.get(MapName::Services, &key.encode()) else {
+    let service = contents
+        .get(MapName::Services, &key.encode())
+        .map(|service| ServiceEntry::decode(service).unwrap());
+    let direct = service.and_then(|service| service.route?.direct);
+    let matters = direct.is_none_or(|direct| direct.has_flows);
+    if matters && contents.get(MapName::Vips, &vip.encode()).is_none() {
+        return Fate::Passed;
+    }
+    let Some(service) = service else {
         return Fate::UnknownPort;
     };
-    let Some(route) = ServiceEntry::decode(service).unwrap().route else {
+    let Some(route) = service.route else {
         return Fate::Off;
     };
     let table = route.table;
