@@ -2,9 +2,10 @@
 
 use std::net::IpAddr;
 
-use herald_model::{Epoch, Incarnation};
-use herald_ring::{Effect, Hold, Input, Profile};
-use herald_sim::ring::{Loss, What, World, millis};
+use herald_model::{Epoch, Incarnation, Instant};
+use herald_ring::codec::{Body, Frame};
+use herald_ring::{Config, Effect, Hold, Input, Keys, Profile, Ring};
+use herald_sim::ring::{Loss, Quick, What, World, key, millis};
 
 fn world(nodes: usize, seed: u64) -> World {
     let mut world = World::new(nodes, Profile::Fast, seed);
@@ -60,6 +61,52 @@ fn everybody_hears_of_a_hold_within_a_millisecond() {
     }
     world.run(millis(3_000));
     assert!((0..10).all(|node| heard(&world, node).len() <= 1), "once");
+}
+
+#[test]
+fn what_is_held_from_one_moment_on_is_told_at_once_and_together() {
+    let members = World::new(4, Profile::Fast, 1).members(4);
+    let mut now = Instant::ORIGIN + millis(5_000);
+    let config = Config {
+        profile: Profile::Fast,
+        cluster: "cluster".to_owned(),
+        segment: "192.0.2.0/24".into(),
+        first_sequence: 1,
+    };
+    let mut ring = Ring::new(&config, Quick, &members[0], &members, 7, now);
+    let mut out = Vec::new();
+    ring.handle(now, Input::KeysChanged(Some(Keys::only(key(1)))), &mut out);
+    for last in 0..200 {
+        let hold = Input::HoldChanged {
+            vip: vip(last),
+            epoch: Epoch(7),
+            rank: 0,
+            held: true,
+        };
+        // The driver looks at its clock each time.
+        now = now + std::time::Duration::from_micros(2);
+        ring.handle(now, hold, &mut out);
+        assert_eq!(ring.next_deadline(), Some(now), "nobody is to wait");
+    }
+    let mut told = [0; 5];
+    for (telling, after) in [0, 15, 15, 170, 800].into_iter().enumerate() {
+        let until = now + millis(after);
+        while let Some(at) = ring.next_deadline().filter(|at| *at <= until) {
+            now = now.max(at);
+            ring.on_deadline(now, &mut out);
+        }
+        now = until;
+        let datagrams = out.drain(..).filter(|effect| match effect {
+            Effect::Send { packet, .. } => {
+                let frame = Frame::decode(packet.as_bytes()).unwrap();
+                matches!(frame.body(), Ok(Body::Holds(_)))
+            }
+            _other => false,
+        });
+        told[telling] = datagrams.count();
+    }
+    // Three others, and eight datagrams take 200 holds.
+    assert_eq!(told, [24; 5]);
 }
 
 #[test]

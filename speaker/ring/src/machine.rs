@@ -162,6 +162,7 @@ impl<A: Authenticator> Ring<A> {
             self.tick_watches(now, out);
             self.tick_poll(now, out);
             self.tick_silence(now, out);
+            self.tick_holds(now, out);
         }
         self.settle(now, out);
     }

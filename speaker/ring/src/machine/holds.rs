@@ -6,6 +6,7 @@ use std::time::Duration;
 use herald_model::{Epoch, Incarnation, Instant};
 
 use super::Ring;
+use super::view::TOGETHER;
 use crate::NodeId;
 use crate::auth::Authenticator;
 use crate::codec::{HoldRecord, Kind};
@@ -197,18 +198,20 @@ impl<A: Authenticator> Ring<A> {
         out.push(Effect::HoldHeard(hold));
     }
 
-    /// Tells everybody about our own holds.
+    /// Tells everybody about our own holds. Those that changed at the same time go together, so not
+    /// when one changes, but when all that the driver knows of have.
     pub(super) fn tick_holds(&mut self, now: Instant, out: &mut Vec<Effect>) {
         if self.holds.next > now {
             return;
         }
+        let due = now + TOGETHER;
         let mut place = 0;
         while place < self.holds.entries.len() {
             let life = self.peers.own().incarnation;
             let entries = &mut self.holds.entries;
             let packet = self.post.list(life, Kind::Holds, |draft| {
                 while let Some(entry) = entries.get_mut(place) {
-                    if entry.next <= now {
+                    if entry.next <= due {
                         if !draft.push(&entry.record) {
                             break;
                         }

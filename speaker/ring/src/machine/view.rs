@@ -22,7 +22,7 @@ const CERTIFICATE_AGAIN: [Duration; 4] = [
 const NEWS_AFTER: Duration = Duration::from_millis(20);
 const NEWS_AGAIN: [Duration; 1] = [Duration::from_millis(200)];
 /// What is due within this time goes into the same datagram.
-const TOGETHER: Duration = Duration::from_millis(2);
+pub(super) const TOGETHER: Duration = Duration::from_millis(2);
 /// Statements that are not borne out yet, kept at a time.
 const MOST_PENDING: usize = 64;
 /// Members whose standing changed last, told first to those that lack something.
@@ -369,7 +369,6 @@ impl<A: Authenticator> Ring<A> {
 
     /// Tells everybody what is due: members that are up, and those whom it is about.
     pub(super) fn tick_flood(&mut self, now: Instant, out: &mut Vec<Effect>) {
-        self.tick_holds(now, out);
         if self.flood.deadline().is_none_or(|next| now < next) {
             return;
         }
