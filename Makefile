@@ -83,6 +83,10 @@ BENCH ?=
 bench-failover: build ## how long a client has no answer when the announcer fails; ROUNDS=20, BENCH=--help
 	cargo run --quiet --locked --package herald-e2e --bin herald-bench-failover -- --rounds $(ROUNDS) $(BENCH)
 
+.PHONY: bench-dataplane
+bench-dataplane: build ## connections, their CPU, latency and throughput with each way of forwarding; ROUNDS=20, BENCH=--help
+	cargo run --release --quiet --locked --package herald-e2e --bin herald-bench-dataplane -- --rounds $(ROUNDS) $(BENCH)
+
 .PHONY: bench-alloc
 bench-alloc: setup ## what one more address costs at several fill levels of a /16, beside a walk from the start
 	cargo run --release --quiet --locked --package herald-controller-core --example bench-alloc

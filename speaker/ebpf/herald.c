@@ -421,8 +421,7 @@ INLINE struct service *find_service(const struct packet *packet)
 	return bpf_map_lookup_elem(&services, &key);
 }
 
-SEC("classifier/ingress")
-int herald_ingress(struct __sk_buff *skb)
+INLINE int ingress(struct __sk_buff *skb)
 {
 	struct packet packet = {};
 
@@ -494,6 +493,12 @@ int herald_ingress(struct __sk_buff *skb)
 	if (!is_allowed(&packet, service))
 		return drop(EVENT_SOURCE_RANGE);
 	return forward(skb, &packet, vip, service, sender);
+}
+
+SEC("classifier/ingress")
+int herald_ingress(struct __sk_buff *skb)
+{
+	return ingress(skb);
 }
 
 /* Replies of this node as a target leave here, and never reach the wire as they are. */

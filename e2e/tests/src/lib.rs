@@ -17,6 +17,7 @@
 //! ```
 
 pub mod api;
+pub mod bench;
 pub mod capture;
 pub mod client;
 pub mod cluster;

@@ -6,7 +6,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
+/// Exit code of a shell for a command that Ctrl-C has ended.
+pub const INTERRUPTED: u8 = 130;
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// What everything of a cluster may take when the machine is busy. A test that is about a time says
@@ -84,4 +87,19 @@ pub fn same<T: PartialEq + std::fmt::Debug>(seen: &T, expected: &T) -> Result<()
     } else {
         Err(anyhow!("expected {expected:?}, there is {seen:?}"))
     }
+}
+
+/// The first signal ends all waiting, and the lab is taken down; the second ends us at once.
+///
+/// # Errors
+///
+/// If the kernel refuses.
+pub fn stop_on_signals() -> Result<()> {
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        let code = i32::from(INTERRUPTED);
+        signal_hook::flag::register_conditional_shutdown(signal, code, Arc::clone(&INTERRUPT))
+            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&INTERRUPT)))
+            .context("handling signals")?;
+    }
+    Ok(())
 }

@@ -11,6 +11,9 @@ mod cost;
 #[path = "dataplane/direct.rs"]
 mod direct;
 #[cfg(test)]
+#[path = "dataplane/flows.rs"]
+mod flows;
+#[cfg(test)]
 #[path = "dataplane/frame.rs"]
 mod frame;
 

@@ -40,15 +40,15 @@ pub(crate) struct Bench {
 impl Bench {
     /// Node n2 is the only target; we are n1 and hold the VIPs.
     pub(crate) fn new() -> Result<Self> {
-        Self::with(desired())
+        Self::with(desired(), 1_024)
     }
 
-    /// The same with this wish from the start.
-    pub(crate) fn with(desired: Desired) -> Result<Self> {
+    /// The same with this wish from the start, and tables for so many flows.
+    pub(crate) fn with(desired: Desired, flows: u32) -> Result<Self> {
         let lan = Lan::new(1)?;
         let options = Options {
             pin_root: lan.bpf_folder()?,
-            flows: 1_024,
+            flows,
             ..Options::default()
         };
         let data_plane = DataPlane::open(&options)?;

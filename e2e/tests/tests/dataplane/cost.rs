@@ -40,7 +40,7 @@ fn every_run_sends_on_and_its_cost_is_told() -> Result<()> {
         for vip in wish.vips.values_mut() {
             vip.services.retain(|service| service.port >= DIRECT_PORT);
         }
-        let mut alone = Bench::with(wish)?;
+        let mut alone = Bench::with(wish, 1_024)?;
         let compiled = alone.program()?;
         let id = compiled.service_ids[&ServiceKey::new("default", format!("s{DIRECT_PORT}"))];
         let direct = cost(&mut alone, &frame.bytes(), RUNS)?;

@@ -7,8 +7,8 @@ use anyhow::{Context as _, Result};
 use herald_e2e::metrics::Metrics;
 use serde_json::{Value, json};
 
-use crate::report::Measured;
-use crate::stage::{Stage, load, rest};
+use herald_e2e::bench::group::Measured;
+use herald_e2e::bench::stage::{Stage, load, rest};
 
 /// Of the headers before a datagram: Ethernet, IPv4, UDP.
 const HEADERS_BYTES: f64 = 14.0 + 20.0 + 8.0;

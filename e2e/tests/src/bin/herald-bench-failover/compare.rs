@@ -13,8 +13,8 @@ use herald_e2e::wait::{LONG, eventually, same};
 use serde_json::{Value, json};
 
 use crate::lease::{Agent, LEASE, path};
-use crate::report::Measured;
-use crate::stage::{CLIENT, PORT, Stage, all_but, load, rest, service};
+use herald_e2e::bench::group::Measured;
+use herald_e2e::bench::stage::{CLIENT, PORT, Stage, all_but, load, rest, service};
 
 const NAME: &str = "lease";
 const STREAMS: usize = 100;

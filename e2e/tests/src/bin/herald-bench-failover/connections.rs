@@ -15,8 +15,8 @@ use herald_e2e::wait::{LONG, eventually};
 use herald_lab::Lab;
 use serde_json::{Value, json};
 
-use crate::report::Measured;
-use crate::stage::{CLIENT, PORT, Stage, load, rest};
+use herald_e2e::bench::group::Measured;
+use herald_e2e::bench::stage::{CLIENT, PORT, Stage, load, rest};
 
 /// Between two attempts.
 const PERIOD: Duration = Duration::from_millis(10);

@@ -15,7 +15,7 @@ use herald_e2e::api::Api;
 use herald_lab::{Lab, Output};
 use serde_json::{Value, json};
 
-use crate::stage::NAMESPACE;
+use herald_e2e::bench::stage::NAMESPACE;
 
 pub(crate) const DURATION: Duration = Duration::from_secs(15);
 pub(crate) const RENEW_DEADLINE: Duration = Duration::from_secs(10);

@@ -12,8 +12,6 @@ mod lease;
 mod many;
 mod report;
 mod round;
-mod stage;
-mod table;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -24,17 +22,14 @@ use clap::{Parser, ValueEnum};
 use herald_e2e::api::Api;
 use herald_e2e::cluster::Cluster;
 use herald_e2e::fault::Fault;
-use herald_e2e::wait::{INTERRUPT, go_on};
+use herald_e2e::wait::{INTERRUPT, INTERRUPTED, go_on, stop_on_signals};
 use herald_lab::{KubeProxy, Lab, Options, Step};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::many::Room;
-use crate::report::{Group, Measured, Report};
+use crate::report::Report;
 use crate::round::Pods;
-use crate::stage::Stage;
-
-/// Exit code of a shell for a command that Ctrl-C has ended.
-const INTERRUPTED: u8 = 130;
+use herald_e2e::bench::group::{Group, Measured};
+use herald_e2e::bench::stage::Stage;
 
 /// How long a client on the LAN has no answer when the announcer fails: UDP questions each millisecond
 /// from 64 ports, and 100 TCP streams of which two speak each millisecond.
@@ -126,17 +121,6 @@ fn main() -> ExitCode {
         Err(_) if go_on().is_err() => ExitCode::from(INTERRUPTED),
         Ok(()) | Err(_) => ExitCode::FAILURE,
     }
-}
-
-/// The first signal ends all waiting, and the lab is taken down; the second ends us at once.
-fn stop_on_signals() -> Result<()> {
-    for signal in [SIGINT, SIGTERM, SIGHUP] {
-        let code = i32::from(INTERRUPTED);
-        signal_hook::flag::register_conditional_shutdown(signal, code, Arc::clone(&INTERRUPT))
-            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&INTERRUPT)))
-            .context("handling signals")?;
-    }
-    Ok(())
 }
 
 fn take_down(cli: &Cli) -> Result<()> {

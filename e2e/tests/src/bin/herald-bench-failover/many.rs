@@ -18,9 +18,9 @@ use herald_e2e::object::{items, text};
 use herald_e2e::wait::{eventually, go_on};
 use serde_json::{Value, json};
 
-use crate::report::Measured;
-use crate::stage::{CLIENT, PORT, Stage, load};
-use crate::table::milliseconds;
+use herald_e2e::bench::group::Measured;
+use herald_e2e::bench::stage::{CLIENT, PORT, Stage, load};
+use herald_e2e::bench::table::milliseconds;
 
 const POOL: &str = "bench-many";
 /// A question may not be lost in the crowd of questions: this many a second, if each address is asked no

@@ -1,82 +1,13 @@
 //! All that was measured, for people and as JSON.
 
-use std::fmt::{Display, Write as _};
-use std::fs;
-use std::process::Command;
-use std::thread;
+use std::fmt::Write as _;
 use std::time::Duration;
 
-use anyhow::Result;
+use herald_e2e::bench::group::{Group, Measured, machine};
+use herald_e2e::bench::table::{aligned, range};
 use serde_json::{Value, json};
 
-use crate::table::{aligned, milliseconds, range};
 use crate::{atrest, compare, connections, many, round};
-
-/// What one round has measured.
-pub(crate) trait Measured: Display {
-    fn json(&self) -> Value;
-    fn load(&self) -> f64;
-    /// Whether all came about as it had to; how long it took is another matter.
-    fn is_good(&self) -> bool {
-        true
-    }
-}
-
-/// All rounds of one case with one profile.
-#[derive(Debug)]
-pub(crate) struct Group<R> {
-    pub(crate) case: String,
-    pub(crate) profile: String,
-    pub(crate) rounds: Vec<R>,
-    failures: Vec<String>,
-}
-
-impl<R: Measured> Group<R> {
-    pub(crate) fn new(case: &str, profile: &str) -> Self {
-        Self {
-            case: case.to_owned(),
-            profile: profile.to_owned(),
-            rounds: Vec::new(),
-            failures: Vec::new(),
-        }
-    }
-
-    pub(crate) fn add(&mut self, round: Result<R>) {
-        match round {
-            Ok(round) => self.rounds.push(round),
-            Err(error) => self.failures.push(format!("{error:#}")),
-        }
-    }
-
-    fn is_good(&self) -> bool {
-        self.failures.is_empty() && self.rounds.iter().all(R::is_good)
-    }
-
-    fn json(&self) -> Value {
-        let rounds: Vec<_> = self.rounds.iter().map(R::json).collect();
-        json!({
-            "case": self.case,
-            "profile": self.profile,
-            "rounds": rounds,
-            "failures": self.failures,
-        })
-    }
-
-    /// The first columns of every table.
-    fn title(&self) -> [String; 4] {
-        let failed = match self.failures.len() {
-            0 => String::new(),
-            failed => format!(" + {failed} FAILED"),
-        };
-        let rounds = format!("{}{failed}", self.rounds.len());
-        let load = range(self.rounds.iter().map(R::load).collect());
-        [self.case.clone(), self.profile.clone(), rounds, load]
-    }
-
-    fn times(&self, of: impl Fn(&R) -> Option<Duration>) -> String {
-        milliseconds(&self.rounds.iter().filter_map(of).collect::<Vec<_>>())
-    }
-}
 
 /// All groups there are.
 #[derive(Debug, Default)]
@@ -322,20 +253,4 @@ of the one before. STREAM WAIT: the longest time a TCP stream that finished had 
         }
         text
     }
-}
-
-/// When and on what this was measured.
-fn machine() -> String {
-    let date = Command::new("date").args(["-u", "+%F %R UTC"]).output();
-    let date = date.map(|it| String::from_utf8_lossy(&it.stdout).trim().to_owned());
-    let cpus = thread::available_parallelism().map_or(0, usize::from);
-    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-    let kernel = read("/proc/sys/kernel/osrelease");
-    let info = read("/proc/cpuinfo");
-    let model = info
-        .lines()
-        .find_map(|line| line.strip_prefix("model name"));
-    let model = model.unwrap_or_default().trim_matches([' ', '\t', ':']);
-    let date = date.unwrap_or_default();
-    format!("{date}, {cpus} processors {model}, Linux {}", kernel.trim())
 }

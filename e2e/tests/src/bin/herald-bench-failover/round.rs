@@ -14,8 +14,10 @@ use herald_e2e::wait::{LONG, eventually, same};
 use herald_model::VirtualIp;
 use serde_json::{Value, json};
 
-use crate::report::Measured;
-use crate::stage::{CLIENT, NAMESPACE, PORT, Stage, all_but, everywhere, load, rest, service};
+use herald_e2e::bench::group::Measured;
+use herald_e2e::bench::stage::{
+    CLIENT, NAMESPACE, PORT, Stage, all_but, everywhere, load, rest, service,
+};
 
 const STREAMS: usize = 100;
 /// Of load before the fault: how long nobody answers when nothing is wrong.

@@ -5,25 +5,28 @@ use std::net::IpAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::api::herald;
+use crate::cluster::Cluster;
+use crate::fault::Fault;
+use crate::object::{conditions, ingress, items, namespace, text, with};
+use crate::wait::{LONG, eventually, go_on, same};
 use anyhow::{Context as _, Result, ensure};
-use herald_e2e::api::herald;
-use herald_e2e::cluster::Cluster;
-use herald_e2e::fault::Fault;
-use herald_e2e::object::{conditions, ingress, items, namespace, text, with};
-use herald_e2e::wait::{LONG, eventually, go_on, same};
 use herald_lab::{Action, ECHO_IMAGE, HERALD_NAMESPACE, Lab};
 use serde_json::{Value, json};
 
-pub(crate) const NAMESPACE: &str = "bench";
-pub(crate) const CLIENT: &str = "client";
+/// Where all pods and Services of benchmarks are.
+pub const NAMESPACE: &str = "bench";
+/// The place in the lab that measures.
+pub const CLIENT: &str = "client";
 /// Of the echo pods and of all Services.
-pub(crate) const PORT: u16 = 9090;
+pub const PORT: u16 = 9090;
 const POOL: &str = "bench";
 
 /// A pod on each node and a pool, which all rounds share.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Stage<'a> {
-    pub(crate) cluster: &'a Cluster,
+pub struct Stage<'a> {
+    /// Where it is.
+    pub cluster: &'a Cluster,
 }
 
 /// The label of the pods that are not on this node.
@@ -32,17 +35,22 @@ fn elsewhere(node: &str) -> String {
 }
 
 /// A Service's selector of the pods on all nodes.
-pub(crate) fn everywhere() -> Value {
+pub fn everywhere() -> Value {
     json!({"app": "echo"})
 }
 
 /// A Service's selector of the pods on all nodes but one.
-pub(crate) fn all_but(node: &str) -> Value {
+pub fn all_but(node: &str) -> Value {
     with(everywhere(), json!({elsewhere(node): "yes"}))
 }
 
 impl<'a> Stage<'a> {
-    pub(crate) fn set(cluster: &'a Cluster) -> Result<Self> {
+    /// Has pods and pool made, and what an earlier run left removed.
+    ///
+    /// # Errors
+    ///
+    /// If the API server refuses, or what is broken can't be mended.
+    pub fn set(cluster: &'a Cluster) -> Result<Self> {
         let stage = Self { cluster };
         // An earlier run may have been killed.
         stage.mend_all()?;
@@ -100,18 +108,24 @@ impl<'a> Stage<'a> {
         })
     }
 
-    pub(crate) fn lab(self) -> &'a Lab {
+    /// The lab that the cluster is in.
+    pub fn lab(self) -> &'a Lab {
         &self.cluster.lab
     }
 
-    pub(crate) fn wait_whole(self) -> Result<()> {
+    /// Waits until all nodes, pods and speakers are as they should be.
+    ///
+    /// # Errors
+    ///
+    /// If they are not after two minutes.
+    pub fn wait_whole(self) -> Result<()> {
         self.cluster.wait_whole()?;
         let limit = Duration::from_mins(2);
         self.lab().wait_workloads_ready(NAMESPACE, limit)?;
         eventually("every speaker says it is ready", limit, || {
             for node in self.cluster.nodes() {
                 let speaker = self.cluster.api.get(&herald("speakers", &node))?;
-                let ready = herald_e2e::object::condition(&speaker, "Ready");
+                let ready = crate::object::condition(&speaker, "Ready");
                 same(&text(&ready["status"]), &"True").with_context(|| conditions(&speaker))?;
             }
             Ok(())
@@ -119,7 +133,11 @@ impl<'a> Stage<'a> {
     }
 
     /// Has a Service of the echo pods, with `spec` over its own.
-    pub(crate) fn apply(self, name: &str, annotations: &Value, spec: Value) -> Result<()> {
+    ///
+    /// # Errors
+    ///
+    /// If the API server refuses.
+    pub fn apply(self, name: &str, annotations: &Value, spec: Value) -> Result<()> {
         let port = |protocol: &str| json!({"name": protocol.to_lowercase(), "protocol": protocol, "port": PORT});
         let base = json!({
             "type": "LoadBalancer",
@@ -139,7 +157,11 @@ impl<'a> Stage<'a> {
     }
 
     /// The same, waiting until its address is announced: the address and who announces it.
-    pub(crate) fn serve(self, name: &str, spec: Value) -> Result<(IpAddr, String)> {
+    ///
+    /// # Errors
+    ///
+    /// If it is not within a minute.
+    pub fn serve(self, name: &str, spec: Value) -> Result<(IpAddr, String)> {
         self.apply(name, &json!({}), spec)?;
         let path = service(name);
         let address = eventually("the Service has an address", LONG, || {
@@ -151,7 +173,12 @@ impl<'a> Stage<'a> {
         Ok((address, node))
     }
 
-    pub(crate) fn remove(self, name: &str) -> Result<()> {
+    /// Removes a Service.
+    ///
+    /// # Errors
+    ///
+    /// If it is still there after a minute.
+    pub fn remove(self, name: &str) -> Result<()> {
         let path = service(name);
         self.cluster.api.delete(&path)?;
         eventually("the Service is gone", LONG, || {
@@ -160,7 +187,11 @@ impl<'a> Stage<'a> {
     }
 
     /// Removes every Service there is.
-    pub(crate) fn remove_all(self) -> Result<()> {
+    ///
+    /// # Errors
+    ///
+    /// If one is still there after five minutes.
+    pub fn remove_all(self) -> Result<()> {
         let path = service("");
         let all = self.cluster.api.list(path.trim_end_matches('/'))?;
         for it in &all {
@@ -175,7 +206,12 @@ impl<'a> Stage<'a> {
         })
     }
 
-    pub(crate) fn mend(self, fault: Fault, node: &str) -> Result<()> {
+    /// Undoes a fault.
+    ///
+    /// # Errors
+    ///
+    /// If the cluster does not become whole again.
+    pub fn mend(self, fault: Fault, node: &str) -> Result<()> {
         fault.mend(self.lab(), node)?;
         self.cluster.wait_whole()?;
         if matches!(fault, Fault::Kill | Fault::Stop) {
@@ -197,7 +233,11 @@ impl<'a> Stage<'a> {
     }
 
     /// Undoes whatever a round that failed may have left.
-    pub(crate) fn mend_all(self) -> Result<()> {
+    ///
+    /// # Errors
+    ///
+    /// If the cluster does not become whole again.
+    pub fn mend_all(self) -> Result<()> {
         let lab = self.lab();
         lab.api(Action::Thaw)?;
         lab.api(Action::Start)?;
@@ -219,12 +259,16 @@ impl<'a> Stage<'a> {
 }
 
 /// Path of a Service.
-pub(crate) fn service(name: &str) -> String {
+pub fn service(name: &str) -> String {
     format!("/api/v1/namespaces/{NAMESPACE}/services/{name}")
 }
 
 /// Lets the load go on for so long.
-pub(crate) fn rest(time: Duration) -> Result<()> {
+///
+/// # Errors
+///
+/// If a signal came.
+pub fn rest(time: Duration) -> Result<()> {
     let until = Instant::now() + time;
     while Instant::now() < until {
         go_on()?;
@@ -234,7 +278,11 @@ pub(crate) fn rest(time: Duration) -> Result<()> {
 }
 
 /// How many processes wanted a processor, on average over the last minute: what else the machine did.
-pub(crate) fn load() -> Result<f64> {
+///
+/// # Errors
+///
+/// If the kernel does not say.
+pub fn load() -> Result<f64> {
     let text = fs::read_to_string("/proc/loadavg").context("reading the load")?;
     let first = text.split(' ').next().context("no load")?;
     first.parse().context("a load that is no number")

@@ -4,12 +4,12 @@ use std::fmt::Display;
 use std::time::Duration;
 
 /// Least, median and greatest in milliseconds; the upper one of two medians.
-pub(crate) fn milliseconds(times: &[Duration]) -> String {
+pub fn milliseconds(times: &[Duration]) -> String {
     range(times.iter().map(Duration::as_millis).collect())
 }
 
 /// Least, median and greatest; the upper one of two medians.
-pub(crate) fn range<T: PartialOrd + Display>(mut all: Vec<T>) -> String {
+pub fn range<T: PartialOrd + Display>(mut all: Vec<T>) -> String {
     all.sort_by(|one, other| one.partial_cmp(other).unwrap_or(std::cmp::Ordering::Equal));
     match (all.first(), all.get(all.len() / 2), all.last()) {
         (Some(least), Some(median), Some(greatest)) => format!("{least}/{median}/{greatest}"),
@@ -17,8 +17,15 @@ pub(crate) fn range<T: PartialOrd + Display>(mut all: Vec<T>) -> String {
     }
 }
 
+/// The upper one of two medians; `None` of nothing.
+#[must_use]
+pub fn median(mut all: Vec<f64>) -> Option<f64> {
+    all.sort_by(f64::total_cmp);
+    all.get(all.len() / 2).copied()
+}
+
 /// Rows with their columns one below another.
-pub(crate) fn aligned<const N: usize>(heading: [&str; N], rows: Vec<[String; N]>) -> String {
+pub fn aligned<const N: usize>(heading: [&str; N], rows: Vec<[String; N]>) -> String {
     let mut all = vec![heading.map(str::to_owned)];
     all.extend(rows);
     let width = |column: usize| {
@@ -52,6 +59,8 @@ mod tests {
         assert_eq!(ms(&[7]), "7/7/7");
         assert_eq!(ms(&[]), "-");
         assert_eq!(range(vec![0.5, 0.25]), "0.25/0.5/0.5");
+        assert_eq!(median(vec![3.0, 1.0, 2.0]), Some(2.0));
+        assert_eq!(median(vec![]), None);
     }
 
     #[test]

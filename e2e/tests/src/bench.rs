@@ -1,0 +1,5 @@
+//! What the benchmarks share: pods and Services on a cluster, rounds, tables.
+
+pub mod group;
+pub mod stage;
+pub mod table;
