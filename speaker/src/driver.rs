@@ -18,7 +18,7 @@ use tracing::{debug, info, warn};
 use crate::clock::Clock;
 use crate::forward;
 use crate::io::groups::Groups;
-use crate::io::layer2;
+use crate::io::layer2::{self, Wish};
 use crate::io::netlink::Neighbours;
 use crate::metrics::Takeovers;
 use crate::write::Writer;
@@ -71,27 +71,8 @@ impl Driver {
             }
             let now = self.clock.now();
             self.core.on_deadline(now, &mut out);
-            // Before the effects: they are about these lives, what was said before is not.
-            while let Some((segment, life)) = self.lives.pop_first() {
-                self.layer2.life_seen(segment, life);
-            }
-            let mut is_over = false;
-            for effect in out.drain(..) {
-                match &effect {
-                    Effect::Exit => is_over = true,
-                    Effect::Refresh => self.refresh.send_modify(|times| *times += 1),
-                    _other => {}
-                }
-                carry_out(
-                    effect,
-                    &self.layer2,
-                    &self.data_plane,
-                    &mut self.groups,
-                    &self.neighbours,
-                    &self.writer,
-                    &self.takeovers,
-                );
-            }
+            let is_over = out.contains(&Effect::Exit);
+            self.carry_out(&mut out);
             let overview = self.core.overview();
             let before = self.overview.load_full();
             if *before != overview {
@@ -101,6 +82,86 @@ impl Driver {
             if is_over {
                 return;
             }
+        }
+    }
+
+    fn carry_out(&mut self, out: &mut Vec<Effect>) {
+        let Sorted {
+            work,
+            wishes,
+            words,
+        } = Sorted::of(out.drain(..));
+        // Before the wishes: they are about these lives, what was said before is not.
+        let lives = std::mem::take(&mut self.lives).into_iter();
+        let lives = lives.map(|(segment, life)| Wish::LifeSeen(segment, life));
+        let wishes = lives.chain(wishes).collect();
+        for effect in work {
+            self.work(effect);
+        }
+        self.layer2.wish(wishes);
+        for effect in words {
+            self.say(effect);
+        }
+    }
+
+    fn work(&mut self, effect: Effect) {
+        match effect {
+            Effect::JoinGroup { interface, group } => {
+                if let Err(error) = self.groups.join(interface, group) {
+                    warn!(%interface, %group, %error, "cannot join a group: solicitations may not arrive");
+                }
+            }
+            Effect::LeaveGroup { interface, group } => {
+                if let Err(error) = self.groups.leave(interface, group) {
+                    warn!(%interface, %group, %error, "cannot leave a group");
+                }
+            }
+            Effect::SetNeighbour {
+                interface,
+                address,
+                mac,
+            } => change_neighbour(&self.neighbours, (interface, address, Some(mac))),
+            Effect::RemoveNeighbour { interface, address } => {
+                change_neighbour(&self.neighbours, (interface, address, None));
+            }
+            Effect::ApplyDataPlane {
+                generation,
+                desired,
+                names,
+            } => self.data_plane.apply(generation, desired, names),
+            Effect::Refresh => self.refresh.send_modify(|times| *times += 1),
+            _a_wish_or_a_word => {}
+        }
+    }
+
+    fn say(&self, effect: Effect) {
+        match effect {
+            Effect::Layer2(herald_l2::Input::Held { interface, address }) => {
+                info!(vip = %address, iface = %interface, "announcing");
+            }
+            Effect::Layer2(herald_l2::Input::Released { interface, address }) => {
+                info!(vip = %address, iface = %interface, "no longer announcing");
+            }
+            Effect::Layer2(input) => debug!(?input, "layer 2"),
+            Effect::Ring { segment, command } => debug!(%segment, ?command, "ring"),
+            Effect::SetRingKeys(keys) => info!(ids = ?keys.ids(), "keys of the rings"),
+            Effect::TookOver(takeover) => self.takeovers.observe(&takeover),
+            Effect::WriteSpeaker { create, report } => self.writer.speaker(create, report),
+            Effect::WriteVipStatus {
+                address,
+                resource_version,
+                status,
+            } => self.writer.vip_status(address, resource_version, status),
+            Effect::EmitEvent {
+                service,
+                address,
+                reason,
+                note,
+            } => {
+                info!(service = %service.key, vip = %address, ?reason, "{note}");
+                self.writer.event(&service, address, reason, note);
+            }
+            _work => {}
         }
     }
 
@@ -131,76 +192,47 @@ fn log_readiness(before: &Overview, now: &Overview) {
     }
 }
 
-fn carry_out(
-    effect: Effect,
-    layer2: &layer2::Handle,
-    data_plane: &forward::Handle,
-    groups: &mut Groups,
-    neighbours: &UnboundedSender<NeighbourChange>,
-    writer: &Writer,
-    takeovers: &Takeovers,
-) {
-    match effect {
-        Effect::Layer2(input) => {
-            match input {
-                herald_l2::Input::Held { interface, address } => {
-                    info!(vip = %address, iface = %interface, "announcing");
+/// The effects of one decision in the order in which they are carried out, each kind in the core's.
+#[derive(Debug, Default, PartialEq)]
+struct Sorted {
+    /// What the kernel is to do; none of it waits.
+    work: Vec<Effect>,
+    /// What the thread of layer 2 is to do.
+    wishes: Vec<Wish>,
+    /// What is only said, in the log as well. A log that is read slowly is waited for, and clients wait for
+    /// what is done.
+    words: Vec<Effect>,
+}
+
+impl Sorted {
+    fn of(effects: impl Iterator<Item = Effect>) -> Self {
+        let mut sorted = Self::default();
+        for effect in effects {
+            let wish = match &effect {
+                Effect::Layer2(input) => Some(Wish::Layer2(*input)),
+                Effect::Ring { segment, command } => {
+                    Some(Wish::Ring(segment.clone(), command.clone()))
                 }
-                herald_l2::Input::Released { interface, address } => {
-                    info!(vip = %address, iface = %interface, "no longer announcing");
-                }
-                _about_ports => debug!(?input, "layer 2"),
-            }
-            layer2.tell(input);
+                Effect::SetRingKeys(keys) => Some(Wish::RingKeys(*keys)),
+                _other => None,
+            };
+            let is_word = wish.is_some()
+                || matches!(
+                    effect,
+                    Effect::TookOver(_)
+                        | Effect::EmitEvent { .. }
+                        | Effect::WriteSpeaker { .. }
+                        | Effect::WriteVipStatus { .. }
+                );
+            sorted.wishes.extend(wish);
+            let group = if is_word {
+                &mut sorted.words
+            } else {
+                &mut sorted.work
+            };
+            group.push(effect);
         }
-        Effect::Ring { segment, command } => {
-            debug!(%segment, ?command, "ring");
-            layer2.ring(segment, command);
-        }
-        Effect::SetRingKeys(keys) => {
-            info!(ids = ?keys.ids(), "keys of the rings");
-            layer2.set_ring_keys(keys);
-        }
-        Effect::TookOver(takeover) => takeovers.observe(&takeover),
-        Effect::JoinGroup { interface, group } => {
-            if let Err(error) = groups.join(interface, group) {
-                warn!(%interface, %group, %error, "cannot join a group: solicitations may not arrive");
-            }
-        }
-        Effect::LeaveGroup { interface, group } => {
-            if let Err(error) = groups.leave(interface, group) {
-                warn!(%interface, %group, %error, "cannot leave a group");
-            }
-        }
-        Effect::SetNeighbour {
-            interface,
-            address,
-            mac,
-        } => change_neighbour(neighbours, (interface, address, Some(mac))),
-        Effect::RemoveNeighbour { interface, address } => {
-            change_neighbour(neighbours, (interface, address, None));
-        }
-        Effect::ApplyDataPlane {
-            generation,
-            desired,
-            names,
-        } => data_plane.apply(generation, desired, names),
-        Effect::WriteSpeaker { create, report } => writer.speaker(create, report),
-        Effect::WriteVipStatus {
-            address,
-            resource_version,
-            status,
-        } => writer.vip_status(address, resource_version, status),
-        Effect::EmitEvent {
-            service,
-            address,
-            reason,
-            note,
-        } => {
-            info!(service = %service.key, vip = %address, ?reason, "{note}");
-            writer.event(&service, address, reason, note);
-        }
-        Effect::Refresh | Effect::Exit => {}
+        sorted
     }
 }
 
@@ -270,3 +302,6 @@ pub(crate) fn write_neighbours(
     });
     (sender, task)
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,7 @@ pub(crate) mod filter;
 pub(crate) mod groups;
 pub(crate) mod layer2;
 pub(crate) mod netlink;
+pub(crate) mod reports;
 pub(crate) mod rings;
 pub(crate) mod sys;
 

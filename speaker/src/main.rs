@@ -53,6 +53,7 @@ use crate::clock::Clock;
 use crate::driver::Driver;
 use crate::io::groups::Groups;
 use crate::io::netlink::{self, Neighbours};
+use crate::io::reports::{self, Listener};
 use crate::io::rings::{KeyStore, Rings};
 use crate::metrics::Takeovers;
 use crate::snapshot::Folder;
@@ -116,7 +117,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         .await
         .context("no way to reach the API server")?;
     let store = KeyStore::default();
-    let layer2 = start_layer2(&args, clock, &store, sender.clone())?;
+    let (layer2, reports) = start_layer2(&args, clock, &store)?;
     let options = io::bpf::Options {
         pin_root: args.bpf_pins,
         flows: args.flows,
@@ -130,6 +131,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let overview = Arc::new(ArcSwap::from_pointee(core.overview()));
 
     let background = [
+        tokio::spawn(reports.run(sender.clone())),
         tokio::spawn(netlink::follow(sender.clone(), Arc::clone(&layer2))),
         tokio::spawn(admin::serve(
             listener,
@@ -190,8 +192,7 @@ fn start_layer2(
     args: &Args,
     clock: Clock,
     store: &KeyStore,
-    inputs: UnboundedSender<Input>,
-) -> anyhow::Result<Arc<io::layer2::Handle>> {
+) -> anyhow::Result<(Arc<io::layer2::Handle>, Listener)> {
     let pace = Pace {
         burst_frames: args.announce_burst,
         frames_per_second: args.announce_rate,
@@ -201,10 +202,11 @@ fn start_layer2(
         port: args.ring_port,
         witness: args.ring_witness.clone(),
     };
-    let rings = Rings::new(options, clock, Arc::clone(store), inputs.clone());
-    let layer2 = io::layer2::start(pace, clock, rings, inputs)
+    let (reporter, listener) = reports::channel();
+    let rings = Rings::new(options, clock, Arc::clone(store), reporter.clone());
+    let layer2 = io::layer2::start(pace, clock, rings, reporter)
         .context("the layer 2 thread cannot be started")?;
-    Ok(Arc::new(layer2))
+    Ok((Arc::new(layer2), listener))
 }
 
 /// The first signal asks for an orderly end, the second is not waited for.

@@ -1,7 +1,5 @@
 //! After the start, nothing is allocated: the thread that runs the ring shall never wait for memory.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -10,43 +8,8 @@ use herald_ring::{
     Authenticator, Config, Effect, Input, KeyId, Keys, Member, Packet, Profile, Ring, Tag,
 };
 
-struct Counting;
-
-thread_local! {
-    /// Of this thread, for the test harness has threads of its own.
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-fn count() {
-    ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-}
-
-#[expect(
-    unsafe_code,
-    reason = "counts, and leaves all else to the system's allocator"
-)]
-// SAFETY: every call is passed on unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
-        // SAFETY: the caller keeps the contract of `alloc`.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller keeps the contract of `dealloc`.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count();
-        // SAFETY: the caller keeps the contract of `realloc`.
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
+#[path = "counting/allocator.rs"]
+mod allocator;
 
 /// Too simple to be safe, and free of allocations.
 struct Sum;
@@ -145,9 +108,9 @@ impl Net {
     }
 
     fn allocations(&mut self, time: Duration) -> u64 {
-        let before = ALLOCATIONS.get();
+        let before = allocator::calls();
         self.run(time);
-        ALLOCATIONS.get() - before
+        allocator::calls() - before
     }
 }
 

@@ -20,11 +20,11 @@ use herald_model::{IfIndex, Incarnation, Instant, MacAddress, SegmentName};
 use herald_speaker_core::{Input, RingCommand, RingKeys};
 use herald_wire::Frame;
 use socket2::Socket;
-use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 use tracing::{debug, info, trace, warn};
 
 use super::filter;
+use super::reports::Reporter;
 use super::rings::{RingStatus, Rings};
 use super::sys::{Poller, packet_socket, raise_priority};
 use crate::clock::Clock;
@@ -41,13 +41,26 @@ const CLAIM_INTERVAL: Duration = Duration::from_secs(1);
 /// What was said of every address that is held.
 pub(crate) type AllCounts = BTreeMap<(IfIndex, IpAddr), Counts>;
 
+/// What the core wants of the thread.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Wish {
+    /// For the machine.
+    Layer2(herald_l2::Input),
+    /// For the ring of a segment.
+    Ring(SegmentName, RingCommand),
+    /// The rings are to use these keys.
+    RingKeys(RingKeys),
+    /// The core knows that this node is in this life on a segment: what it is told to hold there
+    /// from now on, it is to hold in that life.
+    LifeSeen(SegmentName, Incarnation),
+}
+
 /// What the thread is told.
 #[derive(Debug)]
 enum Command {
-    Input(herald_l2::Input),
-    Ring(SegmentName, RingCommand),
-    RingKeys(RingKeys),
-    LifeSeen(SegmentName, Incarnation),
+    /// All that the core wants at a time. Each wake costs a round of the thread, with new filters if an
+    /// address is held: a thousand addresses are to cost one.
+    Wishes(Vec<Wish>),
     Gateways(BTreeMap<IfIndex, IpAddr>),
     Count(oneshot::Sender<AllCounts>),
     RingStatus(oneshot::Sender<BTreeMap<SegmentName, RingStatus>>),
@@ -62,7 +75,7 @@ pub(crate) struct Handle {
     wake: UnixDatagram,
 }
 
-/// Starts the thread; what it finds goes to `inputs`.
+/// Starts the thread; what it finds goes to `reports`.
 ///
 /// When the thread panics the process ends: nobody would answer, and the other speakers take over
 /// only from one that is silent.
@@ -70,25 +83,13 @@ pub(crate) fn start(
     pace: Pace,
     clock: Clock,
     rings: Rings,
-    inputs: UnboundedSender<Input>,
+    reports: Reporter,
 ) -> io::Result<Handle> {
     let (commands, receiver) = mpsc::channel();
     let (wake, woken) = UnixDatagram::pair()?;
     wake.set_nonblocking(true)?;
     woken.set_nonblocking(true)?;
-    let driver = Driver {
-        machine: Layer2::new(pace),
-        rings,
-        clock,
-        inputs,
-        commands: receiver,
-        woken,
-        ports: BTreeMap::new(),
-        claims: BTreeMap::new(),
-        poller: Poller::default(),
-        out: Vec::new(),
-        spare: Vec::new(),
-    };
+    let driver = Driver::new(pace, clock, rings, reports, (receiver, woken));
     thread::Builder::new()
         .name("layer2".to_owned())
         .spawn(move || {
@@ -101,25 +102,11 @@ pub(crate) fn start(
 }
 
 impl Handle {
-    /// Tells the machine of the thread something.
-    pub(crate) fn tell(&self, input: herald_l2::Input) {
-        self.send(Command::Input(input));
-    }
-
-    /// Tells the ring of a segment what to do.
-    pub(crate) fn ring(&self, segment: SegmentName, command: RingCommand) {
-        self.send(Command::Ring(segment, command));
-    }
-
-    /// Lets the rings use these keys.
-    pub(crate) fn set_ring_keys(&self, keys: RingKeys) {
-        self.send(Command::RingKeys(keys));
-    }
-
-    /// The core knows that this node is in this life on a segment: what it is told to hold there
-    /// from now on, it is to hold in that life.
-    pub(crate) fn life_seen(&self, segment: SegmentName, life: Incarnation) {
-        self.send(Command::LifeSeen(segment, life));
+    /// Hands over what the core wants, in this order.
+    pub(crate) fn wish(&self, wishes: Vec<Wish>) {
+        if !wishes.is_empty() {
+            self.send(Command::Wishes(wishes));
+        }
     }
 
     /// The next hops of the default routes, by interface.
@@ -162,11 +149,12 @@ struct Driver {
     machine: Layer2,
     rings: Rings,
     clock: Clock,
-    inputs: UnboundedSender<Input>,
+    reports: Reporter,
     commands: mpsc::Receiver<Command>,
     woken: UnixDatagram,
     ports: BTreeMap<IfIndex, Sockets>,
-    claims: BTreeMap<(IpAddr, MacAddress), Instant>,
+    /// Claims passed on lately.
+    claims: Vec<(IpAddr, MacAddress, Instant)>,
     poller: Poller,
     out: Vec<Effect>,
     /// The other one of two vectors that take turns, so that a round allocates nothing.
@@ -183,31 +171,58 @@ struct Sockets {
 }
 
 impl Driver {
+    fn new(
+        pace: Pace,
+        clock: Clock,
+        rings: Rings,
+        reports: Reporter,
+        (commands, woken): (mpsc::Receiver<Command>, UnixDatagram),
+    ) -> Self {
+        Self {
+            machine: Layer2::new(pace),
+            rings,
+            clock,
+            reports,
+            commands,
+            woken,
+            ports: BTreeMap::new(),
+            claims: Vec::with_capacity(BATCH),
+            poller: Poller::default(),
+            out: Vec::with_capacity(BATCH),
+            spare: Vec::with_capacity(BATCH),
+        }
+    }
+
     fn run(mut self) {
         let priority = raise_priority();
         info!(?priority, "layer 2 runs");
         self.report(Input::PriorityKnown(priority));
-        loop {
-            if let Err(error) = self.wait() {
-                warn!(%error, "cannot wait for frames");
-                thread::sleep(Duration::from_millis(10));
-                continue;
-            }
-            if !self.take_commands() {
-                return;
-            }
-            // The rings come first: a late wake-up may mean that nothing may be answered. Their timers
-            // come last: a kernel that answered while we were late is not silent.
-            self.rings.listen();
-            self.release_ended();
-            self.update_filters();
-            self.read_all();
-            self.rings.run();
-            self.release_ended();
-            self.update_filters();
-            self.machine.on_deadline(self.clock.now(), &mut self.out);
-            self.carry_out();
+        while self.round() {}
+    }
+
+    /// Waits until there is something to do, and does it; `false`: to end.
+    fn round(&mut self) -> bool {
+        if let Err(error) = self.wait() {
+            warn!(%error, "cannot wait for frames");
+            thread::sleep(Duration::from_millis(10));
+            return true;
         }
+        if !self.take_commands() {
+            return false;
+        }
+        self.reports.flush();
+        // The rings come first: a late wake-up may mean that nothing may be answered. Their timers
+        // come last: a kernel that answered while we were late is not silent.
+        self.rings.listen();
+        self.release_ended();
+        self.update_filters();
+        self.read_all();
+        self.rings.run();
+        self.release_ended();
+        self.update_filters();
+        self.machine.on_deadline(self.clock.now(), &mut self.out);
+        self.carry_out();
+        true
     }
 
     /// Waits for frames, datagrams, commands or the next deadline.
@@ -261,21 +276,11 @@ impl Driver {
         while self.woken.recv(&mut byte).is_ok() {}
         loop {
             match self.commands.try_recv() {
-                Ok(Command::Input(input)) => self.input(input),
-                Ok(Command::Ring(segment, command)) => {
-                    let changes_members = matches!(
-                        command,
-                        RingCommand::Start { .. }
-                            | RingCommand::Stop
-                            | RingCommand::PeersChanged(_)
-                    );
-                    self.rings.command(&segment, command);
-                    if changes_members {
-                        self.outdate_filters();
+                Ok(Command::Wishes(wishes)) => {
+                    for wish in wishes {
+                        self.grant(wish);
                     }
                 }
-                Ok(Command::RingKeys(keys)) => self.rings.set_keys(keys),
-                Ok(Command::LifeSeen(segment, life)) => self.rings.life_seen(&segment, life),
                 Ok(Command::Gateways(gateways)) => {
                     self.rings.set_gateways(gateways);
                     self.outdate_filters();
@@ -298,6 +303,24 @@ impl Driver {
                     return false;
                 }
             }
+        }
+    }
+
+    fn grant(&mut self, wish: Wish) {
+        match wish {
+            Wish::Layer2(input) => self.input(input),
+            Wish::Ring(segment, command) => {
+                let changes_members = matches!(
+                    command,
+                    RingCommand::Start { .. } | RingCommand::Stop | RingCommand::PeersChanged(_)
+                );
+                self.rings.command(&segment, command);
+                if changes_members {
+                    self.outdate_filters();
+                }
+            }
+            Wish::RingKeys(keys) => self.rings.set_keys(keys),
+            Wish::LifeSeen(segment, life) => self.rings.life_seen(&segment, life),
         }
     }
 
@@ -449,8 +472,13 @@ impl Driver {
     fn claim(&mut self, interface: IfIndex, address: IpAddr, mac: MacAddress) {
         let now = self.clock.now();
         self.claims
-            .retain(|_, at| now.saturating_since(*at) < CLAIM_INTERVAL);
-        if self.claims.len() < BATCH && self.claims.insert((address, mac), now).is_none() {
+            .retain(|(_, _, at)| now.saturating_since(*at) < CLAIM_INTERVAL);
+        let is_known = self
+            .claims
+            .iter()
+            .any(|(known, by, _)| (*known, *by) == (address, mac));
+        if self.claims.len() < BATCH && !is_known {
+            self.claims.push((address, mac, now));
             self.report(Input::ForeignClaim {
                 interface,
                 address,
@@ -459,10 +487,8 @@ impl Driver {
         }
     }
 
-    fn report(&self, input: Input) {
-        if self.inputs.send(input).is_err() {
-            debug!("nobody listens to layer 2 any more");
-        }
+    fn report(&mut self, input: Input) {
+        self.reports.input(input);
     }
 }
 
@@ -518,3 +544,6 @@ impl Sockets {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

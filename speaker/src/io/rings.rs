@@ -9,22 +9,21 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use herald_model::{IfIndex, Incarnation, Instant, SegmentName};
-use herald_ring::{
-    Counters, Effect, Input, KeyId, Keys, MAX_DATAGRAM_BYTES, Profile, Scope, Standing,
-};
-use herald_speaker_core as core;
-use herald_speaker_core::{RingCommand, RingEvent, RingKeys, View};
+use herald_ring::{Counters, Effect, Input, KeyId, Keys, MAX_DATAGRAM_BYTES, Profile, Standing};
+use herald_speaker_core::{RingCommand, RingKeys};
 use herald_wire::Frame;
 use ring::hmac;
 use socket2::SockAddr;
-use tokio::sync::mpsc::UnboundedSender;
 use tracing::{debug, info, warn};
 
 use crate::clock::Clock;
+use crate::io::reports::{Reporter, RingWord};
 
 mod segment;
 mod socket;
 
+#[cfg(test)]
+pub(crate) use segment::Hmac;
 use segment::{Running, Segment, macs};
 use socket::{answering, open, question};
 
@@ -88,7 +87,7 @@ pub(crate) struct RingStatus {
 pub(crate) struct Rings {
     options: Options,
     clock: Clock,
-    inputs: UnboundedSender<core::Input>,
+    reports: Reporter,
     store: KeyStore,
     keys: Option<Keys>,
     gateways: BTreeMap<IfIndex, IpAddr>,
@@ -101,16 +100,11 @@ pub(crate) struct Rings {
 }
 
 impl Rings {
-    pub(crate) fn new(
-        options: Options,
-        clock: Clock,
-        store: KeyStore,
-        inputs: UnboundedSender<core::Input>,
-    ) -> Self {
+    pub(crate) fn new(options: Options, clock: Clock, store: KeyStore, reports: Reporter) -> Self {
         Self {
             options,
             clock,
-            inputs,
+            reports,
             store,
             keys: None,
             gateways: BTreeMap::new(),
@@ -157,6 +151,7 @@ impl Rings {
                 let members = segment.members();
                 if let Some(running) = &mut segment.running {
                     running.is_changed = true;
+                    running.told.clear();
                 }
                 self.handle(name, Input::MembersChanged(&members));
             }
@@ -242,6 +237,7 @@ impl Rings {
 
     /// Notes how late it is, and takes in what the sockets hold.
     pub(crate) fn listen(&mut self) {
+        self.reports.flush();
         self.start_what_can_be();
         self.for_each(|rings, name| {
             rings.handle(name, Input::Woken);
@@ -401,7 +397,7 @@ impl Rings {
             warn!(segment = %name, %error, "cannot take part in the ring");
             segment.start_at = Some(now + RETRY);
             let reason = error.to_string().into();
-            tell(&self.inputs, name, RingEvent::Failed { reason });
+            self.reports.ring(name, RingWord::Failed { reason });
             return;
         }
         info!(segment = %name, address = %segment.me.address, port = self.options.port, "the ring runs");
@@ -473,61 +469,27 @@ impl Rings {
         let Some(running) = &mut segment.running else {
             return;
         };
-        match effect {
-            Effect::MemberDown {
-                node,
-                incarnation,
-                scope,
-                timeline,
-            } => {
-                info!(segment = %name, %node, life = incarnation.0, ?scope, "a speaker is dead");
-                running.is_changed = true;
-                let event = RingEvent::Down {
-                    node,
-                    incarnation,
-                    scope,
-                    timeline,
-                };
-                tell(&self.inputs, name, event);
-            }
-            Effect::MemberUp { node, incarnation } => {
-                info!(segment = %name, %node, life = incarnation.0, "a speaker is up");
+        match &effect {
+            Effect::MemberDown { .. } | Effect::MemberUp { .. } | Effect::QuorumChanged { .. } => {
                 running.is_changed = true;
             }
-            Effect::IncarnationRaised {
-                incarnation,
-                reason,
-            } => {
-                info!(segment = %name, life = incarnation.0, ?reason, "this node begins another life");
+            Effect::IncarnationRaised { incarnation, .. } => {
                 running.is_changed = true;
-                segment.me.incarnation = incarnation;
+                segment.me.incarnation = *incarnation;
                 segment.holds.clear();
                 segment.is_silenced = false;
-                segment.unseen = Some(incarnation);
+                segment.unseen = Some(*incarnation);
                 self.ended.push(segment.interface);
             }
-            Effect::Silenced { late } => {
-                warn!(segment = %name, late_ms = late.as_millis(), "woke late: silent until others confirm us");
-                segment.is_silenced = true;
-            }
-            Effect::Confirmed => {
-                info!(segment = %name, "confirmed by others");
-                segment.is_silenced = false;
-            }
-            Effect::QuorumChanged {
-                reached,
-                base,
-                quorum,
-            } => {
-                info!(segment = %name, reached, base, quorum, "members reached");
-                running.is_changed = true;
-            }
-            Effect::HoldHeard(hold) => tell(&self.inputs, name, RingEvent::Hold(hold)),
+            Effect::Silenced { .. } => segment.is_silenced = true,
+            Effect::Confirmed => segment.is_silenced = false,
+            Effect::HoldHeard(_) => {}
             Effect::PeerReported { .. }
             | Effect::Send { .. }
             | Effect::ProbeKernel { .. }
-            | Effect::AskWitness => {}
+            | Effect::AskWitness => return,
         }
+        self.reports.ring(name, RingWord::Happened(effect));
     }
 
     fn send(&self, name: &SegmentName, to: IpAddr, bytes: &[u8]) {
@@ -544,6 +506,7 @@ impl Rings {
         }
     }
 
+    /// Tells what has changed about how members stand.
     fn tell_view(&mut self, name: &SegmentName) {
         let Some(segment) = self.segments.get_mut(name) else {
             return;
@@ -554,26 +517,37 @@ impl Rings {
         if !std::mem::take(&mut running.is_changed) {
             return;
         }
-        let mut view = View {
-            incarnation: running.ring.incarnation(),
-            quorum: running.ring.has_quorum(),
-            ..View::default()
-        };
+        let mut is_news = false;
+        if running.told.is_empty() {
+            running.told.resize(segment.peers.len() + 1, None);
+            self.reports.ring(name, RingWord::Anew);
+            is_news = true;
+        }
         let nodes = segment.peers.iter().map(|peer| &peer.member.node);
-        for node in nodes.chain([&segment.me.node]) {
-            if let Some(incarnation) = running.ring.live(node) {
-                view.live.insert(node.clone(), incarnation);
-            } else if let Some((incarnation, standing)) = running.ring.standing(node) {
-                let scope = match standing {
-                    Standing::NodeDown => Scope::Node,
-                    Standing::Up | Standing::SpeakerDown => Scope::Speaker,
+        for (node, told) in nodes.chain([&segment.me.node]).zip(&mut running.told) {
+            let stands = running.ring.standing(node);
+            if *told == stands {
+                continue;
+            }
+            *told = stands;
+            is_news = true;
+            if let Some((incarnation, standing)) = stands {
+                let word = RingWord::Member {
+                    node: node.clone(),
+                    incarnation,
+                    standing,
                 };
-                view.dead.insert(node.clone(), (incarnation, scope));
+                self.reports.ring(name, word);
             }
         }
-        if running.told.as_ref() != Some(&view) {
-            running.told = Some(view.clone());
-            tell(&self.inputs, name, RingEvent::View(view));
+        let (incarnation, quorum) = (running.ring.incarnation(), running.ring.has_quorum());
+        is_news |= running.told_of_us.replace((incarnation, quorum)) != Some((incarnation, quorum));
+        if is_news {
+            let word = RingWord::Complete {
+                incarnation,
+                quorum,
+            };
+            self.reports.ring(name, word);
         }
     }
 }
@@ -585,15 +559,5 @@ fn running<'a>(
     segments.get_mut(name)?.running.as_mut()
 }
 
-fn tell(inputs: &UnboundedSender<core::Input>, segment: &SegmentName, event: RingEvent) {
-    let input = core::Input::RingSaid {
-        segment: segment.clone(),
-        event,
-    };
-    if inputs.send(input).is_err() {
-        debug!("nobody listens to the rings any more");
-    }
-}
-
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use herald_model::{Epoch, IfIndex, Incarnation, Instant, MacAddress, SegmentName};
-use herald_ring::{Authenticator, Config, KeyId, Member, Profile, Ring, Tag};
-use herald_speaker_core::{Peer, View};
+use herald_ring::{Authenticator, Config, KeyId, Member, Profile, Ring, Standing, Tag};
+use herald_speaker_core::Peer;
 use ring::hmac;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use socket2::Socket;
@@ -16,7 +16,7 @@ use super::{KeyFile, KeyStore};
 use crate::io::sys;
 
 #[derive(Debug)]
-pub(super) struct Hmac(pub(super) KeyStore);
+pub(crate) struct Hmac(pub(crate) KeyStore);
 
 impl Authenticator for Hmac {
     fn tag(&self, key: KeyId, [first, second]: [&[u8]; 2]) -> Option<Tag> {
@@ -51,7 +51,10 @@ pub(super) struct Running {
     pub(super) ring: Ring<Hmac>,
     pub(super) socket: Socket,
     pub(super) cluster: String,
-    pub(super) told: Option<View>,
+    /// How the peers and we stand, in this order, as others were told. Empty: they are to hear all anew.
+    pub(super) told: Vec<Option<(Incarnation, Standing)>>,
+    /// Our life and whether there is quorum, as others were told.
+    pub(super) told_of_us: Option<(Incarnation, bool)>,
     pub(super) is_changed: bool,
 }
 
@@ -92,7 +95,8 @@ impl Segment {
             ring,
             socket,
             cluster: file.cluster.clone(),
-            told: None,
+            told: Vec::new(),
+            told_of_us: None,
             is_changed: true,
         });
         Ok(())

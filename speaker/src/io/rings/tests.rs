@@ -3,20 +3,18 @@ use std::net::Ipv4Addr;
 
 use herald_model::MacAddress;
 use herald_ring::{Authenticator as _, Member, Tag};
-use herald_speaker_core::Peer;
+use herald_speaker_core::{self as core, Peer, RingEvent, View};
 use herald_wire::{Arp, ArpOperation, Heard, NeighbourSolicitation};
 use socket2::{Domain, Socket, Type};
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::segment::Hmac;
 use super::*;
+use crate::io::reports::{self, Listener};
 
-mod allocation;
+pub(crate) const INTERFACE: IfIndex = IfIndex(2);
+pub(crate) const SEGMENT: &str = "192.0.2.0/24";
 
-const INTERFACE: IfIndex = IfIndex(2);
-const SEGMENT: &str = "192.0.2.0/24";
-
-fn mac(last: u8) -> MacAddress {
+pub(crate) fn mac(last: u8) -> MacAddress {
     MacAddress([2, 0, 0, 0, 0, last])
 }
 
@@ -24,7 +22,7 @@ fn v4(last: u8) -> IpAddr {
     IpAddr::from([192, 0, 2, last])
 }
 
-fn member(last: u8) -> Member {
+pub(crate) fn member(last: u8) -> Member {
     Member {
         node: format!("node{last}").as_str().into(),
         address: v4(last),
@@ -32,7 +30,7 @@ fn member(last: u8) -> Member {
     }
 }
 
-fn store(uid: &str, key: &[u8]) -> KeyStore {
+pub(crate) fn store(uid: &str, key: &[u8]) -> KeyStore {
     let keys = BTreeMap::from([(KeyId(1), hmac::Key::new(hmac::HMAC_SHA256, key))]);
     let file = KeyFile {
         cluster: uid.to_owned(),
@@ -41,23 +39,35 @@ fn store(uid: &str, key: &[u8]) -> KeyStore {
     Arc::new(ArcSwapOption::from_pointee(file))
 }
 
+impl Rings {
+    /// Has the ring of a segment begin with a socket that is bound to no interface.
+    pub(crate) fn begin_with(&mut self, name: &SegmentName, socket: Socket) {
+        let now = self.clock.now();
+        let file = self.store.load_full().unwrap();
+        let segment = self.segments.get_mut(name).unwrap();
+        segment
+            .begin(now, name, socket, self.options.profile, &self.store, &file)
+            .unwrap();
+    }
+}
+
 /// A node with one peer on one segment, and the other end of its socket.
 struct Node {
     rings: Rings,
-    inputs: UnboundedReceiver<core::Input>,
+    inputs: Listener,
     network: Socket,
 }
 
 impl Node {
     fn start(witness: Witness) -> Self {
-        let (sender, inputs) = unbounded_channel();
+        let (reporter, inputs) = reports::channel();
         let options = Options {
             profile: Profile::Fast,
             port: 7948,
             witness,
         };
         let store = store("uid", b"a key");
-        let mut rings = Rings::new(options, Clock::start(), Arc::clone(&store), sender);
+        let mut rings = Rings::new(options, Clock::start(), Arc::clone(&store), reporter);
         let name = SegmentName::from(SEGMENT);
         let start = RingCommand::Start {
             interface: INTERFACE,
@@ -72,12 +82,7 @@ impl Node {
         assert_eq!(rings.next_deadline(), None, "without a key nothing is due");
         let (socket, network) = Socket::pair(Domain::UNIX, Type::DGRAM, None).unwrap();
         socket.set_nonblocking(true).unwrap();
-        let now = rings.clock.now();
-        let file = store.load_full().unwrap();
-        let segment = rings.segments.get_mut(&name).unwrap();
-        segment
-            .begin(now, &name, socket, Profile::Fast, &store, &file)
-            .unwrap();
+        rings.begin_with(&name, socket);
         rings.set_keys(RingKeys(Some(Keys::only(KeyId(1)))));
         Self {
             rings,
@@ -92,7 +97,7 @@ impl Node {
     }
 
     fn events(&mut self) -> Vec<RingEvent> {
-        std::iter::from_fn(|| self.inputs.try_recv().ok())
+        std::iter::from_fn(|| self.inputs.next())
             .map(|input| match input {
                 core::Input::RingSaid { segment, event } => {
                     assert_eq!(segment, SEGMENT.into());
