@@ -49,7 +49,7 @@ pub use endpoints::{endpoints, service_of_slice};
 pub use flags::{DEFAULT_CLASS, ServiceFlags};
 pub use log::{LogFlags, LogFormat};
 pub use meta::sentence;
-pub use node::{node, segment_overrides};
+pub use node::{node, segment_overrides, service_ranges};
 pub use pool::{InvalidPool, pool};
 pub use relist::{Change, Relist, WatchEvent};
 pub use selector::{InvalidSelector, selector};

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 
 use herald_api::{annotations, labels};
-use herald_model::{InterfaceName, Node, NodeName, SegmentName};
+use herald_model::{AddressRange, InterfaceName, Node, NodeName, SegmentName};
+use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Node as ApiNode;
+use k8s_openapi::api::networking::v1::ServiceCIDR;
 
 use crate::meta;
 
@@ -29,6 +31,12 @@ pub fn node(object: &ApiNode, ignore_exclude: bool) -> Node {
             .filter(|address| address.type_ == "InternalIP")
             .filter_map(|address| address.address.parse().ok())
             .collect(),
+        pod_ranges: object
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.pod_cidrs.as_deref())
+            .map(ranges)
+            .unwrap_or_default(),
         ready: holds("Ready"),
         network_unavailable: holds("NetworkUnavailable"),
         excluded: !ignore_exclude && labels.contains_key(labels::EXCLUDE_NODE),
@@ -41,6 +49,19 @@ pub fn node(object: &ApiNode, ignore_exclude: bool) -> Node {
             .any(|taint| taint.key == labels::OUT_OF_SERVICE_TAINT),
         labels,
     }
+}
+
+/// The ranges that a `ServiceCIDR` gives cluster addresses from.
+pub fn service_ranges(object: &ServiceCIDR) -> Vec<AddressRange> {
+    let spec = object.spec.as_ref();
+    spec.and_then(|spec| spec.cidrs.as_deref())
+        .map(ranges)
+        .unwrap_or_default()
+}
+
+fn ranges(cidrs: &[String]) -> Vec<AddressRange> {
+    let networks = cidrs.iter().filter_map(|cidr| cidr.parse::<IpNet>().ok());
+    networks.map(AddressRange::of_network).collect()
 }
 
 /// The segments that annotations of the Node give its interfaces.
@@ -73,6 +94,7 @@ mod tests {
     fn a_ready_node_is_usable() {
         let object = object(json!({
             "metadata": { "name": "node1", "labels": { "rack": "a" } },
+            "spec": { "podCIDR": "10.244.1.0/24", "podCIDRs": ["10.244.1.0/24", "fd00:1::/64"] },
             "status": {
                 "addresses": [
                     { "type": "Hostname", "address": "node1" },
@@ -94,6 +116,10 @@ mod tests {
                 name: "node1".into(),
                 labels: [("rack".to_owned(), "a".to_owned())].into(),
                 addresses: vec!["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()],
+                pod_ranges: vec![
+                    "10.244.1.0/24".parse().unwrap(),
+                    "fd00:1::/64".parse().unwrap()
+                ],
                 ready: true,
                 network_unavailable: false,
                 excluded: false,
@@ -132,6 +158,18 @@ mod tests {
         }));
         let got = node(&object, false);
         assert!(got.out_of_service && got.network_unavailable);
+    }
+
+    #[test]
+    fn a_service_cidr_holds_its_ranges() {
+        let object: ServiceCIDR = serde_json::from_value(json!({
+            "metadata": { "name": "kubernetes" },
+            "spec": { "cidrs": ["10.96.0.0/12", "fd00:96::/112"] },
+        }))
+        .unwrap();
+        let expected = ["10.96.0.0/12", "fd00:96::/112"].map(|text| text.parse().unwrap());
+        assert_eq!(service_ranges(&object), expected);
+        assert_eq!(service_ranges(&ServiceCIDR::default()), []);
     }
 
     #[test]

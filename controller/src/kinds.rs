@@ -14,6 +14,7 @@ use herald_model::{
 };
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::ServiceCIDR;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition as ApiCondition, ObjectMeta};
 
 use crate::watch::Kind;
@@ -408,6 +409,31 @@ impl Kind for Namespaces {
 
     fn deleted(&self, key: Self::Key) -> Option<Input> {
         Some(Input::NamespaceDeleted(NamespaceName::new(key)))
+    }
+}
+
+/// Ranges of cluster addresses.
+pub(crate) struct ServiceRanges;
+
+impl Kind for ServiceRanges {
+    type Object = ServiceCIDR;
+    type Key = Arc<str>;
+    const NAME: &'static str = "ServiceCIDR";
+    // Since Kubernetes 1.33.
+    const WHERE_SERVED: bool = true;
+
+    fn key(meta: &ObjectMeta) -> Option<Self::Key> {
+        named(meta)
+    }
+
+    fn applied(&self, object: ServiceCIDR) -> Option<Input> {
+        let name = named(&object.metadata)?;
+        let ranges = herald_config::service_ranges(&object);
+        Some(Input::ServiceRangesApplied(name, ranges))
+    }
+
+    fn deleted(&self, key: Self::Key) -> Option<Input> {
+        Some(Input::ServiceRangesDeleted(key))
     }
 }
 

@@ -8,6 +8,7 @@
 //! | kind | verbs | why |
 //! |---|---|---|
 //! | services, nodes, namespaces | list, watch | |
+//! | servicecidrs.networking.k8s.io | list, watch | what pools must not overlap; since Kubernetes 1.33 |
 //! | endpointslices.discovery.k8s.io | list, watch | nodes with endpoints, for `Local` with `off` |
 //! | ippools, l2advertisements, speakers, virtualips (heraldlb.io) | list, watch | |
 //! | virtualips | create, update, delete | the claims |

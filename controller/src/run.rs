@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use arc_swap::ArcSwap;
 use herald_api::labels;
+use herald_config::ServiceFlags;
 use herald_controller_core::{
     Controller, Effect, Input, Settings, Snapshot, Write, WriteId, WriteResult,
 };
@@ -83,19 +84,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         tell,
         count: 0,
     };
-    let exclude = kinds::Nodes {
-        ignore_exclude: services.ignore_exclude_label,
-    };
-    watches.all(kinds::Services(services));
-    watches.all(kinds::Pools);
-    watches.all(kinds::Advertisements);
-    watches.all(kinds::Vips);
-    watches.all(exclude);
-    watches.all(kinds::Speakers);
-    watches.all(kinds::Namespaces);
-    watches.all(kinds::Slices);
-    let pods = Api::namespaced(client.clone(), &namespace);
-    watches.one(kinds::SpeakerPods, pods, speaker_pods());
+    watches.start(services, &namespace);
     let Watches {
         mut tasks, count, ..
     } = watches;
@@ -164,6 +153,22 @@ struct Watches {
 }
 
 impl Watches {
+    /// Watches all that matters.
+    fn start(&mut self, services: ServiceFlags, namespace: &str) {
+        let ignore_exclude = services.ignore_exclude_label;
+        self.all(kinds::Services(services));
+        self.all(kinds::Pools);
+        self.all(kinds::Advertisements);
+        self.all(kinds::Vips);
+        self.all(kinds::Nodes { ignore_exclude });
+        self.all(kinds::Speakers);
+        self.all(kinds::Namespaces);
+        self.all(kinds::ServiceRanges);
+        self.all(kinds::Slices);
+        let pods = Api::namespaced(self.client.clone(), namespace);
+        self.one(kinds::SpeakerPods, pods, speaker_pods());
+    }
+
     /// Watches a kind in all namespaces.
     fn all<K: Kind>(&mut self, kind: K) {
         let api = Api::all(self.client.clone());

@@ -31,6 +31,9 @@ const WATCH_SECONDS: u32 = 45;
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_LAST: Duration = Duration::from_secs(3);
 
+/// The wait before an API server that does not have a kind is asked again: it may be upgraded.
+const RETRY_UNSERVED: Duration = Duration::from_mins(5);
+
 /// What a watch tells the driver.
 #[derive(Debug)]
 pub(crate) enum Told {
@@ -41,7 +44,7 @@ pub(crate) enum Told {
 }
 
 /// How one kind of object becomes inputs.
-pub(crate) trait Kind: Send + 'static {
+pub(crate) trait Kind: Send + Sync + 'static {
     /// The API's type.
     type Object: Resource<DynamicType = ()>
         + Clone
@@ -55,6 +58,9 @@ pub(crate) trait Kind: Send + 'static {
 
     /// The kind's name, for logs.
     const NAME: &'static str;
+
+    /// Whether an API server that does not have the kind is as good as one with no such object.
+    const WHERE_SERVED: bool = false;
 
     /// The object's key; `None`: the object does not matter.
     fn key(meta: &ObjectMeta) -> Option<Self::Key>;
@@ -117,10 +123,28 @@ pub(crate) async fn watch<K: Kind>(
     let mut relist = Relist::new();
     let mut in_touch = true;
     let mut wait = RETRY_FIRST;
+    let mut unserved = false;
     while let Some(event) = stream.next().await {
         let event = match event {
             Ok(event) => event,
             Err(error) => {
+                if K::WHERE_SERVED && is_unserved(&error) {
+                    if !unserved {
+                        unserved = true;
+                        tracing::info!(kind = K::NAME, "the API server does not have this kind");
+                    }
+                    if !in_touch {
+                        in_touch = true;
+                        touch.back(K::NAME);
+                    }
+                    for change in relist.unserved() {
+                        if !tell_of(&kind, change, &tell).await {
+                            return;
+                        }
+                    }
+                    tokio::time::sleep(RETRY_UNSERVED).await;
+                    continue;
+                }
                 // An expired version is the API server's ordinary way to ask for a new list.
                 let expired =
                     matches!(&error, watcher::Error::WatchError(status) if status.code == 410);
@@ -142,18 +166,33 @@ pub(crate) async fn watch<K: Kind>(
             }
         }
         for change in relist.handle(event, |object| K::key(object.meta())) {
-            let told = match change {
-                Change::Applied(object) => input(&kind, object).map(Told::Input),
-                Change::Deleted(key) => kind.deleted(key).map(Told::Input),
-                Change::Complete => Some(Told::Complete),
-            };
-            if let Some(told) = told
-                && tell.send(told).await.is_err()
-            {
+            if !tell_of(&kind, change, &tell).await {
                 return;
             }
         }
     }
+}
+
+/// Whether somebody listens still.
+async fn tell_of<K: Kind>(
+    kind: &K,
+    change: Change<K::Key, DeserializeGuard<K::Object>>,
+    tell: &mpsc::Sender<Told>,
+) -> bool {
+    let told = match change {
+        Change::Applied(object) => input(kind, object).map(Told::Input),
+        Change::Deleted(key) => kind.deleted(key).map(Told::Input),
+        Change::Complete => Some(Told::Complete),
+    };
+    match told {
+        Some(told) => tell.send(told).await.is_ok(),
+        None => true,
+    }
+}
+
+/// Whether the API server says that it does not have the kind.
+fn is_unserved(error: &watcher::Error) -> bool {
+    matches!(error, watcher::Error::InitialListFailed(kube::Error::Api(status)) if status.code == 404)
 }
 
 fn input<K: Kind>(kind: &K, object: DeserializeGuard<K::Object>) -> Option<Input> {

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::{Labels, NodeName};
+use crate::{AddressRange, Labels, NodeName};
 
 /// A Kubernetes Node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +13,8 @@ pub struct Node {
     pub labels: Labels,
     /// Its `InternalIP` addresses, the primary one first.
     pub addresses: Vec<IpAddr>,
+    /// The ranges that its pods get their addresses from, as far as Kubernetes gives them out.
+    pub pod_ranges: Vec<AddressRange>,
     /// Condition `Ready` is true.
     pub ready: bool,
     /// Condition `NetworkUnavailable` is true.

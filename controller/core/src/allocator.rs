@@ -9,6 +9,7 @@
 //! Every operation on one address takes time logarithmic in the number of gaps in its pool.
 
 mod allowed;
+mod barred;
 mod choose;
 mod free;
 mod refusal;
@@ -19,13 +20,15 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use herald_model::{
-    Family, Labels, Pool, PoolName, Protocol, Service, ServiceKey, ServiceRef, TrafficPolicy,
+    AddressRange, Family, Labels, Pool, PoolName, Protocol, Service, ServiceKey, ServiceRef,
+    TrafficPolicy,
 };
 
 pub use choose::{Ask, Choice};
 pub use refusal::Refusal;
 pub use space::{Counts, Overlap, PerFamily};
 
+use barred::Barred;
 use space::{Owners, Space};
 
 /// On which terms a Service holds an address: whom it can share it with.
@@ -88,6 +91,8 @@ pub struct Allocator {
     taken: BTreeMap<IpAddr, Taken>,
     /// Never given; with the number of reasons.
     reserved: BTreeMap<IpAddr, u32>,
+    /// Never given, by ranges.
+    barred: Barred,
     /// Addresses with a holder of that key.
     shared: BTreeMap<Arc<str>, BTreeSet<IpAddr>>,
 }
@@ -109,6 +114,17 @@ impl Allocator {
         self.rebuild(pools)
     }
 
+    /// Says which ranges are never given; who holds an address of them keeps it. Returns the taken
+    /// addresses of pools for which that changed something.
+    pub fn bar(&mut self, ranges: impl IntoIterator<Item = AddressRange>) -> BTreeSet<IpAddr> {
+        let barred = Barred::of(ranges);
+        if barred == self.barred {
+            return BTreeSet::new();
+        }
+        self.barred = barred;
+        self.rebuild(self.pools())
+    }
+
     fn pools(&self) -> BTreeMap<PoolName, Pool> {
         self.spaces
             .iter()
@@ -126,14 +142,20 @@ impl Allocator {
         let mut before = std::mem::take(&mut self.spaces);
         for pool in by_age {
             let (served, overlaps) = space::settle(&mut owners, &pool);
+            let open: Vec<AddressRange> = served
+                .iter()
+                .flat_map(|range| self.barred.rest_of(*range))
+                .collect();
             let name = pool.name.clone();
             let space = match before.remove(&name) {
-                Some(old) if old.pool == pool && old.served == served => Space { overlaps, ..old },
+                Some(old) if old.pool == pool && old.served == served && old.open == open => {
+                    Space { overlaps, ..old }
+                }
                 old => {
                     if let Some(old) = old {
                         self.collect_taken(&old, &mut affected);
                     }
-                    let space = self.occupied(Space::new(pool, served, overlaps));
+                    let space = self.occupied(Space::new(pool, served, open, overlaps));
                     self.collect_taken(&space, &mut affected);
                     space
                 }

@@ -1,6 +1,6 @@
 //! The machine: keeps what it is told, and decides while it leads.
 
-use herald_model::{Instant, NodeName};
+use herald_model::{AddressRange, Instant, NodeName};
 
 use crate::io::{Effect, Input, WriteId, WriteResult};
 use crate::leader::Leader;
@@ -241,16 +241,21 @@ impl Controller {
         match input {
             Input::NodeApplied(node) => {
                 let name = node.name.clone();
+                let pods = node.pod_ranges.clone();
+                let before = self.pod_ranges(&name);
                 if self.world.set_node(&name, Some(*node)) {
                     nodes.push(name.clone());
                 }
                 self.note_reserved(&name);
+                self.note_cluster_ranges(before != pods);
             }
             Input::NodeDeleted(name) => {
+                let before = self.pod_ranges(&name);
                 if self.world.set_node(&name, None) {
                     nodes.push(name.clone());
                 }
                 self.note_reserved(&name);
+                self.note_cluster_ranges(!before.is_empty());
             }
             Input::SpeakerApplied(speaker) => {
                 let name = speaker.node.clone();
@@ -270,6 +275,14 @@ impl Controller {
                 nodes = self.world.set_pod(&name, Some(pod));
             }
             Input::SpeakerPodDeleted(name) => nodes = self.world.set_pod(&name, None),
+            Input::ServiceRangesApplied(name, ranges) => {
+                let before = self.world.service_ranges.insert(name, ranges.clone());
+                self.note_cluster_ranges(before != Some(ranges));
+            }
+            Input::ServiceRangesDeleted(name) => {
+                let before = self.world.service_ranges.remove(&name);
+                self.note_cluster_ranges(before.is_some());
+            }
             Input::NamespaceApplied(name, labels) => {
                 if self.world.set_namespace(name.clone(), Some(labels))
                     && let Some(leader) = &mut self.leader
@@ -311,6 +324,19 @@ impl Controller {
     fn note_reserved(&mut self, node: &NodeName) {
         if let Some(leader) = &mut self.leader {
             leader.reserve_for(&self.world, node);
+        }
+    }
+
+    fn pod_ranges(&self, node: &NodeName) -> Vec<AddressRange> {
+        let known = self.world.nodes.get(node);
+        known.map_or_else(Vec::new, |node| node.pod_ranges.clone())
+    }
+
+    fn note_cluster_ranges(&mut self, changed: bool) {
+        if let Some(leader) = &mut self.leader
+            && changed
+        {
+            leader.cluster_ranges_changed(&self.world);
         }
     }
 

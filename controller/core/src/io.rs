@@ -4,8 +4,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use herald_model::{
-    AdvertisementName, Labels, NamespaceName, Node, NodeName, PoolName, ServiceKey, Speaker, Uid,
-    VirtualIp,
+    AddressRange, AdvertisementName, Labels, NamespaceName, Node, NodeName, PoolName, ServiceKey,
+    Speaker, Uid, VirtualIp,
 };
 
 use crate::observed::{
@@ -88,6 +88,10 @@ pub enum Input {
         /// The slice's name.
         name: Arc<str>,
     },
+    /// A `ServiceCIDR` is there, with these ranges.
+    ServiceRangesApplied(Arc<str>, Vec<AddressRange>),
+    /// A `ServiceCIDR` is gone.
+    ServiceRangesDeleted(Arc<str>),
     /// Every kind has been told of completely once.
     Synced,
     /// This replica leads from now on.

@@ -92,6 +92,9 @@ struct Owned {
     message: String,
 }
 
+/// Whether a pool or an advertisement is ready, and the reason in one word.
+type Readiness = (bool, Arc<str>);
+
 /// What was decided for an address.
 #[derive(Clone, Debug, Default)]
 struct Claim {
@@ -148,6 +151,8 @@ pub(crate) struct Leader {
     /// Services that are not ours and whose statuses were cleared of what Herald owned.
     cleared: BTreeMap<ServiceKey, Uid>,
     dirty_objects: BTreeSet<UserObject>,
+    /// Which state of an object people know of: as it was when it was first seen, or as they were told.
+    known_ready: BTreeMap<UserObject, (Uid, Option<Readiness>)>,
     /// When the status of an object was last written.
     written_at: BTreeMap<UserObject, Instant>,
     events: BTreeMap<u64, Event>,
@@ -183,6 +188,7 @@ impl Leader {
             strangers: BTreeMap::new(),
             cleared: BTreeMap::new(),
             dirty_objects: BTreeSet::new(),
+            known_ready: BTreeMap::new(),
             written_at: BTreeMap::new(),
             events: BTreeMap::new(),
             next_event: 0,
@@ -233,17 +239,18 @@ impl Leader {
             }
         }
         while let Some(object) = self.dirty_objects.pop_first() {
+            self.meet_object(world, &object);
             self.want_object(now, object);
         }
         while let Some((id, key)) = self.outbox.begin(now) {
-            match self.content(now, world, &key) {
-                Some(write) => {
-                    self.writing.insert(id, write.clone());
-                    let write = Box::new(write);
-                    out.push(Effect::Write { id, write });
-                }
-                None => {
-                    self.outbox.done(id);
+            if let Some(write) = self.content(now, world, &key) {
+                self.writing.insert(id, write.clone());
+                let write = Box::new(write);
+                out.push(Effect::Write { id, write });
+            } else {
+                self.outbox.done(id);
+                if let Key::Object(object) = &key {
+                    self.object_shown(world, object);
                 }
             }
         }

@@ -1,12 +1,13 @@
 //! Everything that was told, kept whether this replica leads or not.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use herald_model::{
-    AdvertisementName, Endpoint, Family, Labels, NamespaceName, Node, NodeName, PoolName,
-    ServiceKey, ServiceRef, Speaker, Uid,
+    AddressRange, AdvertisementName, Endpoint, Family, Labels, NamespaceName, Node, NodeName,
+    PoolName, ServiceKey, ServiceRef, Speaker, Uid,
 };
 use ipnet::IpNet;
 
@@ -24,6 +25,24 @@ pub(crate) struct Invalid {
     pub(crate) ready: Option<Condition>,
 }
 
+/// What the cluster uses a range for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum ClusterUse<'a> {
+    /// Cluster addresses of Services, by the `ServiceCIDR` of this name.
+    Services(&'a str),
+    /// Addresses of pods on this node.
+    Pods(&'a NodeName),
+}
+
+impl fmt::Display for ClusterUse<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Services(name) => write!(f, "Services' cluster addresses (ServiceCIDR {name})"),
+            Self::Pods(node) => write!(f, "pods on node {node}"),
+        }
+    }
+}
+
 /// The API server's state, as far as it was told.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct World {
@@ -39,6 +58,8 @@ pub(crate) struct World {
     pub(crate) speakers: BTreeMap<NodeName, Speaker>,
     pub(crate) terrain: Terrain,
     pods: BTreeMap<Arc<str>, SpeakerPod>,
+    /// The ranges of cluster addresses, by the name of the object that says so.
+    pub(crate) service_ranges: BTreeMap<Arc<str>, Vec<AddressRange>>,
     namespaces: BTreeMap<NamespaceName, Labels>,
     endpoints: BTreeMap<ServiceKey, BTreeMap<Arc<str>, Vec<Endpoint>>>,
     /// Which claims name a Service.
@@ -249,6 +270,19 @@ impl World {
         let mut reserved = self.addresses_of(name);
         reserved.extend(self.prefixes_of(name).flat_map(reserved_in));
         reserved
+    }
+
+    /// The ranges that the cluster itself uses, each with what for.
+    pub(crate) fn cluster_ranges(&self) -> impl Iterator<Item = (AddressRange, ClusterUse<'_>)> {
+        let services = self.service_ranges.iter().flat_map(|(name, ranges)| {
+            let of = ClusterUse::Services(name);
+            ranges.iter().map(move |range| (*range, of))
+        });
+        let pods = self.nodes.values().flat_map(|node| {
+            let of = ClusterUse::Pods(&node.name);
+            node.pod_ranges.iter().map(move |range| (*range, of))
+        });
+        services.chain(pods)
     }
 
     /// A node's own addresses.

@@ -72,6 +72,15 @@ impl<K: Ord + Clone, V> Relist<K, V> {
         }
     }
 
+    /// The API server does not have the kind: there is nothing to wait for. What was told stays.
+    pub(crate) fn unserved(&mut self) -> Vec<Change<K, V>> {
+        if std::mem::replace(&mut self.complete, true) {
+            Vec::new()
+        } else {
+            vec![Change::Complete]
+        }
+    }
+
     /// The staged list is complete: it is the set now.
     fn swap(&mut self) -> Vec<Change<K, V>> {
         let staged = std::mem::take(&mut self.staged);
@@ -126,6 +135,17 @@ mod tests {
                 Change::Complete
             ]
         );
+    }
+
+    #[test]
+    fn a_kind_that_is_not_served_is_complete_and_may_come_later() {
+        let mut relist: Relist<&str, Object> = Relist::new();
+        assert_eq!(relist.unserved(), [Change::Complete]);
+        assert_eq!(relist.unserved(), []);
+        let events = list(&[("a", 1)]).into_iter();
+        let later = events.flat_map(|event| relist.handle(event, |(key, _)| Some(*key)));
+        assert_eq!(later.collect::<Vec<_>>(), [Change::Applied(("a", 1))]);
+        assert_eq!(relist.unserved(), [], "what was told stays");
     }
 
     #[test]

@@ -81,7 +81,9 @@ impl Allocator {
     /// Whether a Service may be made holder of an address that its status shows: as
     /// [`Self::may_keep`], and the address is not one that is never given.
     pub fn may_hold(&self, ask: Ask<'_>, address: IpAddr) -> bool {
-        !self.reserved.contains_key(&address) && self.may_keep(ask, address)
+        !self.reserved.contains_key(&address)
+            && !self.barred.contains(address)
+            && self.may_keep(ask, address)
     }
 
     /// Whether a Service may go on having an address that a claim says it has: as
@@ -155,7 +157,10 @@ impl Allocator {
                 self.open_to(address, &asker.me, &asker.terms)?;
                 continue;
             }
-            if !space.is_usable(address) {
+            if self.barred.contains(address) {
+                return Err(Refusal::Barred { address });
+            }
+            if space.avoids(address) {
                 return Err(Refusal::Avoided {
                     address,
                     pool: pool.clone(),

@@ -100,6 +100,14 @@ pub enum Refusal {
         /// The address.
         address: IpAddr,
     },
+    /// The requested address is of a range that the cluster itself uses.
+    #[error(
+        "address {address} is of a range that the cluster uses for its pods or Services, as its pool says"
+    )]
+    Barred {
+        /// The address.
+        address: IpAddr,
+    },
     /// Somebody else has the requested address.
     #[error("{}", Taken { address: *address, holder: holder.as_ref() })]
     Taken {
@@ -171,7 +179,7 @@ impl Refusal {
                 "NotAllowed"
             }
             Self::Avoided { .. } => "AddressAvoided",
-            Self::Reserved { .. } => "AddressReserved",
+            Self::Reserved { .. } | Self::Barred { .. } => "AddressReserved",
             Self::Taken { .. } => "AddressInUse",
             Self::Conflict { .. } => "AddressConflict",
             Self::Exhausted { .. } => "PoolExhausted",

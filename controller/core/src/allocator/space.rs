@@ -63,6 +63,8 @@ pub(super) struct Space {
     pub(super) pool: Pool,
     /// What it lists without what earlier pools have, in the order of addresses.
     pub(super) served: Vec<AddressRange>,
+    /// Of that, what may be given: all but what the cluster itself uses.
+    pub(super) open: Vec<AddressRange>,
     pub(super) overlaps: Vec<Overlap>,
     pub(super) free: PerFamily<FreeSet>,
     pub(super) counts: PerFamily<Counts>,
@@ -70,15 +72,21 @@ pub(super) struct Space {
 
 impl Space {
     /// A space whose every usable address is free.
-    pub(super) fn new(pool: Pool, served: Vec<AddressRange>, overlaps: Vec<Overlap>) -> Self {
+    pub(super) fn new(
+        pool: Pool,
+        served: Vec<AddressRange>,
+        open: Vec<AddressRange>,
+        overlaps: Vec<Overlap>,
+    ) -> Self {
         let mut space = Self {
             pool,
             served,
+            open,
             overlaps,
             free: PerFamily::default(),
             counts: PerFamily::default(),
         };
-        for range in &space.served {
+        for range in &space.open {
             let family = range.family();
             let numbering = Numbering::of(family, space.pool.avoid_buggy_ips);
             if let Some((first, last)) = numbering.interval(range.first_bits(), range.last_bits()) {
@@ -107,9 +115,19 @@ impl Space {
 
     /// Whether the address, which is in the pool, is one that the pool gives.
     pub(super) fn is_usable(&self, address: IpAddr) -> bool {
+        let below = |range: &AddressRange| range.last() < address;
+        let at = self.open.partition_point(below);
+        self.open
+            .get(at)
+            .is_some_and(|range| range.contains(address))
+            && !self.avoids(address)
+    }
+
+    /// Whether the pool avoids the address because of how it ends.
+    pub(super) fn avoids(&self, address: IpAddr) -> bool {
         self.numbering(Family::of(address))
             .number(bits(address))
-            .is_some()
+            .is_none()
     }
 
     /// The lowest free address.
@@ -130,7 +148,8 @@ impl Space {
     /// Makes an address of the pool free again; nothing happens if it was or is never given.
     pub(super) fn give_back(&mut self, address: IpAddr) {
         let family = Family::of(address);
-        if let Some(number) = self.numbering(family).number(bits(address))
+        if self.is_usable(address)
+            && let Some(number) = self.numbering(family).number(bits(address))
             && !self.free.get(family).contains(number)
         {
             self.free.get_mut(family).add(number, number);

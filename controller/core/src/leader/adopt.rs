@@ -15,6 +15,7 @@ impl Leader {
     /// Reads back every claim, then every status without one, then marks everything to be looked
     /// at.
     pub(super) fn adopt_all(&mut self, now: Instant, world: &World) {
+        self.bar_cluster_ranges(world);
         for pool in world.pools.values() {
             self.allocator.set_pool(pool.pool.clone());
         }

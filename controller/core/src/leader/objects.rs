@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use herald_model::{Instant, PoolName};
+use herald_model::{Instant, PoolName, Uid};
 
 use super::lan::ADDRESS_CONFLICT;
 use super::{Key, Leader};
@@ -47,7 +47,9 @@ impl Leader {
 
     pub(crate) fn pool_deleted(&mut self, world: &World, name: &PoolName) {
         let affected = self.allocator.remove_pool(name);
-        self.written_at.remove(&UserObject::Pool(name.clone()));
+        let object = UserObject::Pool(name.clone());
+        self.written_at.remove(&object);
+        self.known_ready.remove(&object);
         self.pools_changed(world, affected);
     }
 
@@ -63,6 +65,18 @@ impl Leader {
         self.retry_unsatisfied();
         let pools = world.pools.keys().cloned().map(UserObject::Pool);
         self.dirty_objects.extend(pools);
+    }
+
+    /// The cluster uses other ranges than before, or says otherwise what for.
+    pub(crate) fn cluster_ranges_changed(&mut self, world: &World) {
+        let affected = self.bar_cluster_ranges(world);
+        self.pools_changed(world, affected);
+    }
+
+    /// What the cluster itself uses is never given.
+    pub(super) fn bar_cluster_ranges(&mut self, world: &World) -> BTreeSet<IpAddr> {
+        self.allocator
+            .bar(world.cluster_ranges().map(|(range, _)| range))
     }
 
     /// Its status may have to be written.
@@ -149,6 +163,7 @@ impl Leader {
         let problems = [
             ("Overlap", self.overlaps_of(name)),
             ("Overlap", self.nodes_in(world, name)),
+            ("Overlap", cluster_ranges_in(world, name)),
             (ADDRESS_CONFLICT, self.conflicts_of(name)),
         ];
         let problems = problems
@@ -215,50 +230,106 @@ impl Leader {
 
     /// The status of a pool or advertisement was written.
     pub(super) fn object_written(&mut self, now: Instant, world: &mut World, write: Write) {
-        let mut before = None;
         let (object, ready) = match write {
             Write::ApplyPoolStatus { pool, status } => {
                 let ready = status.ready.clone();
-                let known = world.pools.get_mut(&pool);
-                before = known.and_then(|known| std::mem::replace(&mut known.status, status).ready);
+                if let Some(known) = world.pools.get_mut(&pool) {
+                    known.status = status;
+                }
                 (UserObject::Pool(pool), ready)
             }
             Write::ApplyAdvertisementReady {
                 advertisement,
                 ready,
-            } => (UserObject::Advertisement(advertisement), Some(ready)),
+            } => {
+                if let Some(known) = world.advertisements.get_mut(&advertisement) {
+                    known.ready = Some(ready.clone());
+                }
+                (UserObject::Advertisement(advertisement), Some(ready))
+            }
             _ => return,
         };
+        if let Some(invalid) = world.invalid.get_mut(&object) {
+            invalid.ready = ready;
+        }
         self.written_at.insert(object.clone(), now);
+        self.object_shown(world, &object);
         // What changed during the write had to wait.
-        self.dirty_objects.insert(object.clone());
-        let uid = match &object {
-            UserObject::Pool(name) => world.pools.get(name).map(|known| known.uid.clone()),
-            UserObject::Advertisement(name) => world.advertisements.get_mut(name).map(|known| {
-                before = std::mem::replace(&mut known.ready, ready.clone());
-                known.uid.clone()
-            }),
-        };
-        let uid = if let Some(invalid) = world.invalid.get_mut(&object) {
-            before = std::mem::replace(&mut invalid.ready, ready.clone());
-            Some(invalid.uid.clone())
-        } else {
-            uid
-        };
-        let (Some(ready), Some(uid)) = (ready, uid) else {
+        self.dirty_objects.insert(object);
+    }
+
+    /// Notes in which state an object was found.
+    pub(super) fn meet_object(&mut self, world: &World, object: &UserObject) {
+        let Some((uid, ready)) = readiness(world, object) else {
+            self.known_ready.remove(object);
             return;
         };
-        let news = before.is_none_or(|b| (b.status, &b.reason) != (ready.status, &ready.reason));
+        let met = self.known_ready.get(object);
+        if met.is_none_or(|(known, _)| known != uid) {
+            let state = ready.map(|ready| (ready.status, Arc::clone(&ready.reason)));
+            self.known_ready
+                .insert(object.clone(), (uid.clone(), state));
+        }
+    }
+
+    /// The status of an object is what it should be: if people do not know of it, they are told. The
+    /// watch may have brought it before the write was answered, or instead of an answer.
+    pub(super) fn object_shown(&mut self, world: &World, object: &UserObject) {
+        let Some((uid, Some(ready))) = readiness(world, object) else {
+            return;
+        };
+        let state = Some((ready.status, Arc::clone(&ready.reason)));
+        let shown = (uid.clone(), state);
+        if self.known_ready.insert(object.clone(), shown.clone()) == Some(shown) {
+            return;
+        }
         // Of a stranger is told when it is found.
-        if news && !ready.status && &*ready.reason != ADDRESS_CONFLICT {
+        if !ready.status && &*ready.reason != ADDRESS_CONFLICT {
             self.record(Event {
-                regarding: Regarding::Object { object, uid },
+                regarding: Regarding::Object {
+                    object: object.clone(),
+                    uid: uid.clone(),
+                },
                 warning: true,
                 reason: Arc::clone(&ready.reason),
                 note: ready.message.to_string(),
             });
         }
     }
+}
+
+/// An object's uid, and its condition `Ready` as its status shows it; `None`: it is not there.
+fn readiness<'a>(
+    world: &'a World,
+    object: &UserObject,
+) -> Option<(&'a Uid, Option<&'a Condition>)> {
+    if let Some(invalid) = world.invalid.get(object) {
+        return Some((&invalid.uid, invalid.ready.as_ref()));
+    }
+    match object {
+        UserObject::Pool(name) => {
+            let pool = world.pools.get(name)?;
+            Some((&pool.uid, pool.status.ready.as_ref()))
+        }
+        UserObject::Advertisement(name) => {
+            let advertisement = world.advertisements.get(name)?;
+            Some((&advertisement.uid, advertisement.ready.as_ref()))
+        }
+    }
+}
+
+/// What the pool lists of the ranges that the cluster itself uses, in a sentence; `None`: nothing.
+fn cluster_ranges_in(world: &World, name: &PoolName) -> Option<String> {
+    let pool = &world.pools.get(name)?.pool;
+    let common: Vec<String> = world
+        .cluster_ranges()
+        .flat_map(|(used, what)| {
+            let listed = pool.ranges.iter();
+            let common = listed.filter_map(move |range| range.intersection(used));
+            common.map(move |common| format!("{common} is of {used}, for {what}"))
+        })
+        .collect();
+    some_of(common).map(|common| format!("{common}: pool {name} gives none of it"))
 }
 
 fn text(counts: Counts) -> TextCounts {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use herald_controller_core::testkit::{
     advertised, advertisement, ip, key, labels, node, pool, speaker, speaker_pod, svc, well,
 };
-use herald_controller_core::{Condition, Input, UserObject, WriteResult};
+use herald_controller_core::{Condition, Input, PoolStatus, TextCounts, UserObject, WriteResult};
 use herald_model::IpFamilyPolicy::PreferDualStack;
 use herald_model::{
     AdvertisementPolicy, Endpoint, Family, ForwardingMode, Incarnation, Selector, TrafficPolicy,
@@ -554,6 +554,95 @@ fn pool_that_lists_an_address_of_a_node_says_so_and_does_not_give_it() {
     let writes = story.writes();
     let last = writes.last().map(String::as_str);
     assert_eq!(last, Some("pool public v4=4/1/3 Ready=True/Ready(in use)"));
+}
+
+#[test]
+fn pool_that_overlaps_ranges_of_the_cluster_says_so_and_gives_none_of_them() {
+    let mut story = Story::default();
+    let on_node = |ranges: &[&str]| {
+        let mut node = node("n1");
+        node.pod_ranges = ranges.iter().map(|text| text.parse().unwrap()).collect();
+        Input::NodeApplied(Box::new(node))
+    };
+    let ranges = vec!["10.0.0.0/31".parse().unwrap()];
+    story.tell(well("n1"));
+    story.tell([
+        on_node(&["10.0.0.2/32", "fd00::/64"]),
+        Input::ServiceRangesApplied("kubernetes".into(), ranges),
+        pool("public").range("10.0.0.0/29").applied(),
+    ]);
+    story.lead();
+    let said = "10.0.0.0-10.0.0.1 is of 10.0.0.0-10.0.0.1, for Services' cluster addresses (ServiceCIDR kubernetes), \
+        10.0.0.2 is of 10.0.0.2, for pods on node n1: pool public gives none of it";
+    story.expect(&[
+        &format!("pool public v4=5/0/5 Ready=False/Overlap({said})"),
+        &format!("event public Warning Overlap: {said}"),
+    ]);
+    story.tell([svc("ns/web").applied()]);
+    assert_eq!(story.status_of("ns/web").ingress, ["10.0.0.3"].map(ip));
+    story.tell([svc("ns/asks").requests(&["10.0.0.1"]).applied()]);
+    story.skip();
+    // A range that comes later: who has an address of it keeps it, nobody else gets one.
+    story.tell([
+        on_node(&["10.0.0.3/32"]),
+        Input::ServiceRangesDeleted("kubernetes".into()),
+    ]);
+    assert_eq!(story.status_of("ns/web").ingress, ["10.0.0.3"].map(ip));
+    assert_eq!(story.status_of("ns/asks").ingress, ["10.0.0.1"].map(ip));
+    story.tell([
+        svc("ns/web").deleted(),
+        svc("ns/a").applied(),
+        svc("ns/b").applied(),
+        svc("ns/c").applied(),
+    ]);
+    for (name, address) in [
+        ("ns/a", "10.0.0.0"),
+        ("ns/b", "10.0.0.2"),
+        ("ns/c", "10.0.0.4"),
+    ] {
+        assert_eq!(story.status_of(name).ingress, [address].map(ip), "{name}");
+    }
+}
+
+#[test]
+fn what_is_wrong_with_a_pool_is_told_though_the_watch_is_faster_than_the_answer() {
+    let mut story = begun();
+    let mut n2 = node("n2");
+    n2.addresses = vec![ip("10.0.0.0")];
+    // It is written, but no answer comes.
+    story.answer("pool public", failed(false));
+    story.tell([Input::NodeApplied(Box::new(n2))]);
+    let said = "10.0.0.0 is an address of node n2: pool public does not give it";
+    let Input::PoolApplied(mut shown) = pool("public").range("10.0.0.0/30").applied() else {
+        unreachable!();
+    };
+    let count = |count: u8| count.to_string();
+    shown.status = PoolStatus {
+        v4: Some(TextCounts {
+            total: count(3),
+            assigned: count(0),
+            available: count(3),
+        }),
+        v6: None,
+        ready: Some(Condition {
+            status: false,
+            reason: "Overlap".into(),
+            message: said.into(),
+            since: 1000,
+        }),
+    };
+    story.pass(Duration::from_millis(250));
+    story.tell([Input::PoolApplied(shown.clone())]);
+    story.pass(Duration::from_secs(5));
+    assert_eq!(
+        story.count(&format!("event public Warning Overlap: {said}")),
+        1
+    );
+    // Whoever leads next finds it as it is, and is silent.
+    story.tell([Input::LeadershipLost, Input::LeadershipGained]);
+    story.tell([Input::PoolApplied(shown)]);
+    story.pass(Duration::from_secs(5));
+    assert_eq!(story.count("event public"), 1);
 }
 
 #[test]

@@ -180,6 +180,7 @@ impl World {
             network_unavailable: false,
             excluded: false,
             out_of_service: false,
+            pod_ranges: Vec::new(),
         };
         change(&mut object);
         self.put(Change::Node(object));
