@@ -7,6 +7,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::testkit::{PoolBuilder, ServiceBuilder, ip, labels, pool, svc};
 
+mod history;
+
 const BOTH: [Family; 2] = [Family::V4, Family::V6];
 
 fn allocator(pools: impl IntoIterator<Item = PoolBuilder>) -> Allocator {
