@@ -11,6 +11,8 @@ mod conflicts;
 mod forwarding;
 #[path = "cluster/pods.rs"]
 mod pods;
+#[path = "cluster/pools.rs"]
+mod pools;
 #[path = "cluster/requests.rs"]
 mod requests;
 #[path = "cluster/sharing.rs"]

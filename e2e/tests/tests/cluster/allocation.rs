@@ -346,31 +346,3 @@ fn a_pool_counts_its_addresses() -> Result<()> {
         })
     })
 }
-
-#[test]
-fn an_address_in_two_pools_is_given_once_and_the_younger_pool_says_so() -> Result<()> {
-    sandbox(|it| {
-        it.pool("a", json!({"addresses": [it.range_v4(0, 1)]}))?;
-        let path = |short: &str| herald("ippools", &it.name(short));
-        eventually("the first pool is ready", LONG, || {
-            let pool = it.cluster.api.get(&path("a"))?;
-            same(&text(&condition(&pool, "Ready")["status"]), &"True")
-        })?;
-        it.pool("b", json!({"addresses": [it.range_v4(1, 2)]}))?;
-        eventually("the second pool names the first", LONG, || {
-            let pool = it.cluster.api.get(&path("b"))?;
-            let ready = condition(&pool, "Ready");
-            ensure!(
-                text(&ready["reason"]) == "Overlap"
-                    && text(&ready["message"]).contains(&it.name("a")),
-                "it says {ready}"
-            );
-            Ok(())
-        })?;
-        for (name, index) in [("s0", 0), ("s1", 1), ("s2", 2)] {
-            it.service(name, json!({}))?;
-            it.expect_addresses(name, &[it.v4(index)])?;
-        }
-        Ok(())
-    })
-}
