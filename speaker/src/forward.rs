@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::io;
+use std::net::IpAddr;
 use std::sync::{Arc, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use herald_dataplane::{Counters, Desired, MapContents, Refused, compile, diff};
 use herald_model::{IfIndex, InterfaceName, ServiceKey};
@@ -14,10 +15,14 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 use tracing::{debug, info, warn};
 
+use crate::io::black_holes::BlackHoles;
 use crate::io::bpf::{BpfError, DataPlane, Hook, Options};
 
 /// Between two attempts to open a data plane that may yet work.
 const RETRY: Duration = Duration::from_secs(30);
+
+/// Between two looks at the rules and routes: network managers remove what they do not know.
+const CHECK: Duration = Duration::from_secs(30);
 
 /// What the thread is told.
 enum Command {
@@ -45,7 +50,7 @@ pub(crate) fn start(options: Options, inputs: UnboundedSender<Input>) -> io::Res
     let (sender, commands) = mpsc::channel();
     thread::Builder::new()
         .name("data-plane".to_owned())
-        .spawn(move || run(&options, &commands, &inputs))?;
+        .spawn(move || run(&options, Commands::of(commands), &inputs))?;
     Ok(Handle(sender))
 }
 
@@ -75,11 +80,11 @@ impl Handle {
     }
 }
 
-fn run(options: &Options, commands: &mpsc::Receiver<Command>, inputs: &UnboundedSender<Input>) {
-    let Some(mut runner) = open(options, commands, inputs) else {
+fn run(options: &Options, mut commands: Commands, inputs: &UnboundedSender<Input>) {
+    let Some(mut runner) = open(options, &mut commands, inputs) else {
         return;
     };
-    while let Ok(command) = commands.recv() {
+    while let Ok(command) = commands.next(None) {
         match command {
             Command::Apply {
                 generation,
@@ -112,7 +117,7 @@ fn run(options: &Options, commands: &mpsc::Receiver<Command>, inputs: &Unbounded
 /// Opens the data plane. Where it cannot be had, says so, and tries again if that may help.
 fn open(
     options: &Options,
-    commands: &mpsc::Receiver<Command>,
+    commands: &mut Commands,
     inputs: &UnboundedSender<Input>,
 ) -> Option<Runner> {
     let mut said = None;
@@ -153,18 +158,10 @@ fn open(
 }
 
 /// Answers without a data plane for this long, or for ever; `false`: the program ends.
-fn idle(commands: &mpsc::Receiver<Command>, wait: Option<Duration>) -> bool {
-    let until = wait.map(|wait| std::time::Instant::now() + wait);
+fn idle(commands: &mut Commands, wait: Option<Duration>) -> bool {
+    let until = wait.map(|wait| Instant::now() + wait);
     loop {
-        let command = match until {
-            None => commands
-                .recv()
-                .map_err(|_gone| mpsc::RecvTimeoutError::Disconnected),
-            Some(until) => {
-                commands.recv_timeout(until.saturating_duration_since(std::time::Instant::now()))
-            }
-        };
-        match command {
+        match commands.next(until) {
             Ok(Command::Count(sender)) => drop(sender.send(None)),
             Ok(Command::Apply { generation, .. }) => {
                 debug!(generation, "a wish without a data plane");
@@ -172,6 +169,79 @@ fn idle(commands: &mpsc::Receiver<Command>, wait: Option<Duration>) -> bool {
             Err(mpsc::RecvTimeoutError::Timeout) => return true,
             Err(mpsc::RecvTimeoutError::Disconnected) => return false,
         }
+    }
+}
+
+/// The commands, and what is done with each wish whether there is a data plane or not.
+struct Commands {
+    receiver: mpsc::Receiver<Command>,
+    black_holes: Option<BlackHoles>,
+    interfaces: BTreeMap<IfIndex, InterfaceName>,
+    addresses: Vec<IpAddr>,
+    checked: Instant,
+    said: Option<String>,
+}
+
+impl Commands {
+    fn of(receiver: mpsc::Receiver<Command>) -> Self {
+        Self {
+            receiver,
+            black_holes: None,
+            interfaces: BTreeMap::new(),
+            addresses: Vec::new(),
+            checked: Instant::now(),
+            said: None,
+        }
+    }
+
+    /// The next command, if there is one before this time.
+    fn next(&mut self, until: Option<Instant>) -> Result<Command, mpsc::RecvTimeoutError> {
+        loop {
+            let check = self.checked + CHECK;
+            let wake = until.map_or(check, |until| until.min(check));
+            let wait = wake.saturating_duration_since(Instant::now());
+            match self.receiver.recv_timeout(wait) {
+                Ok(command) => {
+                    if let Command::Apply { desired, names, .. } = &command {
+                        self.follow(desired, names);
+                    }
+                    return Ok(command);
+                }
+                Err(mpsc::RecvTimeoutError::Timeout) if until != Some(wake) => self.see_to_ends(),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Before the data plane has it: no packet is to arrive that could not end.
+    fn follow(&mut self, desired: &Desired, names: &BTreeMap<IfIndex, InterfaceName>) {
+        let addresses = || desired.vips_of_targets();
+        if &self.interfaces != names || !addresses().eq(self.addresses.iter().copied()) {
+            self.interfaces.clone_from(names);
+            self.addresses = addresses().collect();
+            self.see_to_ends();
+        }
+    }
+
+    fn see_to_ends(&mut self) {
+        self.checked = Instant::now();
+        let black_holes = match self.black_holes.take() {
+            Some(black_holes) => Ok(black_holes),
+            None => BlackHoles::open(),
+        };
+        let result = black_holes.and_then(|mut black_holes| {
+            black_holes.apply(self.interfaces.values(), self.addresses.iter().copied())?;
+            self.black_holes = Some(black_holes);
+            Ok(())
+        });
+        let error = result.err().map(|error| error.to_string());
+        if let Some(error) = error.as_ref().filter(|_| error != self.said) {
+            warn!(
+                error,
+                "packets that kube-proxy does not take are routed on, and their connections may hang"
+            );
+        }
+        self.said = error;
     }
 }
 

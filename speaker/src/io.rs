@@ -10,4 +10,4 @@ pub(crate) mod rings;
 pub(crate) mod sys;
 
 // In the library, where the tests of the data plane find it too.
-pub(crate) use herald_speaker::io::bpf;
+pub(crate) use herald_speaker::io::{black_holes, bpf};

@@ -2,5 +2,6 @@
 
 /// Adapters.
 pub mod io {
+    pub mod black_holes;
     pub mod bpf;
 }

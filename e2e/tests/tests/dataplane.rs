@@ -1,6 +1,9 @@
 //! The eBPF programs on a LAN of network namespaces, without a cluster.
 
 #[cfg(test)]
+#[path = "dataplane/black_holes.rs"]
+mod black_holes;
+#[cfg(test)]
 #[path = "dataplane/straight.rs"]
 mod straight;
 #[cfg(test)]

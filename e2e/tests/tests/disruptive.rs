@@ -7,6 +7,8 @@ mod bystander;
 mod failover;
 #[path = "disruptive/fixtures.rs"]
 mod fixtures;
+#[path = "disruptive/kube_proxy.rs"]
+mod kube_proxy;
 #[path = "disruptive/lab.rs"]
 mod lab;
 #[path = "disruptive/restarts.rs"]

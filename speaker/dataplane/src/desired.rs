@@ -24,6 +24,29 @@ pub struct Desired {
     pub vips: BTreeMap<IpAddr, DesiredVip>,
 }
 
+impl Desired {
+    /// The addresses all of whose ports are served by [`Forwarding::Dsr`]: what kube-proxy does not take
+    /// of the packets that nodes get for them, it does not know yet. Of a Service without endpoints that
+    /// is not so: kube-proxy refuses such packets when they have been routed.
+    pub fn vips_of_targets(&self) -> impl Iterator<Item = IpAddr> {
+        self.vips
+            .iter()
+            .filter(|(_, vip)| {
+                !vip.services.is_empty() && vip.services.iter().all(DesiredService::is_straight)
+            })
+            .map(|(address, _)| *address)
+    }
+}
+
+impl DesiredService {
+    fn is_straight(&self) -> bool {
+        match &self.forwarding {
+            Forwarding::Dsr { targets, .. } => targets.weights.values().any(|weight| *weight > 0),
+            Forwarding::NodePort { .. } | Forwarding::Off => false,
+        }
+    }
+}
+
 /// A node, as a target and as the sender of frames.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DesiredNode {
@@ -137,4 +160,73 @@ pub enum Spread {
     /// `externalTrafficPolicy: Local`: a table of the Service's own, sized for its nodes when it
     /// is first needed.
     Local,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn service(forwarding: Forwarding) -> DesiredService {
+        DesiredService {
+            service: ServiceKey {
+                namespace: "default".into(),
+                name: "web".into(),
+            },
+            protocol: Protocol::Tcp,
+            port: 80,
+            forwarding,
+            source_ranges: Arc::default(),
+        }
+    }
+
+    fn targets(weight: u32) -> Arc<Targets> {
+        Arc::new(Targets {
+            spread: Spread::Local,
+            weights: BTreeMap::from([("node1".into(), weight)]),
+        })
+    }
+
+    fn dsr(weight: u32) -> DesiredService {
+        service(Forwarding::Dsr {
+            targets: targets(weight),
+            by_address: false,
+            node_port: None,
+        })
+    }
+
+    #[test]
+    fn an_address_is_one_of_targets_if_all_its_ports_have_some() {
+        let node_port = || {
+            service(Forwarding::NodePort {
+                node_port: 30_080,
+                targets: targets(1),
+            })
+        };
+        let addresses = [
+            ("192.0.2.1", vec![dsr(1)]),
+            ("192.0.2.2", vec![dsr(1), dsr(2)]),
+            ("192.0.2.3", vec![dsr(1), dsr(0)]),
+            ("192.0.2.4", vec![dsr(1), service(Forwarding::Off)]),
+            ("192.0.2.5", vec![dsr(1), node_port()]),
+            ("192.0.2.6", vec![]),
+        ];
+        let desired = Desired {
+            vips: addresses
+                .into_iter()
+                .map(|(address, services)| {
+                    let vip = DesiredVip {
+                        services,
+                        ..DesiredVip::default()
+                    };
+                    (address.parse().unwrap(), vip)
+                })
+                .collect(),
+            ..Desired::default()
+        };
+        let found: Vec<IpAddr> = desired.vips_of_targets().collect();
+        assert_eq!(
+            found,
+            ["192.0.2.1", "192.0.2.2"].map(|address| address.parse::<IpAddr>().unwrap())
+        );
+    }
 }
