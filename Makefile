@@ -87,9 +87,16 @@ bench-failover: build ## how long a client has no answer when the announcer fail
 bench-dataplane: build ## connections, their CPU, latency and throughput with each way of forwarding; ROUNDS=20, BENCH=--help
 	cargo run --release --quiet --locked --package herald-e2e --bin herald-bench-dataplane -- --rounds $(ROUNDS) $(BENCH)
 
+ALLOC ?=
 .PHONY: bench-alloc
-bench-alloc: setup ## what one more address costs at several fill levels of a /16, beside a walk from the start
+bench-alloc: build ## what an address costs in a full pool, and 10,000 Services beside a bare client; ALLOC=--help
 	cargo run --release --quiet --locked --package herald-controller-core --example bench-alloc
+	cargo run --quiet --locked --package herald-e2e --bin herald-bench-alloc -- $(ALLOC)
+
+SOAK ?=
+.PHONY: soak
+soak: build ## Services come and go while controller, API server and etcd fail; a quarter of an hour; SOAK=--help
+	cargo run --quiet --locked --package herald-e2e --bin herald-soak -- $(SOAK)
 
 .PHONY: clean-lab
 clean-lab: ## remove every lab, also what a crash left

@@ -261,7 +261,17 @@ impl Api {
     ///
     /// If the API server refuses.
     pub fn record(&self, path: &str) -> Result<Recording> {
-        let (status, reader) = self.open("GET", &format!("{path}?watch=1"), None)?;
+        self.record_from(path, "")
+    }
+
+    /// The same for what has changed since a version of the list.
+    ///
+    /// # Errors
+    ///
+    /// If the API server refuses.
+    pub fn record_from(&self, path: &str, version: &str) -> Result<Recording> {
+        let url = format!("{path}?watch=1&resourceVersion={version}");
+        let (status, reader) = self.open("GET", &url, None)?;
         ensure!(status == 200, "watching {path} is answered with {status}");
         let stream = reader.get_ref().try_clone()?;
         // Silence is no error.

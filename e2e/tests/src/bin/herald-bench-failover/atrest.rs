@@ -3,7 +3,8 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
+use herald_e2e::cost;
 use herald_e2e::metrics::Metrics;
 use serde_json::{Value, json};
 
@@ -12,8 +13,6 @@ use herald_e2e::bench::stage::{Stage, load, rest};
 
 /// Of the headers before a datagram: Ethernet, IPv4, UDP.
 const HEADERS_BYTES: f64 = 14.0 + 20.0 + 8.0;
-/// Ticks of `/proc/PID/stat` in a second, on every Linux.
-const TICKS_PER_SECOND: f64 = 100.0;
 
 /// What one speaker cost over a while.
 #[derive(Debug, Clone)]
@@ -124,16 +123,14 @@ pub(crate) fn measure(stage: Stage<'_>, time: Duration) -> Result<Round> {
 }
 
 fn sample(stage: Stage<'_>, node: &str) -> Result<Sample> {
-    let script = "cd /proc/$(pidof herald-speaker) && cat stat status";
-    let said = stage.lab().exec(node, ["sh", "-c", script])?.ok()?;
+    let cost = cost::Cost::of_program(stage.lab(), node, "herald-speaker")?;
     let at = Instant::now();
-    let (cpu_seconds, rss_mib) = process(&said).with_context(|| format!("reading {said:?}"))?;
     let metrics = stage.cluster.speaker_metrics(node)?;
     let datagrams = |result: &str| datagrams(&metrics, result);
     Ok(Sample {
         at,
-        cpu_seconds,
-        rss_mib,
+        cpu_seconds: cost.cpu_seconds,
+        rss_mib: cost.rss_mib,
         sent: datagrams("sent"),
         received: datagrams("received"),
         sent_bytes: metrics.sum("herald_speaker_ring_sent_bytes_total", &[]),
@@ -145,28 +142,9 @@ fn datagrams(metrics: &Metrics, result: &str) -> f64 {
     metrics.sum("herald_speaker_ring_datagrams_total", &[&label])
 }
 
-/// CPU seconds and MiB of a process, from its `stat` and `status` (proc(5)).
-fn process(text: &str) -> Option<(f64, f64)> {
-    // The name may hold anything, also parentheses; utime and stime are fields 14 and 15.
-    let (_, fields) = text.lines().next()?.rsplit_once(") ")?;
-    let mut times = fields.split(' ').skip(11).map(str::parse::<f64>);
-    let ticks = times.next()?.ok()? + times.next()?.ok()?;
-    let rss = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kib: f64 = rss.split_whitespace().next()?.parse().ok()?;
-    Some((ticks / TICKS_PER_SECOND, kib / 1024.0))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn reads_time_and_memory_of_a_process() {
-        let text = "7 (a) b) S 1 7 7 0 -1 4194560 100 0 0 0 150 50 0 0 20 0 4 0 99 1 2\n\
-            Name:\ta\nVmRSS:\t    2048 kB\nThreads:\t4\n";
-        assert_eq!(process(text), Some((2.0, 2.0)));
-        assert_eq!(process("7 (a) S 1\n"), None);
-    }
 
     #[test]
     fn bytes_are_those_on_the_wire() {
