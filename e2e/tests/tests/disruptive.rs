@@ -17,6 +17,8 @@ mod restarts;
 mod returns;
 #[path = "disruptive/snapshot.rs"]
 mod snapshot;
+#[path = "disruptive/soak.rs"]
+mod soak;
 #[path = "disruptive/takeover.rs"]
 mod takeover;
 #[path = "disruptive/two_nodes.rs"]
