@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use herald_e2e::api::herald;
+use herald_e2e::bench::stage::rest;
 use herald_e2e::cluster::Cluster;
 use herald_e2e::cost::Cost;
 use herald_e2e::object::{items, namespace, text};
@@ -24,6 +25,8 @@ pub(crate) const POOL: &str = "bench";
 const POLL: Duration = Duration::from_millis(500);
 /// Nothing takes that long on any machine.
 const GIVE_UP: Duration = Duration::from_mins(30);
+/// What new Services stir up, as in kube-proxy, is over: the same for Herald and the bare client.
+const SETTLED: Duration = Duration::from_secs(15);
 /// After so long without a write there will be none.
 const QUIET: Duration = Duration::from_secs(5);
 /// For how long writes after a restart are looked for once it is over.
@@ -108,6 +111,7 @@ impl Stage<'_> {
     pub(crate) fn assign(&self) -> Result<Assigned> {
         self.controllers(0)?;
         self.bare.create_services(self.services)?;
+        rest(SETTLED)?;
         let mut audit = Audit::from_now(&self.cluster.lab)?;
         let api_before = self.api_server()?.cpu_seconds;
         self.controllers(1)?;
@@ -162,6 +166,7 @@ impl Stage<'_> {
     pub(crate) fn assign_barely(&self, herald: &Assigned) -> Result<Duration> {
         self.controllers(0)?;
         let uids = self.bare.create_services(self.services)?;
+        rest(SETTLED)?;
         let targets: Vec<Target> = uids
             .into_iter()
             .zip(&herald.claims)
@@ -197,11 +202,7 @@ impl Stage<'_> {
             let ready = Duration::try_from(complete.duration_since(started))?;
             anyhow::Ok((ready, Duration::try_from(leads.duration_since(started))?))
         })?;
-        let end = Instant::now() + AFTER_RESTART;
-        while Instant::now() < end {
-            go_on()?;
-            thread::sleep(POLL);
-        }
+        rest(AFTER_RESTART)?;
         audit.read()?;
         let mut writes = Kinds::new();
         for write in audit.writes() {
