@@ -475,14 +475,20 @@ fn rules<'a>(world: &'a World, pool: &ObservedPool, service: &Service) -> Rules<
 }
 
 /// Whether only a node with an endpoint can serve the Service: kube-proxy takes its traffic on the
-/// announcing node, and drops it there under `Local` without one.
+/// announcing node, and drops it there under `Local` without one. `dsr` needs no `NodePort`, and knows
+/// affinity and SCTP.
 pub(super) fn needs_local_endpoint(service: &Service) -> bool {
-    let left_to_kube_proxy = service.forwarding == ForwardingMode::Off
-        || service.affinity != SessionAffinity::None
-        || service
-            .ports
-            .iter()
-            .any(|port| port.node_port.is_none() || port.protocol == Protocol::Sctp);
+    let left_to_kube_proxy = match service.forwarding {
+        ForwardingMode::Off => true,
+        ForwardingMode::NodePort => {
+            service.affinity != SessionAffinity::None
+                || service
+                    .ports
+                    .iter()
+                    .any(|port| port.node_port.is_none() || port.protocol == Protocol::Sctp)
+        }
+        ForwardingMode::Auto | ForwardingMode::Dsr | ForwardingMode::Pod => false,
+    };
     service.traffic_policy == TrafficPolicy::Local && left_to_kube_proxy
 }
 

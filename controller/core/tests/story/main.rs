@@ -489,6 +489,25 @@ fn local_service_left_to_kube_proxy_is_announced_only_where_its_pods_are() {
 }
 
 #[test]
+fn local_service_without_node_ports_is_announced_anywhere_unless_it_needs_one() {
+    for (forwarding, announced) in [
+        (ForwardingMode::Auto, " lan:n1"),
+        (ForwardingMode::Dsr, " lan:n1"),
+        (ForwardingMode::NodePort, ""),
+    ] {
+        let mut story = begun();
+        let local = svc("ns/web").port(80).with(|service| {
+            service.traffic_policy = TrafficPolicy::Local;
+            service.forwarding = forwarding;
+            service.ports[0].node_port = None;
+        });
+        story.tell([local.applied()]);
+        let expected = format!("create 10.0.0.0 public e1 Active All [ns/web]{announced}");
+        assert_eq!(story.count(&expected), 1, "{forwarding:?}");
+    }
+}
+
+#[test]
 fn sharers_are_in_one_claim_and_leave_it_one_by_one() {
     let mut story = begun();
     story.tell([svc("ns/a").sharing("x").port(80).applied()]);
