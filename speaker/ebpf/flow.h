@@ -249,8 +249,8 @@ INLINE void close_flow(const struct flow_key *key, const struct flow *flow)
 }
 
 /*
- * Once a second, and when TCP closes: carries what the client did over to the other direction.
- * Returns -1 if that is no longer the client's.
+ * Once a second, and when TCP opens or closes: carries what the client did over to the other direction.
+ * Returns 1 if that opens a connection anew, -1 if the other direction is no longer the client's.
  */
 INLINE int refresh_flow(const struct flow_key *key, struct flow *flow, __u8 tcp_flags, __u64 now)
 {
@@ -264,8 +264,12 @@ INLINE int refresh_flow(const struct flow_key *key, struct flow *flow, __u8 tcp_
 		reply->closed = CLOSED;
 	else if (tcp_flags & TCP_FIN)
 		reply->closed |= CLOSED_BY_CLIENT;
-	else if (tcp_flags & TCP_SYN)
+	else if (tcp_flags & TCP_SYN) {
+		int is_new = reply->closed != 0;
+
 		reply->closed = 0;
+		return is_new;
+	}
 	return 0;
 }
 

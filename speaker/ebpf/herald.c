@@ -163,9 +163,10 @@ APART int forward(struct __sk_buff *skb, const struct packet *packet, const stru
 			if (node_address(node, packet->is_ipv6, &address) ||
 			    !address_equal(&address, &flow.target))
 				node = 0;
-			else if ((is_syn || (packet->tcp_flags & (TCP_FIN | TCP_RST)) ||
-				  now - flow.seen_ns > SECOND_NS) &&
-				 refresh_flow(&key, old, packet->tcp_flags, now))
+			else if (is_syn || (packet->tcp_flags & (TCP_FIN | TCP_RST)) ||
+				 now - flow.seen_ns > SECOND_NS)
+				is_new = refresh_flow(&key, old, packet->tcp_flags, now);
+			if (is_new < 0)
 				node = 0;
 		}
 		if (!node)

@@ -483,6 +483,26 @@ fn flows_of_an_earlier_time_as_holder_are_forgotten() -> Result<()> {
 }
 
 #[test]
+fn a_connection_from_a_port_that_was_used_before_is_counted_and_a_repeated_syn_is_not() -> Result<()>
+{
+    const TCP_FLAGS: usize = 14 + 20 + 13;
+    const RST: u8 = 4;
+    let mut bench = Bench::new()?;
+    let syn = Frame::v4(Protocol::Tcp).bytes();
+    let mut reset = syn.clone();
+    reset[TCP_FLAGS] = RST;
+    for (frame, flows) in [(&syn, 1), (&syn, 1), (&reset, 1), (&syn, 2)] {
+        bench.run(frame)?;
+        let services = bench.data_plane.counters()?.services;
+        assert_eq!(
+            services.values().map(|counts| counts.flows).sum::<u64>(),
+            flows
+        );
+    }
+    Ok(())
+}
+
+#[test]
 fn second_client_with_the_same_port_gets_another() -> Result<()> {
     let mut bench = Bench::new()?;
     let frame = Frame::v4(Protocol::Tcp);

@@ -151,8 +151,10 @@ fn carries(it: &Sandbox, mode: &str, address: IpAddr) -> Result<()> {
         rise("forwarded_packets"),
         rise("reply_packets"),
     );
+    // A SYN that a client repeats after a reset counts again: kube-proxy's NAT now and then takes a port
+    // that is in TIME-WAIT at the pod.
     ensure!(
-        (200.0..=200.0).contains(&flows) && to >= 800.0,
+        (200.0..210.0).contains(&flows) && to >= 800.0,
         "the program counted {flows} flows, {to} packets; there is {}",
         after.0.names()
     );
