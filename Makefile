@@ -36,31 +36,47 @@ help: ## this list
 setup: ## install what builds, lab and tests need (Debian or Ubuntu, root or sudo)
 	@e2e/lab/setup.sh
 
+# What compiles needs no Kubernetes.
+.PHONY: packages
+packages:
+	@e2e/lab/setup.sh packages
+
 .PHONY: demo
-demo: build ## the whole story on a cluster of three nodes, told step by step
+demo: setup build ## the whole story on a cluster of three nodes, told step by step
 	cargo run --quiet --locked --package herald-e2e --bin herald-demo
 
+# Kubernetes, if it is not there yet, is built from what cargo leaves of the processors.
 .PHONY: test
-test: lint unit images e2e ## every test there is, those on the cluster included
+test: packages ## every test there is, those on the cluster included
+	@e2e/lab/setup.sh kubernetes & kubernetes=$$!; trap 'wait' EXIT; \
+	$(MAKE) --no-print-directory lint-rust unit images; \
+	wait $$kubernetes; \
+	$(MAKE) --no-print-directory lint-chart e2e
 	@awk '/^test result:/ { passed += $$4; failed += $$6 } END { print passed " passed, " failed " failed" }' $(UNIT_LOG) $(E2E_LOG)
 
 .PHONY: lint
-lint: setup ## format, clippy, chart
+lint: lint-rust lint-chart ## format, clippy, chart
+
+.PHONY: lint-rust
+lint-rust: packages
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- --deny warnings
+
+.PHONY: lint-chart
+lint-chart: setup
 	$(HELM) lint --strict --quiet helm
 
 .PHONY: unit
-unit: setup ## tests that need no cluster
+unit: packages ## tests that need no cluster
 	@mkdir -p $(CARGO_TARGET_DIR)
 	cargo test --workspace --exclude herald-e2e --locked --no-fail-fast 2>&1 | tee $(UNIT_LOG)
 
 .PHONY: e2e
-e2e: build ## tests on the cluster and in network namespaces, as root
+e2e: setup build ## tests on the cluster and in network namespaces, as root
 	e2e/tests/run.sh 2>&1 | tee $(E2E_LOG)
 
 .PHONY: build
-build: setup ## both programs, static, as the image has them
+build: packages ## both programs, static, as the image has them
 	cargo build --profile $(PROFILE) --locked --target $(TARGET) --package herald-controller --package herald-speaker
 	@mkdir -p $(HERALD_BINARIES)
 	@for program in herald-controller herald-speaker; do \
@@ -73,29 +89,29 @@ images: build ## build, and fail if an image were not below 20 MB; the lab packs
 	  | awk '{ print } $$1 >= 20000000 { big = 1 } END { exit big }'
 
 .PHONY: lab
-lab: build ## a cluster with Herald on it that stays
+lab: setup build ## a cluster with Herald on it that stays
 	cargo run --quiet --package herald-lab -- up
 
 # More in docs/failover.md: BENCH='--part lease --output json'
 ROUNDS ?= 5
 BENCH ?=
 .PHONY: bench-failover
-bench-failover: build ## how long a client has no answer when the announcer fails; ROUNDS=20, BENCH=--help
+bench-failover: setup build ## how long a client has no answer when the announcer fails; ROUNDS=20, BENCH=--help
 	cargo run --quiet --locked --package herald-e2e --bin herald-bench-failover -- --rounds $(ROUNDS) $(BENCH)
 
 .PHONY: bench-dataplane
-bench-dataplane: build ## connections, their CPU, latency and throughput with each way of forwarding; ROUNDS=20, BENCH=--help
+bench-dataplane: setup build ## connections, their CPU, latency and throughput with each way of forwarding; ROUNDS=20, BENCH=--help
 	cargo run --release --quiet --locked --package herald-e2e --bin herald-bench-dataplane -- --rounds $(ROUNDS) $(BENCH)
 
 ALLOC ?=
 .PHONY: bench-alloc
-bench-alloc: build ## what an address costs in a full pool, and 10,000 Services beside a bare client; ALLOC=--help
+bench-alloc: setup build ## what an address costs in a full pool, and 10,000 Services beside a bare client; ALLOC=--help
 	cargo run --release --quiet --locked --package herald-controller-core --example bench-alloc
 	cargo run --quiet --locked --package herald-e2e --bin herald-bench-alloc -- $(ALLOC)
 
 SOAK ?=
 .PHONY: soak
-soak: build ## Services come and go while controller, API server and etcd fail; a quarter of an hour; SOAK=--help
+soak: setup build ## Services come and go while controller, API server and etcd fail; a quarter of an hour; SOAK=--help
 	cargo run --quiet --locked --package herald-e2e --bin herald-soak -- $(SOAK)
 
 .PHONY: clean-lab

@@ -26,7 +26,7 @@ fn whatever_fails_no_address_is_given_twice_or_changes_and_nobody_waits_for_a_fr
             };
             let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
             let plan = Plan {
-                kills: 3,
+                kills: 2,
                 api_restarts: 1,
                 etcd_pauses: 1,
                 etcd_pause: Duration::from_secs(5),
