@@ -37,16 +37,18 @@ fn line<'a>(yaml: &'a str, key: &str) -> Option<&'a str> {
 /// Applies one document: what the API server says to it, and whether it says yes. A status goes where
 /// it belongs.
 fn apply(cluster: &Cluster, yaml: &str) -> Result<(bool, String)> {
-    let is_status = yaml.lines().any(|line| line.starts_with("status:"));
-    let url = format!(
-        "{}{}?fieldManager=herald-e2e&force=true&fieldValidation=Strict",
-        path(yaml)?,
-        if is_status { "/status" } else { "" }
-    );
-    let content = ("application/apply-patch+yaml", yaml.as_bytes());
-    let answer = cluster.api.request("PATCH", &url, Some(content))?;
-    let message = text(&answer.body["message"]).to_owned();
-    Ok((answer.status < 300, message))
+    if yaml.lines().any(|line| line.starts_with("status:")) {
+        let url = format!(
+            "{}/status?fieldManager=herald-e2e&force=true&fieldValidation=Strict",
+            path(yaml)?
+        );
+        let content = ("application/apply-patch+yaml", yaml.as_bytes());
+        let answer = cluster.api.request("PATCH", &url, Some(content))?;
+        let message = text(&answer.body["message"]).to_owned();
+        return Ok((answer.status < 300, message));
+    }
+    let output = cluster.lab.kubectl_with(["apply", "-f", "-"], yaml)?;
+    Ok((output.success(), output.stderr))
 }
 
 fn path(yaml: &str) -> Result<String> {
