@@ -125,7 +125,11 @@ fn a_node_without_power_loses_its_address_to_another_and_gets_nothing_back() -> 
             let new = moved(it, four, &old, TAKEOVER)?;
             said("node off", &probe, began);
             drop(probe);
-            let replies = it.client().http(four, 80, 60)?;
+            // Kubernetes takes the dead node's pods for ready for half a minute, and one kube-proxy hears of it
+            // later than the other.
+            let replies = eventually("no request goes to a pod of the dead node", LONG, || {
+                it.client().http(four, 80, 60)
+            })?;
             ensure!(
                 replies.iter().all(|reply| reply.node != old),
                 "the dead {old} is said to have answered"
