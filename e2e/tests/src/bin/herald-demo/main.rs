@@ -9,17 +9,12 @@ mod story;
 mod tell;
 
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use clap::Parser;
-use herald_e2e::wait::{INTERRUPT, go_on};
+use herald_e2e::wait::{INTERRUPTED, go_on, stop_on_signals};
 use herald_lab::{KubeProxy, Lab};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-
-/// Exit code of a shell for a command that Ctrl-C has ended.
-const INTERRUPTED: u8 = 130;
 
 /// Herald's main job on a genuine cluster of three nodes, told step by step.
 #[derive(Debug, Parser)]
@@ -61,17 +56,6 @@ fn main() -> ExitCode {
         (Err(()), Ok(())) if go_on().is_err() => ExitCode::from(INTERRUPTED),
         (Err(()), Ok(())) => ExitCode::FAILURE,
     }
-}
-
-/// The first signal ends all waiting, and the lab is taken down; the second ends us at once.
-fn stop_on_signals() -> Result<()> {
-    for signal in [SIGINT, SIGTERM, SIGHUP] {
-        let code = i32::from(INTERRUPTED);
-        signal_hook::flag::register_conditional_shutdown(signal, code, Arc::clone(&INTERRUPT))
-            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&INTERRUPT)))
-            .context("handling signals")?;
-    }
-    Ok(())
 }
 
 fn take_down(cli: &Cli) -> Result<()> {
