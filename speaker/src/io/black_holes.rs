@@ -79,7 +79,7 @@ impl BlackHoles {
     ///
     /// # Errors
     ///
-    /// If the kernel refuses something; what comes after that is not done.
+    /// What the kernel refused first; the rest is done all the same, as a kernel may have one family only.
     pub fn apply<'a>(
         &mut self,
         interfaces: impl Iterator<Item = &'a InterfaceName>,
@@ -87,20 +87,26 @@ impl BlackHoles {
     ) -> io::Result<()> {
         let wanted = Contents::of(interfaces, addresses);
         let found = self.read()?;
+        let mut refused = None;
+        let mut note = |result: io::Result<()>| {
+            if let Err(error) = result {
+                refused.get_or_insert(error);
+            }
+        };
         // Routes first: a rule that finds none does nothing.
         for address in wanted.addresses.difference(&found.addresses) {
-            self.add(RouteNetlinkMessage::NewRoute(route(*address)))?;
+            note(self.add(RouteNetlinkMessage::NewRoute(route(*address))));
         }
         for (family, interface) in wanted.rules.difference(&found.rules) {
-            self.add(RouteNetlinkMessage::NewRule(rule(*family, interface)))?;
+            note(self.add(RouteNetlinkMessage::NewRule(rule(*family, interface))));
         }
         for (family, interface) in found.rules.difference(&wanted.rules) {
-            self.remove(RouteNetlinkMessage::DelRule(rule(*family, interface)))?;
+            note(self.remove(RouteNetlinkMessage::DelRule(rule(*family, interface))));
         }
         for address in found.addresses.difference(&wanted.addresses) {
-            self.remove(RouteNetlinkMessage::DelRoute(route(*address)))?;
+            note(self.remove(RouteNetlinkMessage::DelRoute(route(*address))));
         }
-        Ok(())
+        refused.map_or(Ok(()), Err)
     }
 
     fn read(&mut self) -> io::Result<Contents> {

@@ -118,3 +118,19 @@ fn what_is_ours_follows_the_wish_and_nothing_else_changes() -> Result<()> {
     apply(node, &["eth0"], &[])?;
     same(&state(node)?, &before)
 }
+
+#[test]
+fn what_the_kernel_refuses_keeps_nothing_else_from_being_done() -> Result<()> {
+    let lan = Lan::new(2)?;
+    let node = node(&lan)?;
+    // Longer than IFNAMSIZ (linux/if.h), and the first to be asked for.
+    let refused = "a-name-longer-than-any";
+    let before = state(node)?;
+    ensure!(apply(node, &[refused, "eth0"], &[VIP4, VIP6]).is_err());
+    // A rule and a route of each family.
+    same(&(state(node)?.len() - before.len()), &4)?;
+    for (vip, client) in [(VIP4, "192.0.2.2"), (VIP6, "2001:db8::2")] {
+        ensure!(!is_routed(node, vip, client, "eth0"), "{vip} goes on");
+    }
+    Ok(())
+}
