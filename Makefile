@@ -137,7 +137,7 @@ fuzz: setup ## feed decoders and the ring with what nobody sends, FUZZ_SECONDS=6
 
 .PHONY: crds
 crds: ## write helm/crds from the Rust types
-	cargo run --quiet --package herald-api --bin crdgen
+	cargo run --quiet --package herald-api --bin crdgen helm/crds
 
 .PHONY: fmt
 fmt: ## format the Rust sources

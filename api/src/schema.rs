@@ -108,6 +108,15 @@ pub(crate) fn prefixes(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "array", "maxItems": 64, "items": prefix })
 }
 
+/// The routers that an interface leads to.
+pub(crate) fn gateways(_: &mut SchemaGenerator) -> Schema {
+    let address = with_rules(
+        json_schema!({ "type": "string", "maxLength": 39 }),
+        [("isIP(self)", "expected an IP address, such as 192.0.2.1")],
+    );
+    json_schema!({ "type": "array", "maxItems": 64, "items": address })
+}
+
 /// A number that only rises.
 pub(crate) fn epoch(_: &mut SchemaGenerator) -> Schema {
     with_rules(

@@ -108,6 +108,10 @@ pub struct SpeakerSegment {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::prefixes")]
     pub prefixes: Vec<String>,
+    /// The next hops of the interface's default routes, link-local ones left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::gateways")]
+    pub gateways: Vec<String>,
     /// Whether the interface is up and has carrier.
     pub carrier: bool,
     /// The number of the node's life on the segment.

@@ -28,6 +28,14 @@ pub enum InvalidSpeaker {
         /// What was given.
         text: String,
     },
+    /// A gateway is no address.
+    #[error("status.segments[{place}].gateways has {text:?}, which is not an IP address")]
+    Gateway {
+        /// The segment's place in the list.
+        place: usize,
+        /// What was given.
+        text: String,
+    },
     /// An incarnation is negative.
     #[error("status.segments[{place}].incarnation is {incarnation}, below zero")]
     Incarnation {
@@ -44,6 +52,7 @@ impl InvalidSpeaker {
         match self {
             Self::Mac { .. } => "speaker_mac",
             Self::Prefix { .. } => "speaker_prefix",
+            Self::Gateway { .. } => "speaker_gateway",
             Self::Incarnation { .. } => "speaker_incarnation",
         }
     }
@@ -94,6 +103,16 @@ fn segment(place: usize, object: &ApiSegment) -> Result<SpeakerSegment, InvalidS
                 })
             })
             .collect::<Result<_, _>>()?,
+        gateways: object
+            .gateways
+            .iter()
+            .map(|text| {
+                text.parse().map_err(|_not_one| InvalidSpeaker::Gateway {
+                    place,
+                    text: text.clone(),
+                })
+            })
+            .collect::<Result<_, _>>()?,
         carrier: object.carrier,
         incarnation: u64::try_from(object.incarnation)
             .map(Incarnation)
@@ -111,6 +130,7 @@ pub fn speaker_segment(segment: &SpeakerSegment) -> ApiSegment {
         interface: segment.interface.to_string(),
         mac: segment.mac.to_string(),
         prefixes: segment.prefixes.iter().map(ToString::to_string).collect(),
+        gateways: segment.gateways.iter().map(ToString::to_string).collect(),
         carrier: segment.carrier,
         incarnation: i64::try_from(segment.incarnation.0).unwrap_or(i64::MAX),
     }
@@ -142,6 +162,7 @@ mod tests {
                 "192.0.2.1/24".parse().unwrap(),
                 "2001:db8::1/64".parse().unwrap(),
             ],
+            gateways: vec!["192.0.2.254".parse().unwrap()],
             carrier: true,
             incarnation: Incarnation(7),
         }
@@ -186,7 +207,7 @@ mod tests {
     #[test]
     fn refusals_name_the_field_and_the_value() {
         type Spoil = fn(&mut ApiSegment);
-        let cases: [(Spoil, &str); 3] = [
+        let cases: [(Spoil, &str); 4] = [
             (
                 |segment| segment.mac = "02:00".to_owned(),
                 "status.segments[1].mac: \"02:00\" is not a MAC address",
@@ -194,6 +215,10 @@ mod tests {
             (
                 |segment| segment.prefixes.push("192.0.2.1".to_owned()),
                 "status.segments[1].prefixes has \"192.0.2.1\"",
+            ),
+            (
+                |segment| segment.gateways.push("192.0.2.1/24".to_owned()),
+                "status.segments[1].gateways has \"192.0.2.1/24\"",
             ),
             (
                 |segment| segment.incarnation = -1,

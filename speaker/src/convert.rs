@@ -278,6 +278,7 @@ mod tests {
                 interface: "eth0".into(),
                 mac: MacAddress([2, 0, 0, 0, 0, 1]),
                 prefixes: vec!["192.0.2.11/24".parse().unwrap()],
+                gateways: vec!["192.0.2.254".parse().unwrap()],
                 carrier: true,
                 incarnation: Incarnation(4),
             }],

@@ -1,5 +1,7 @@
 //! What a speaker says of itself and its node.
 
+use std::net::IpAddr;
+
 use ipnet::IpNet;
 
 use crate::{Incarnation, InterfaceName, MacAddress, NodeName, SegmentName};
@@ -26,6 +28,8 @@ pub struct SpeakerSegment {
     pub mac: MacAddress,
     /// The interface's prefixes that are not link-local.
     pub prefixes: Vec<IpNet>,
+    /// The next hops of the interface's default routes that are not link-local.
+    pub gateways: Vec<IpAddr>,
     /// Whether the interface is up and has carrier.
     pub carrier: bool,
     /// The number of this node's life on the segment.

@@ -344,6 +344,7 @@ pub fn speaker(name: &str) -> Speaker {
             interface: InterfaceName::from("eth0"),
             mac: MacAddress([2, 0, 0, 0, 0, 1]),
             prefixes: Vec::new(),
+            gateways: Vec::new(),
             carrier: true,
             incarnation: Incarnation(1),
         }],

@@ -268,6 +268,7 @@ impl World {
     /// subnets.
     pub(crate) fn reserved_by(&self, name: &NodeName) -> BTreeSet<IpAddr> {
         let mut reserved = self.addresses_of(name);
+        reserved.extend(self.gateways_of(name));
         reserved.extend(self.prefixes_of(name).flat_map(reserved_in));
         reserved
     }
@@ -294,6 +295,14 @@ impl World {
             .filter(|prefix| is_host(prefix))
             .map(IpNet::addr);
         addresses.chain(own).collect()
+    }
+
+    /// The routers that a node knows.
+    pub(crate) fn gateways_of(&self, name: &NodeName) -> impl Iterator<Item = IpAddr> {
+        let speaker = self.speakers.get(name).into_iter();
+        speaker
+            .flat_map(|speaker| &speaker.segments)
+            .flat_map(|segment| segment.gateways.iter().copied())
     }
 
     fn prefixes_of(&self, name: &NodeName) -> impl Iterator<Item = &IpNet> {

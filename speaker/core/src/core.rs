@@ -14,7 +14,7 @@ use herald_ring::KeyId;
 
 use crate::forwarding::{Reach, cluster_targets};
 use crate::input::{
-    Cache, DataPlaneReport, Effect, Input, ObservedSpeaker, ObservedVip, Priority, SpeakerReport,
+    Cache, DataPlaneReport, Effect, Grants, Input, ObservedSpeaker, ObservedVip, SpeakerReport,
     WriteOutcome,
 };
 use crate::ring::RingKeys;
@@ -108,8 +108,7 @@ pub struct Core {
     cluster: Arc<Targets>,
     reach: BTreeMap<SegmentName, Reach>,
     report_writer: Writer<SpeakerReport>,
-    /// `None`: not known yet.
-    priority: Option<Priority>,
+    grants: Option<Grants>,
     stopping: Option<Stopping>,
     exited: bool,
     refreshed_at: Option<Instant>,
@@ -235,7 +234,7 @@ impl Core {
             cluster: cluster_targets(&BTreeMap::new(), &BTreeSet::new()),
             reach: BTreeMap::new(),
             report_writer: Writer::default(),
-            priority: None,
+            grants: None,
             stopping: None,
             exited: false,
             refreshed_at: None,
@@ -267,6 +266,7 @@ impl Core {
             | Input::LinkRemoved(_)
             | Input::AddressAdded { .. }
             | Input::AddressRemoved { .. } => self.interface_changed(input),
+            Input::GatewaysKnown(gateways) => self.interfaces.set_gateways(gateways),
             Input::NeighbourFound {
                 interface,
                 address,
@@ -280,7 +280,7 @@ impl Core {
                 self.timers.insert((now + RETRY, Timer::Port(interface)));
             }
             Input::DataPlaneKnown(report) => self.data_plane_known(report),
-            Input::PriorityKnown(priority) => self.priority = Some(priority),
+            Input::Granted(grants) => self.grants = Some(grants),
             Input::DataPlaneApplied {
                 generation,
                 outcome,

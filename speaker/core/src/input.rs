@@ -64,6 +64,8 @@ pub enum Input {
         /// The address and its prefix length.
         address: IpNet,
     },
+    /// The next hops of the default routes of each interface are these.
+    GatewaysKnown(BTreeMap<IfIndex, Vec<IpAddr>>),
     /// The kernel had a neighbour entry when the speaker started.
     NeighbourFound {
         /// The interface.
@@ -84,8 +86,8 @@ pub enum Input {
     },
     /// How the data plane can be run here.
     DataPlaneKnown(DataPlaneReport),
-    /// How the kernel schedules the thread that answers and announces.
-    PriorityKnown(Priority),
+    /// What the kernel grants the thread that answers and announces.
+    Granted(Grants),
     /// A wish was handed to the data plane.
     DataPlaneApplied {
         /// Which one.
@@ -381,6 +383,15 @@ pub enum WriteOutcome {
     Outdated,
     /// It failed; it is tried again.
     Failed,
+}
+
+/// What the kernel grants a thread that is not to be late.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grants {
+    /// How it is scheduled.
+    pub priority: Priority,
+    /// Whether the memory of its process stays in place; else a page may have to be read from disk first.
+    pub memory_is_locked: bool,
 }
 
 /// How the kernel schedules a thread.

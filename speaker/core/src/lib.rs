@@ -40,8 +40,8 @@ mod writer;
 
 pub use crate::core::{Announced, Config, Core, Overview};
 pub use crate::input::{
-    Cache, DataPlaneMode, DataPlaneReport, Effect, EventReason, Input, Link, ObservedSpeaker,
-    ObservedVip, Priority, SpeakerReport, Takeover, WriteOutcome,
+    Cache, DataPlaneMode, DataPlaneReport, Effect, EventReason, Grants, Input, Link,
+    ObservedSpeaker, ObservedVip, Priority, SpeakerReport, Takeover, WriteOutcome,
 };
 pub use crate::ring::{Peer, RingCommand, RingEvent, RingKeys, View};
 pub use crate::status::{AnnouncedSegment, Condition, ConditionKind, ForwardingState, VipStatus};

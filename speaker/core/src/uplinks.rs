@@ -13,6 +13,7 @@ use crate::input::Link;
 pub(crate) struct Interfaces {
     links: BTreeMap<IfIndex, Link>,
     addresses: BTreeMap<IfIndex, BTreeSet<IpNet>>,
+    gateways: BTreeMap<IfIndex, Vec<IpAddr>>,
 }
 
 /// An interface that leads into a segment.
@@ -45,6 +46,21 @@ impl Interfaces {
         if let Some(addresses) = self.addresses.get_mut(&interface) {
             addresses.remove(&address);
         }
+    }
+
+    pub(crate) fn set_gateways(&mut self, gateways: BTreeMap<IfIndex, Vec<IpAddr>>) {
+        self.gateways = gateways;
+    }
+
+    /// The routers that an interface leads to, without link-local addresses.
+    pub(crate) fn gateways(&self, interface: IfIndex) -> Vec<IpAddr> {
+        let all = self.gateways.get(&interface).into_iter().flatten();
+        all.filter(|gateway| match gateway {
+            IpAddr::V4(ip) => !ip.is_link_local(),
+            IpAddr::V6(ip) => !ip.is_unicast_link_local(),
+        })
+        .copied()
+        .collect()
     }
 
     /// The segments this node is in. Of several interfaces in one segment, the one with carrier

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use herald_l2::{Counts, Effect, Layer2, Pace};
 use herald_model::{IfIndex, Incarnation, Instant, MacAddress, SegmentName};
-use herald_speaker_core::{Input, RingCommand, RingKeys};
+use herald_speaker_core::{Grants, Input, RingCommand, RingKeys};
 use herald_wire::Frame;
 use socket2::Socket;
 use tokio::sync::oneshot;
@@ -26,7 +26,7 @@ use tracing::{debug, info, trace, warn};
 use super::filter;
 use super::reports::Reporter;
 use super::rings::{RingStatus, Rings};
-use super::sys::{Poller, packet_socket, raise_priority};
+use super::sys::{Poller, lock_memory, packet_socket, raise_priority};
 use crate::clock::Clock;
 
 const ETH_P_ARP: u16 = 0x0806;
@@ -194,9 +194,12 @@ impl Driver {
     }
 
     fn run(mut self) {
-        let priority = raise_priority();
-        info!(?priority, "layer 2 runs");
-        self.report(Input::PriorityKnown(priority));
+        let grants = Grants {
+            priority: raise_priority(),
+            memory_is_locked: lock_memory(),
+        };
+        info!(?grants, "layer 2 runs");
+        self.report(Input::Granted(grants));
         while self.round() {}
     }
 

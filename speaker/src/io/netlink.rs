@@ -84,7 +84,7 @@ async fn follow_once(
         new_multicast_connection(&groups).map_err(NetlinkError::Open)?;
     let _connection = AbortOnDrop(tokio::spawn(connection));
     list(known, &handle, inputs).await?;
-    layer2.set_gateways(gateways(&handle).await?);
+    tell_gateways(&handle, inputs, layer2).await?;
     while let Some((message, _)) = events.next().await {
         let message = match message.payload {
             NetlinkPayload::InnerMessage(message) => message,
@@ -96,7 +96,7 @@ async fn follow_once(
         {
             // Nodes have routes by the thousand that come and go, and few default ones.
             if route.header.destination_prefix_length == 0 {
-                layer2.set_gateways(gateways(&handle).await?);
+                tell_gateways(&handle, inputs, layer2).await?;
             }
             continue;
         }
@@ -158,8 +158,25 @@ async fn list(
     Ok(())
 }
 
-/// The next hop of the default route of each interface, IPv4 before IPv6.
-async fn gateways(handle: &Handle) -> Result<BTreeMap<IfIndex, IpAddr>, NetlinkError> {
+/// Tells whom it concerns of the routers there are: the rings have one of an interface for a witness.
+async fn tell_gateways(
+    handle: &Handle,
+    inputs: &UnboundedSender<Input>,
+    layer2: &layer2::Handle,
+) -> Result<(), NetlinkError> {
+    let gateways = gateways(handle).await?;
+    let first = gateways
+        .iter()
+        .filter_map(|(interface, all)| Some((*interface, *all.first()?)));
+    layer2.set_gateways(first.collect());
+    if inputs.send(Input::GatewaysKnown(gateways)).is_err() {
+        debug!("nobody listens to netlink any more");
+    }
+    Ok(())
+}
+
+/// The next hops of the default routes of each interface, IPv4 before IPv6.
+async fn gateways(handle: &Handle) -> Result<BTreeMap<IfIndex, Vec<IpAddr>>, NetlinkError> {
     let mut found = BTreeMap::new();
     for request in [
         RouteMessageBuilder::<Ipv4Addr>::new().build(),
@@ -175,8 +192,8 @@ async fn gateways(handle: &Handle) -> Result<BTreeMap<IfIndex, IpAddr>, NetlinkE
     Ok(found)
 }
 
-/// Adds the next hops of a route, one for each interface; of several routes the first counts.
-fn next_hops(route: &RouteMessage, found: &mut BTreeMap<IfIndex, IpAddr>) {
+/// Adds the next hops of a route, each to its interface's.
+fn next_hops(route: &RouteMessage, found: &mut BTreeMap<IfIndex, Vec<IpAddr>>) {
     let gateway = |attributes: &[RouteAttribute]| {
         attributes.iter().find_map(|attribute| match attribute {
             RouteAttribute::Gateway(RouteAddress::Inet(address)) => Some(IpAddr::V4(*address)),
@@ -186,7 +203,10 @@ fn next_hops(route: &RouteMessage, found: &mut BTreeMap<IfIndex, IpAddr>) {
     };
     let mut add = |interface, gateway: Option<IpAddr>| {
         if let Some(gateway) = gateway {
-            found.entry(IfIndex(interface)).or_insert(gateway);
+            let known: &mut Vec<IpAddr> = found.entry(IfIndex(interface)).or_default();
+            if !known.contains(&gateway) {
+                known.push(gateway);
+            }
         }
     };
     for attribute in &route.attributes {
@@ -387,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn next_hop_of_each_interface_is_the_first_that_is_named() {
+    fn next_hops_are_in_the_order_in_which_they_are_named() {
         let mut single = RouteMessage::default();
         single.attributes = vec![via(1), RouteAttribute::Oif(2)];
         let mut several = RouteMessage::default();
@@ -401,12 +421,13 @@ mod tests {
         let mut direct = RouteMessage::default();
         direct.attributes = vec![RouteAttribute::Oif(4)];
         let mut found = BTreeMap::new();
-        for route in [single, several, direct] {
+        for route in [single.clone(), several, direct, single] {
             next_hops(&route, &mut found);
         }
+        let addresses = |last: [u8; 2]| last.map(|last| IpAddr::from([192, 0, 2, last])).to_vec();
         let expected = [
-            (IfIndex(2), IpAddr::from([192, 0, 2, 1])),
-            (IfIndex(3), IpAddr::from([192, 0, 2, 8])),
+            (IfIndex(2), addresses([1, 7])),
+            (IfIndex(3), addresses([8, 9])),
         ];
         assert_eq!(found, BTreeMap::from(expected));
     }

@@ -1,13 +1,13 @@
 //! The system calls that no crate of ours wraps.
 #![expect(
     unsafe_code,
-    reason = "sockaddr_ll, ppoll, SO_BINDTOIFINDEX, SO_RCVBUFFORCE, CLOCK_BOOTTIME and the scheduler have no safe wrapper among our dependencies"
+    reason = "sockaddr_ll, ppoll, SO_BINDTOIFINDEX, SO_RCVBUFFORCE, CLOCK_BOOTTIME, mlockall and the scheduler have no safe wrapper among our dependencies"
 )]
 
-use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::time::Duration;
+use std::{fs, io};
 
 use herald_model::IfIndex;
 use herald_speaker_core::Priority;
@@ -165,4 +165,30 @@ pub(crate) fn raise_priority() -> Priority {
     } else {
         Priority::Normal
     }
+}
+
+/// Keeps the memory of the process in place, its code included and what it is given later: no answer has to
+/// wait for a page to be read from disk. Whether the kernel lets us.
+pub(crate) fn lock_memory() -> bool {
+    // Under a limit it would be allocations that fail later on (`mlock_future_ok`, mm/mmap.c).
+    if !may_lock_all_memory() {
+        return false;
+    }
+    // Only what is used: whole stacks and arenas are not.
+    let flags = libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT;
+    // SAFETY: takes no pointer.
+    let answer = unsafe { libc::mlockall(flags) };
+    answer == 0
+}
+
+/// Whether we have `CAP_IPC_LOCK`.
+fn may_lock_all_memory() -> bool {
+    /// Its bit (include/uapi/linux/capability.h).
+    const IPC_LOCK: u64 = 1 << 14;
+    let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
+    let effective = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|value| u64::from_str_radix(value.trim(), 16).ok());
+    effective.is_some_and(|bits| bits & IPC_LOCK != 0)
 }

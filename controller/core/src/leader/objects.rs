@@ -1,11 +1,11 @@
 //! Pools and advertisements: what follows from their changes, and what their statuses say.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use herald_model::{Instant, PoolName, Uid};
+use herald_model::{Instant, NodeName, PoolName, Uid};
 
 use super::lan::ADDRESS_CONFLICT;
 use super::{Key, Leader};
@@ -163,6 +163,7 @@ impl Leader {
         let problems = [
             ("Overlap", self.overlaps_of(name)),
             ("Overlap", self.nodes_in(world, name)),
+            ("Overlap", self.gateways_in(world, name)),
             ("Overlap", cluster_ranges_in(world, name)),
             (ADDRESS_CONFLICT, self.conflicts_of(name)),
         ];
@@ -193,10 +194,6 @@ impl Leader {
 
     /// The addresses of nodes that the pool lists, in a sentence; `None`: none.
     fn nodes_in(&self, world: &World, name: &PoolName) -> Option<String> {
-        let is_here = |address: &IpAddr| {
-            let pool = self.allocator.pool_of(*address);
-            pool.is_some_and(|pool| pool.name == *name)
-        };
         let nodes: Vec<String> = world
             .nodes
             .keys()
@@ -204,10 +201,34 @@ impl Leader {
                 let own = world.addresses_of(node).into_iter();
                 own.map(move |address| (address, node))
             })
-            .filter(|(address, _)| is_here(address))
+            .filter(|(address, _)| self.is_in(name, *address))
             .map(|(address, node)| format!("{address} is an address of node {node}"))
             .collect();
         some_of(nodes).map(|nodes| format!("{nodes}: pool {name} does not give it"))
+    }
+
+    /// The gateways that the pool lists, in a sentence; `None`: none.
+    fn gateways_in(&self, world: &World, name: &PoolName) -> Option<String> {
+        let mut nodes_of: BTreeMap<IpAddr, BTreeSet<&NodeName>> = BTreeMap::new();
+        for node in world.speakers.keys() {
+            for gateway in world.gateways_of(node) {
+                if self.is_in(name, gateway) {
+                    nodes_of.entry(gateway).or_default().insert(node);
+                }
+            }
+        }
+        let gateways = nodes_of.into_iter().map(|(gateway, nodes)| {
+            let nodes = nodes.into_iter().map(ToString::to_string).collect();
+            let nodes = some_of(nodes).unwrap_or_default();
+            format!("{gateway} is the gateway of {nodes}")
+        });
+        let gateways = some_of(gateways.collect())?;
+        Some(format!("{gateways}: pool {name} does not give it"))
+    }
+
+    fn is_in(&self, name: &PoolName, address: IpAddr) -> bool {
+        let pool = self.allocator.pool_of(address);
+        pool.is_some_and(|pool| pool.name == *name)
     }
 
     /// A condition, with the time of its last change.

@@ -576,6 +576,26 @@ fn pool_that_lists_an_address_of_a_node_says_so_and_does_not_give_it() {
 }
 
 #[test]
+fn pool_that_lists_a_gateway_says_so_and_does_not_give_it() {
+    let mut story = begun();
+    let mut speaker = speaker("n1");
+    speaker.segments[0].gateways = vec![ip("10.0.0.0"), ip("192.0.2.1")];
+    story.tell([Input::SpeakerApplied(Box::new(speaker.clone()))]);
+    let said = "10.0.0.0 is the gateway of n1: pool public does not give it";
+    story.expect(&[
+        &format!("pool public v4=3/0/3 Ready=False/Overlap({said})"),
+        &format!("event public Warning Overlap: {said}"),
+    ]);
+    story.tell([svc("ns/web").applied()]);
+    assert_eq!(story.count("create 10.0.0.1 "), 1);
+    speaker.segments[0].gateways.clear();
+    story.tell([Input::SpeakerApplied(Box::new(speaker))]);
+    let writes = story.writes();
+    let last = writes.last().map(String::as_str);
+    assert_eq!(last, Some("pool public v4=4/1/3 Ready=True/Ready(in use)"));
+}
+
+#[test]
 fn pool_that_overlaps_ranges_of_the_cluster_says_so_and_gives_none_of_them() {
     let mut story = Story::default();
     let on_node = |ranges: &[&str]| {

@@ -33,17 +33,39 @@ fn field<'a>(status: &'a str, name: &str) -> Vec<&'a str> {
 }
 
 #[test]
-fn a_speaker_has_exactly_the_five_capabilities_of_the_chart() -> Result<()> {
-    // NET_ADMIN 12, NET_RAW 13, SYS_NICE 23, PERFMON 38, BPF 39.
-    let five = "000000c000803000";
+fn a_speaker_has_exactly_the_six_capabilities_of_the_chart() -> Result<()> {
+    // NET_ADMIN 12, NET_RAW 13, IPC_LOCK 14, SYS_NICE 23, PERFMON 38, BPF 39.
+    let six = "000000c000807000";
     for node in cluster()?.nodes() {
         let status = process_status(&node, "herald-speaker")?;
         for set in ["CapEff", "CapPrm", "CapBnd"] {
-            same(&field(&status, set), &vec![five]).with_context(|| format!("{set} on {node}"))?;
+            same(&field(&status, set), &vec![six]).with_context(|| format!("{set} on {node}"))?;
         }
         same(&field(&status, "NoNewPrivs"), &vec!["1"])?;
         // A filter is in force.
         same(&field(&status, "Seccomp"), &vec!["2"])?;
+    }
+    Ok(())
+}
+
+#[test]
+fn no_memory_of_a_speaker_leaves_its_place() -> Result<()> {
+    let kilobytes = |status: &str, name: &str| -> Result<u64> {
+        let value = field(status, name).first().copied().unwrap_or_default();
+        let number = value.trim_end_matches(" kB");
+        number
+            .parse()
+            .with_context(|| format!("{name} is {value:?}"))
+    };
+    for node in cluster()?.nodes() {
+        let status = process_status(&node, "herald-speaker")?;
+        let locked = kilobytes(&status, "VmLck")?;
+        let data = kilobytes(&status, "VmData")?;
+        // Code is locked, too.
+        ensure!(
+            locked > data,
+            "on {node} {locked} kB are locked, {data} kB are data alone"
+        );
     }
     Ok(())
 }

@@ -112,7 +112,7 @@ impl Core {
         }
     }
 
-    fn report(&self, now: Instant) -> SpeakerReport {
+    pub(super) fn report(&self, now: Instant) -> SpeakerReport {
         let segments = self
             .open_uplinks()
             .into_iter()
@@ -122,6 +122,7 @@ impl Core {
                     name,
                     interface: uplink.name,
                     mac: uplink.mac,
+                    gateways: self.interfaces.gateways(uplink.index),
                     prefixes: uplink.addresses,
                     carrier: uplink.carrier,
                 })
@@ -189,14 +190,20 @@ impl Core {
             }
             _runs_or_will => "announces and forwards",
         };
-        let pace = match self.priority {
+        let priority = match self.grants.map(|grants| grants.priority) {
             None | Some(Priority::RealTime) => "",
             Some(Priority::Nice) => "; the kernel refused real-time priority, nice -20 is used",
             Some(Priority::Normal) => {
                 "; the kernel refused any priority, answers may be late under load"
             }
         };
-        (true, reasons::READY, format!("{work}{pace}"))
+        let memory = match self.grants.map(|grants| grants.memory_is_locked) {
+            None | Some(true) => "",
+            Some(false) => {
+                "; its memory is not locked (IPC_LOCK), answers may be late when memory is short"
+            }
+        };
+        (true, reasons::READY, format!("{work}{priority}{memory}"))
     }
 
     /// What still has to come before the speaker is ready to serve.

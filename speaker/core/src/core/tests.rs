@@ -9,7 +9,7 @@ use herald_elect::hold::NO_RANK;
 use herald_ring::{Keys, Timeline};
 
 use super::*;
-use crate::input::{DataPlaneMode, EventReason, Link};
+use crate::input::{DataPlaneMode, EventReason, Link, Priority};
 use crate::ring::{RingCommand, RingEvent, View};
 use crate::status::{AnnouncedSegment, Condition, ConditionKind, ForwardingState, VipStatus};
 
@@ -70,6 +70,7 @@ fn speaker(name: &str, mac: MacAddress, last: u8, boot_id: &str, incarnation: u6
                 interface: "eth0".into(),
                 mac,
                 prefixes: vec![format!("192.0.2.{last}/24").parse().unwrap()],
+                gateways: Vec::new(),
                 carrier: true,
                 incarnation: Incarnation(incarnation),
             }],
@@ -1061,6 +1062,26 @@ fn own_object_is_written_once_everything_it_says_is_known() {
     assert_eq!(report.segments[0].incarnation, Incarnation(1));
     assert_eq!(&*report.boot_id, "boot");
     assert!(report.conditions[0].holds);
+}
+
+#[test]
+fn what_the_kernel_does_not_grant_is_in_the_own_object() {
+    let message = |priority, memory_is_locked| {
+        let mut story = Story::ready(DataPlaneMode::Tcx);
+        story.tell([Input::Granted(Grants {
+            priority,
+            memory_is_locked,
+        })]);
+        let report = story.core.report(at(story.now));
+        report.conditions[0].message.clone()
+    };
+    assert_eq!(message(Priority::RealTime, true), "announces and forwards");
+    assert!(message(Priority::Nice, true).contains("real-time"));
+    let none = message(Priority::Normal, false);
+    assert!(
+        none.contains("any priority") && none.contains("IPC_LOCK"),
+        "{none}"
+    );
 }
 
 #[test]

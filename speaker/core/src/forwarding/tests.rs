@@ -107,6 +107,7 @@ impl World {
                     interface: "eth0".into(),
                     mac: MacAddress([2, 0, 0, 0, 0, 1]),
                     prefixes: Vec::new(),
+                    gateways: Vec::new(),
                     carrier: true,
                     incarnation: Incarnation(1),
                 }],
