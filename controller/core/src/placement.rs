@@ -251,16 +251,24 @@ fn sticky(
     };
     let rest = now.iter().filter(stays).cloned();
     let mut candidates: Vec<Candidate> = holder.into_iter().cloned().chain(rest).collect();
-    // Who seems dead gives its place to others, but for the first: whether that one is dead is for
-    // the speakers to say.
-    if eligible.values().any(|spot| spot.seems_alive) {
-        let mut is_first = true;
-        candidates.retain(|candidate| {
-            std::mem::take(&mut is_first)
-                || eligible
-                    .get(&candidate.node)
-                    .is_some_and(|spot| spot.seems_alive)
-        });
+    let is_alive = |candidate: &Candidate| {
+        eligible
+            .get(&candidate.node)
+            .is_some_and(|spot| spot.seems_alive)
+    };
+    // Who seems dead gives its place to one that does not, if there is one: another order of the same
+    // nodes is not worth a write for each address. The first stays: whether that one is dead is for the
+    // speakers to say.
+    let waiting = eligible
+        .iter()
+        .filter(|(node, spot)| spot.seems_alive && !candidates.iter().any(|c| c.node == ***node))
+        .count();
+    let mut surplus = (candidates.len() + waiting).saturating_sub(CANDIDATES);
+    for place in (1..candidates.len()).rev() {
+        if surplus > 0 && !candidates.get(place).is_some_and(is_alive) {
+            candidates.remove(place);
+            surplus -= 1;
+        }
     }
     candidates
 }

@@ -174,6 +174,30 @@ fn who_only_seems_dead_stays_first_and_gives_up_any_other_place() {
 }
 
 #[test]
+fn who_seems_dead_keeps_its_place_when_nobody_is_there_to_take_it() {
+    let mut terrain = terrain(&["a", "b", "c"]);
+    let before = planned(&[all()], &terrain, &[]);
+    for node in names(&before) {
+        let silent = Spot {
+            seems_alive: false,
+            ..spot(node, "lan")
+        };
+        terrain.set(&node.into(), vec![silent]);
+        let after = planned(&[all()], &terrain, &before.segments);
+        assert_eq!(after.segments, before.segments, "without {node}");
+    }
+    // Two are gone, one comes: the last one makes room.
+    terrain.set(
+        &names(&before)[0].into(),
+        vec![spot(names(&before)[0], "lan")],
+    );
+    terrain.set(&"d".into(), vec![spot("d", "lan")]);
+    let after = planned(&[all()], &terrain, &before.segments);
+    assert_eq!(names(&after)[..2], names(&before)[..2]);
+    assert_eq!(names(&after)[2], "d");
+}
+
+#[test]
 fn api_outage_after_which_all_nodes_seem_dead_changes_no_plan() {
     let mut terrain = terrain(&["a", "b", "c", "d", "e"]);
     let before = planned(&[all()], &terrain, &[]);
