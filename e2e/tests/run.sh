@@ -6,6 +6,8 @@ set -uo pipefail
 cd "$(dirname "$0")/../.."
 
 export HERALD_LOGS=${HERALD_LOGS:-${XDG_CACHE_HOME:-$HOME/.cache}/herald/logs/$(date +%Y%m%d-%H%M%S)}
+# The errors of these tests say what was expected and what there was; how anyhow got there is noise.
+export RUST_LIB_BACKTRACE=0
 failed=()
 
 lab() { cargo run --quiet --locked --package herald-lab -- "$@"; }

@@ -1,5 +1,6 @@
 //! What the benchmarks share: pods and Services on a cluster, rounds, tables.
 
+pub mod finish;
 pub mod group;
 pub mod stage;
 pub mod table;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;
+use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -200,6 +201,30 @@ impl Cluster {
         })
     }
 
+    /// Undoes what was done to nodes, links and programs, and waits as [`Self::wait_whole`] does. The API
+    /// server must be there.
+    ///
+    /// # Errors
+    ///
+    /// What does not become whole again, and why.
+    pub fn mend_nodes(&self) -> Result<()> {
+        let lab = &self.lab;
+        for node in lab.status()?.nodes {
+            if !node.on {
+                lab.power_on(&node.name, false)?;
+                continue;
+            }
+            if node.frozen {
+                lab.thaw(&node.name)?;
+            }
+            for program in &node.stopped {
+                lab.thaw_program(&node.name, program.parse()?)?;
+            }
+        }
+        lab.heal_all()?;
+        self.wait_whole()
+    }
+
     /// Parts controllers that share a node: they were placed while there was no other.
     fn spread_controllers(&self, limit: Duration) -> Result<()> {
         let pods = format!("/api/v1/namespaces/{HERALD_NAMESPACE}/pods");
@@ -226,17 +251,58 @@ impl Cluster {
     /// The last log lines of every part of Herald, for a failure's report.
     pub fn logs(&self) -> String {
         let mut all = String::new();
-        for component in ["controller", "speaker"] {
-            for pod in self.pods(component).unwrap_or_default() {
-                let name = text(&pod["metadata"]["name"]);
-                let log = self
-                    .lab
-                    .kubectl(["logs", "-n", HERALD_NAMESPACE, name, "--tail", "400"])
-                    .unwrap_or_else(|error| error.to_string());
-                let node = text(&pod["spec"]["nodeName"]);
-                all.extend(["\n##### ", name, " on ", node, "\n", &log]);
-            }
+        for (pod, node) in self.all_pods() {
+            let log = self
+                .lab
+                .kubectl(["logs", "-n", HERALD_NAMESPACE, &pod, "--tail", "2000"])
+                .unwrap_or_else(|error| error.to_string());
+            all.extend(["\n##### ", &pod, " on ", &node, "\n", &log]);
         }
         all
+    }
+
+    /// What all parts of Herald told in the last `time`, in the order of time: the last lines of it, each
+    /// after its pod's node. Of what is for developers, only the plans.
+    pub fn story(&self, time: Duration) -> String {
+        /// How many lines are read at a glance.
+        const LINES: usize = 80;
+        const LONGEST: usize = 240;
+        let since = format!("--since={}s", time.as_secs() + 1);
+        let mut lines = Vec::new();
+        for (pod, node) in self.all_pods() {
+            // The one before is there if the program was killed.
+            for which in ["--previous=true", "--previous=false"] {
+                let args = ["logs", "-n", HERALD_NAMESPACE, &pod, &since, which];
+                let log = self.lab.kubectl(args).unwrap_or_default();
+                let told = log
+                    .lines()
+                    .filter(|line| !line.contains(" DEBUG ") || line.contains(": planned vip="))
+                    .filter_map(|line| line.split_once(' '))
+                    .map(|(at, what)| {
+                        let what: String = what.trim_start().chars().take(LONGEST).collect();
+                        (at.to_owned(), node.clone(), what)
+                    });
+                lines.extend(told);
+            }
+        }
+        lines.sort();
+        let mut story = String::new();
+        for (at, node, what) in lines.iter().skip(lines.len().saturating_sub(LINES)) {
+            // Writing to a String cannot fail.
+            writeln!(story, "  {at} {node} {what}").ok();
+        }
+        story
+    }
+
+    /// Herald's pods, each with its node.
+    fn all_pods(&self) -> Vec<(String, String)> {
+        ["controller", "speaker"]
+            .into_iter()
+            .flat_map(|component| self.pods(component).unwrap_or_default())
+            .map(|pod| {
+                let name = text(&pod["metadata"]["name"]).to_owned();
+                (name, text(&pod["spec"]["nodeName"]).to_owned())
+            })
+            .collect()
     }
 }

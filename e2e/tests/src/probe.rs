@@ -17,8 +17,12 @@ use crate::client::Reply;
 
 /// Between the beginnings of two requests, unless one takes longer.
 const PERIOD: Duration = Duration::from_millis(20);
-/// A request that takes longer counts as unanswered.
-const PATIENCE: Duration = Duration::from_millis(250);
+/// A request that takes longer counts as unanswered, where it is about how long nobody answers.
+const IMPATIENCE: Duration = Duration::from_millis(250);
+/// The same where it is about single packets: a SYN that was lost is repeated after a second, and only then
+/// (`TCP_TIMEOUT_INIT`, include/net/tcp.h). What is answered later than usual, as the machine is busy, is
+/// answered.
+const PATIENCE: Duration = Duration::from_millis(900);
 
 /// One request.
 #[derive(Debug, Clone)]
@@ -38,25 +42,37 @@ pub struct Probe {
 }
 
 impl Probe {
-    /// Starts at a place that is no node.
+    /// Starts at a place that is no node, to see how long nobody answers.
     ///
     /// # Errors
     ///
     /// If the place can't be entered.
     pub fn start(lab: &Lab, place: &str, address: IpAddr, port: u16) -> Result<Self> {
+        Self::with_patience(lab, place, SocketAddr::new(address, port), IMPATIENCE)
+    }
+
+    /// The same, to see whether a single packet is lost.
+    ///
+    /// # Errors
+    ///
+    /// If the place can't be entered.
+    pub fn for_losses(lab: &Lab, place: &str, address: IpAddr, port: u16) -> Result<Self> {
+        Self::with_patience(lab, place, SocketAddr::new(address, port), PATIENCE)
+    }
+
+    fn with_patience(lab: &Lab, place: &str, to: SocketAddr, patience: Duration) -> Result<Self> {
         let namespace = lab.network_namespace(place)?;
         let asked = Arc::new(Mutex::new(Vec::new()));
         let stop = Arc::new(AtomicBool::new(false));
         let (log, stopped) = (Arc::clone(&asked), Arc::clone(&stop));
         let (entered, result) = mpsc::channel();
-        let to = SocketAddr::new(address, port);
         let asking = thread::spawn(move || {
             let inside = enter(&namespace);
             let failed = inside.is_err();
             drop(entered.send(inside));
             while !failed && !stopped.load(Ordering::Relaxed) {
                 let at = Instant::now();
-                let reply = ask(to).map_err(|error| format!("{error:#}"));
+                let reply = ask(to, patience).map_err(|error| format!("{error:#}"));
                 log.lock()
                     .unwrap_or_else(PoisonError::into_inner)
                     .push(Asked { at, reply });
@@ -111,9 +127,9 @@ fn enter(namespace: &PathBuf) -> Result<()> {
     setns(file, CloneFlags::CLONE_NEWNET).context("cannot enter a network namespace")
 }
 
-fn ask(to: SocketAddr) -> Result<Reply> {
-    let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+fn ask(to: SocketAddr, patience: Duration) -> Result<Reply> {
+    let mut stream = TcpStream::connect_timeout(&to, patience)?;
+    stream.set_read_timeout(Some(patience))?;
     stream.write_all(format!("GET / HTTP/1.0\r\nHost: {to}\r\n\r\n").as_bytes())?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;

@@ -6,7 +6,7 @@ use std::io::{Read as _, Seek as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, ensure};
 use herald_lab::{ECHO_IMAGE, HERALD_NAMESPACE};
@@ -41,6 +41,7 @@ pub struct Sandbox {
     /// The test's own name, a label of all it makes; names of its cluster-scoped objects begin with it.
     id: String,
     slice: u16,
+    began: Instant,
 }
 
 /// Runs a test in a sandbox named after it, and cleans up. A failure says what the test's objects
@@ -79,7 +80,9 @@ fn run(sandbox: &Sandbox, test: impl FnOnce(&Sandbox) -> Result<()>) -> Result<(
             Ok(path) => format!("objects and logs are in {}", path.display()),
             Err(why) => format!("objects and logs could not be kept: {why:#}"),
         };
-        error.context(kept)
+        // Where the files of a run are not kept, this is all that is left of it.
+        let story = sandbox.cluster.story(sandbox.began.elapsed());
+        error.context(format!("what Herald told meanwhile:\n{story}{kept}"))
     });
     let cleaned = sandbox.clean_up();
     result?;
@@ -107,6 +110,7 @@ impl Sandbox {
             namespace: name.clone(),
             id: name,
             slice,
+            began: Instant::now(),
         })
     }
 
@@ -192,6 +196,22 @@ impl Sandbox {
         self.cluster
             .api
             .delete(&herald("ippools", &self.name(short)))
+    }
+
+    /// Waits until a pool says that so many of its IPv4 addresses are free. An address is only once its claim
+    /// has ended, and the controller has heard of that.
+    ///
+    /// # Errors
+    ///
+    /// If it says something else in the end.
+    pub fn expect_available(&self, short: &str, count: usize) -> Result<()> {
+        let path = herald("ippools", &self.name(short));
+        let expected = format!("{count} addresses of pool {short} are free");
+        eventually(&expected, LONG, || {
+            let pool = self.cluster.api.get(&path)?;
+            let available = text(&pool["status"]["ipv4"]["available"]).to_owned();
+            same(&available, &count.to_string())
+        })
     }
 
     /// Path of a Service of the test's.

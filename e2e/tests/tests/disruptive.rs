@@ -78,21 +78,7 @@ fn start_api(cluster: &Cluster) -> Result<()> {
 }
 
 fn mend(cluster: &Cluster) -> Result<()> {
-    let lab = &cluster.lab;
-    lab.api(Action::Thaw)?;
+    cluster.lab.api(Action::Thaw)?;
     start_api(cluster)?;
-    for node in lab.status()?.nodes {
-        if !node.on {
-            lab.power_on(&node.name, false)?;
-            continue;
-        }
-        if node.frozen {
-            lab.thaw(&node.name)?;
-        }
-        for program in &node.stopped {
-            lab.thaw_program(&node.name, program.parse()?)?;
-        }
-    }
-    lab.heal_all()?;
-    cluster.wait_whole()
+    cluster.mend_nodes()
 }

@@ -238,23 +238,9 @@ impl<'a> Stage<'a> {
     ///
     /// If the cluster does not become whole again.
     pub fn mend_all(self) -> Result<()> {
-        let lab = self.lab();
-        lab.api(Action::Thaw)?;
-        lab.api(Action::Start)?;
-        for node in lab.status()?.nodes {
-            if !node.on {
-                lab.power_on(&node.name, false)?;
-                continue;
-            }
-            if node.frozen {
-                lab.thaw(&node.name)?;
-            }
-            for program in &node.stopped {
-                lab.thaw_program(&node.name, program.parse()?)?;
-            }
-        }
-        lab.heal_all()?;
-        self.cluster.wait_whole()
+        self.lab().api(Action::Thaw)?;
+        self.lab().api(Action::Start)?;
+        self.cluster.mend_nodes()
     }
 }
 

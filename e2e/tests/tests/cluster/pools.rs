@@ -5,6 +5,7 @@ use herald_e2e::api::herald;
 use herald_e2e::object::{condition, ingress, items, text};
 use herald_e2e::sandbox::{Sandbox, sandbox};
 use herald_e2e::wait::{LONG, eventually, same};
+use herald_lab::address::GATEWAY_V4;
 use herald_model::VirtualIp;
 use serde_json::{Value, json};
 
@@ -80,6 +81,31 @@ fn a_pool_that_overlaps_pods_or_services_of_the_cluster_names_both_and_gives_non
             same(&text(&condition(&pool, "Ready")["status"]), &"True")
         })?;
         it.expect_addresses("second", &[it.v4(1)])
+    })
+}
+
+#[test]
+fn a_pool_that_lists_the_gateway_or_a_node_names_both_and_gives_neither() -> Result<()> {
+    sandbox(|it| {
+        let node = it.cluster.lab.node("node1")?.address;
+        let node = node.v4.context("the lab has IPv4")?.to_string();
+        let gateway = GATEWAY_V4.to_string();
+        let addresses = json!([
+            format!("{gateway}/32"),
+            format!("{node}/32"),
+            it.range_v4(0, 0)
+        ]);
+        it.pool("a", json!({"addresses": addresses}))?;
+        let gateway_of = format!("{gateway} is the gateway of node1");
+        let address_of = format!("{node} is an address of node node1");
+        expect_overlap(it, "a", &[&gateway_of, &address_of, &it.name("a")])?;
+        it.service("web", json!({}))?;
+        it.expect_addresses("web", &[it.v4(0)])?;
+        for (name, address) in [("gateway", &gateway), ("node", &node)] {
+            it.service(name, asks(address))?;
+            it.expect_pending(name, "AddressReserved")?;
+        }
+        Ok(())
     })
 }
 
@@ -260,6 +286,7 @@ fn a_label_taken_from_a_namespace_takes_the_pool_away_and_put_back_gives_it_agai
             label(Value::Null)?;
             it.expect_addresses("web", &[])?;
             it.expect_pending("web", "NotAllowed")?;
+            it.expect_available("a", 4)?;
         }
         Ok(())
     })

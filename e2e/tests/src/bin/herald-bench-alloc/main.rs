@@ -1,10 +1,6 @@
 //! `make bench-alloc`: how fast Services get their addresses on a genuine API server, beside a bare
 //! client that makes the same writes; and what a restart of the controller costs.
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a program for people to read"
-)]
+#![expect(clippy::print_stderr, reason = "a program for people to read")]
 
 mod audit;
 mod bare;
@@ -18,8 +14,9 @@ use std::time::Instant;
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
 use herald_e2e::api::Api;
+use herald_e2e::bench::finish::{Format, finish};
 use herald_e2e::cluster::Cluster;
-use herald_e2e::wait::{INTERRUPT, INTERRUPTED, go_on, stop_on_signals};
+use herald_e2e::wait::{INTERRUPT, stop_on_signals};
 use herald_lab::{Lab, Options, Step};
 
 use crate::bare::Bare;
@@ -63,12 +60,6 @@ enum Probe {
     On,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
-    Text,
-    Json,
-}
-
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let mut report = Report {
@@ -76,27 +67,11 @@ fn main() -> ExitCode {
         ..Report::default()
     };
     let measured = stop_on_signals().and_then(|()| measure(&cli, &mut report));
-    let removed = if cli.keep {
-        Ok(())
-    } else {
-        Lab::down(&cli.name).map(drop)
+    let result = match cli.output {
+        Format::Text => format!("\n{}", report.text()),
+        Format::Json => format!("{:#}", report.json()),
     };
-    match cli.output {
-        Format::Text => println!("\n{}", report.text()),
-        Format::Json => println!("{:#}", report.json()),
-    }
-    if let Err(error) = &measured {
-        eprintln!("herald-bench-alloc: {error:#}");
-    }
-    if let Err(error) = removed {
-        eprintln!("herald-bench-alloc: taking the lab down: {error:#}");
-        return ExitCode::FAILURE;
-    }
-    match measured {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) if go_on().is_err() => ExitCode::from(INTERRUPTED),
-        Err(_) => ExitCode::FAILURE,
-    }
+    finish(&cli.name, cli.keep, &result, &measured)
 }
 
 /// Measures all that is asked for. What is measured when something goes wrong is in the report.

@@ -1,9 +1,5 @@
 //! `make bench-dataplane`: what a connection through an announced address costs, beside one that needs none.
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a program for people to read"
-)]
+#![expect(clippy::print_stderr, reason = "a program for people to read")]
 
 mod load;
 mod report;
@@ -11,15 +7,16 @@ mod variant;
 
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::Result;
-use clap::{Parser, ValueEnum};
+use anyhow::{Result, ensure};
+use clap::Parser;
 use herald_e2e::api::Api;
+use herald_e2e::bench::finish::{Format, finish};
 use herald_e2e::bench::group::Group;
 use herald_e2e::bench::stage::{Stage, rest};
 use herald_e2e::cluster::Cluster;
-use herald_e2e::wait::{INTERRUPT, INTERRUPTED, go_on, stop_on_signals};
+use herald_e2e::wait::{INTERRUPT, go_on, stop_on_signals};
 use herald_lab::{KubeProxy, Lab, Options, Step};
 
 use crate::report::{Report, Setting};
@@ -56,44 +53,15 @@ struct Cli {
     keep: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
-    Text,
-    Json,
-}
-
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let began = Instant::now();
     let mut report = Report::default();
     let measured = stop_on_signals().and_then(|()| measure(&cli, &mut report));
-    let removed = take_down(&cli);
-    match cli.output {
-        Format::Text => println!("\n{}", report.text()),
-        Format::Json => println!("{:#}", report.json()),
-    }
-    if let Err(error) = &measured {
-        eprintln!("herald-bench-dataplane: {error:#}");
-    }
-    if let Err(error) = removed {
-        eprintln!("herald-bench-dataplane: taking the lab down: {error:#}");
-        return ExitCode::FAILURE;
-    }
-    match measured {
-        Ok(()) if report.is_good() => {
-            eprintln!("All as it had to be. {} s.", began.elapsed().as_secs());
-            ExitCode::SUCCESS
-        }
-        Err(_) if go_on().is_err() => ExitCode::from(INTERRUPTED),
-        Ok(()) | Err(_) => ExitCode::FAILURE,
-    }
-}
-
-fn take_down(cli: &Cli) -> Result<()> {
-    if !cli.keep {
-        Lab::down(&cli.name)?;
-    }
-    Ok(())
+    let result = match cli.output {
+        Format::Text => format!("\n{}", report.text()),
+        Format::Json => format!("{:#}", report.json()),
+    };
+    finish(&cli.name, cli.keep, &result, &measured)
 }
 
 /// Measures all that is asked for. What is measured when something goes wrong is in the report.
@@ -130,6 +98,10 @@ fn measure(cli: &Cli, report: &mut Report) -> Result<()> {
         }
         stage.remove_all()?;
     }
+    ensure!(
+        report.is_good(),
+        "not all is as it has to be: the result names it"
+    );
     Ok(())
 }
 

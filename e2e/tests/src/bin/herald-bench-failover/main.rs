@@ -1,9 +1,5 @@
 //! `make bench-failover`: how long a client on the LAN has no answer when the announcer fails.
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a program for people to read"
-)]
+#![expect(clippy::print_stderr, reason = "a program for people to read")]
 
 mod atrest;
 mod compare;
@@ -15,14 +11,15 @@ mod round;
 
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use clap::{Parser, ValueEnum};
 use herald_e2e::api::Api;
+use herald_e2e::bench::finish::{Format, finish};
 use herald_e2e::cluster::Cluster;
 use herald_e2e::fault::Fault;
-use herald_e2e::wait::{INTERRUPT, INTERRUPTED, go_on, stop_on_signals};
+use herald_e2e::wait::{INTERRUPT, go_on, stop_on_signals};
 use herald_lab::{KubeProxy, Lab, Options, Step};
 
 use crate::many::Room;
@@ -75,12 +72,6 @@ struct Cli {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
-    Text,
-    Json,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Part {
     /// What a speaker costs while nothing happens
     Rest,
@@ -98,36 +89,13 @@ enum Part {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let began = Instant::now();
     let mut report = Report::default();
     let measured = stop_on_signals().and_then(|()| measure(&cli, &mut report));
-    let removed = take_down(&cli);
-    match cli.output {
-        Format::Text => println!("\n{}", report.text()),
-        Format::Json => println!("{:#}", report.json()),
-    }
-    if let Err(error) = &measured {
-        eprintln!("herald-bench-failover: {error:#}");
-    }
-    if let Err(error) = removed {
-        eprintln!("herald-bench-failover: taking the lab down: {error:#}");
-        return ExitCode::FAILURE;
-    }
-    match measured {
-        Ok(()) if report.is_good() => {
-            eprintln!("All as it had to be. {} s.", began.elapsed().as_secs());
-            ExitCode::SUCCESS
-        }
-        Err(_) if go_on().is_err() => ExitCode::from(INTERRUPTED),
-        Ok(()) | Err(_) => ExitCode::FAILURE,
-    }
-}
-
-fn take_down(cli: &Cli) -> Result<()> {
-    if !cli.keep {
-        Lab::down(&cli.name)?;
-    }
-    Ok(())
+    let result = match cli.output {
+        Format::Text => format!("\n{}", report.text()),
+        Format::Json => format!("{:#}", report.json()),
+    };
+    finish(&cli.name, cli.keep, &result, &measured)
 }
 
 /// Measures all that is asked for. What is measured when something goes wrong is in the report.
@@ -174,6 +142,10 @@ fn measure(cli: &Cli, report: &mut Report) -> Result<()> {
             )?;
         }
     }
+    ensure!(
+        report.is_good(),
+        "not all is as it has to be: the result names it"
+    );
     Ok(())
 }
 
