@@ -198,18 +198,18 @@ impl Sandbox {
             .delete(&herald("ippools", &self.name(short)))
     }
 
-    /// Waits until a pool says that so many of its IPv4 addresses are free. An address is only once its claim
-    /// has ended, and the controller has heard of that.
+    /// Waits until a pool says that so many of its addresses of a family, `ipv4` or `ipv6`, are free. An
+    /// address is only once its claim has ended, and the controller has heard of that.
     ///
     /// # Errors
     ///
     /// If it says something else in the end.
-    pub fn expect_available(&self, short: &str, count: usize) -> Result<()> {
+    pub fn expect_available(&self, short: &str, family: &str, count: usize) -> Result<()> {
         let path = herald("ippools", &self.name(short));
-        let expected = format!("{count} addresses of pool {short} are free");
+        let expected = format!("{count} {family} addresses of pool {short} are free");
         eventually(&expected, LONG, || {
             let pool = self.cluster.api.get(&path)?;
-            let available = text(&pool["status"]["ipv4"]["available"]).to_owned();
+            let available = text(&pool["status"][family]["available"]).to_owned();
             same(&available, &count.to_string())
         })
     }

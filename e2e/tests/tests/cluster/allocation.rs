@@ -48,7 +48,7 @@ fn a_freed_address_is_the_next_one_given() -> Result<()> {
         eventually("the claim of a deleted Service is gone", LONG, || {
             same(&it.cluster.api.find(&vip)?, &None)
         })?;
-        it.expect_available("a", 30)?;
+        it.expect_available("a", "ipv4", 30)?;
         it.service("fourth", json!({}))?;
         it.expect_addresses("fourth", &[it.v4(1)])
     })

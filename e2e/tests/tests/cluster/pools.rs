@@ -286,7 +286,7 @@ fn a_label_taken_from_a_namespace_takes_the_pool_away_and_put_back_gives_it_agai
             label(Value::Null)?;
             it.expect_addresses("web", &[])?;
             it.expect_pending("web", "NotAllowed")?;
-            it.expect_available("a", 4)?;
+            it.expect_available("a", "ipv4", 4)?;
         }
         Ok(())
     })

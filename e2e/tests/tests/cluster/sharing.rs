@@ -144,6 +144,7 @@ fn a_service_that_gives_a_family_up_and_takes_it_again_keeps_its_first_address()
         it.expect_addresses("web", &[it.v4(0), it.v6(0)])?;
         it.service("web", json!({}))?;
         it.expect_addresses("web", &[it.v4(0)])?;
+        it.expect_available("a", "ipv6", 10)?;
         for policy in ["PreferDualStack", "RequireDualStack"] {
             it.dual_service("web", json!({"spec": {"ipFamilyPolicy": policy}}))?;
             it.expect_addresses("web", &[it.v4(0), it.v6(0)])?;
