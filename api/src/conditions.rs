@@ -93,4 +93,6 @@ pub mod reasons {
     pub const TAKEN_OVER: &str = "TakenOver";
     /// The speaker is being taken down.
     pub const STOPPING: &str = "Stopping";
+    /// The speaker has removed everything of Herald's from its node, as it was asked to.
+    pub const RETIRED: &str = "Retired";
 }

@@ -80,7 +80,8 @@ pub fn speaker(object: &ApiSpeaker) -> Result<Speaker, InvalidSpeaker> {
             .any(|condition| {
                 condition.type_ == conditions::READY
                     && condition.status == "False"
-                    && condition.reason == conditions::reasons::STOPPING
+                    && [conditions::reasons::STOPPING, conditions::reasons::RETIRED]
+                        .contains(&condition.reason.as_str())
             }),
     })
 }
@@ -194,6 +195,7 @@ mod tests {
             speaker(&object).unwrap().stopping
         };
         assert!(condition("False", "Stopping"));
+        assert!(condition("False", "Retired"));
         assert!(!condition("False", "NoSegment"));
         assert!(!condition("True", "Ready"));
     }

@@ -31,6 +31,7 @@ pub(crate) fn observed_speaker(object: &api::Speaker) -> ObservedSpeaker {
     ObservedSpeaker {
         node: NodeName::from(name),
         resource_version: resource_version(&object.metadata),
+        retire: object.spec.retire,
         report: SpeakerReport {
             version: status.version.into(),
             boot_id: status.boot_id.into(),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use herald_model::{IfIndex, Incarnation, MacAddress, SegmentName};
-use herald_speaker_core::{Core, Effect, Input, Overview, RingEvent};
+use herald_speaker_core::{Core, Effect, Input, Overview, RingEvent, SpeakerReport};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -44,8 +44,9 @@ pub(crate) struct Driver {
 }
 
 impl Driver {
-    /// Runs until the core says that it is over.
-    pub(crate) async fn run(mut self) {
+    /// Runs until the core says that it is over. What our object is to say after everything of ours was
+    /// removed from the node; `None`: nothing is to be removed.
+    pub(crate) async fn run(mut self) -> Option<SpeakerReport> {
         let mut out = Vec::new();
         loop {
             let deadline = self.core.next_deadline();
@@ -59,7 +60,7 @@ impl Driver {
                 biased;
                 input = self.inputs.recv() => match input {
                     Some(input) => self.take(input),
-                    None => return,
+                    None => return None,
                 },
                 () = wait => {}
             }
@@ -71,7 +72,10 @@ impl Driver {
             }
             let now = self.clock.now();
             self.core.on_deadline(now, &mut out);
-            let is_over = out.contains(&Effect::Exit);
+            let exit = out.iter().find_map(|effect| match effect {
+                Effect::Exit { retires } => Some(*retires),
+                _other => None,
+            });
             self.carry_out(&mut out);
             let overview = self.core.overview();
             let before = self.overview.load_full();
@@ -79,8 +83,8 @@ impl Driver {
                 log_readiness(&before, &overview);
                 self.overview.store(Arc::new(overview));
             }
-            if is_over {
-                return;
+            if let Some(retires) = exit {
+                return retires.then(|| self.core.retired(now));
             }
         }
     }

@@ -8,6 +8,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use herald_dataplane::{Counters, Desired, MapContents, Refused, compile, diff};
 use herald_model::{IfIndex, InterfaceName, ServiceKey};
 use herald_speaker_core::{DataPlaneMode, DataPlaneReport, Input};
@@ -32,6 +33,7 @@ enum Command {
         names: BTreeMap<IfIndex, InterfaceName>,
     },
     Count(oneshot::Sender<Option<Counted>>),
+    Retire(oneshot::Sender<anyhow::Result<()>>),
 }
 
 /// Counters, and what the numbers in them stand for.
@@ -78,10 +80,35 @@ impl Handle {
         self.0.send(Command::Count(sender)).ok()?;
         receiver.await.ok().flatten()
     }
+
+    /// Removes everything of ours from the kernel, and ends the thread.
+    pub(crate) async fn retire(&self) -> anyhow::Result<()> {
+        const GONE: &str = "the data plane's thread is gone";
+        let (sender, receiver) = oneshot::channel();
+        self.0.send(Command::Retire(sender)).ok().context(GONE)?;
+        receiver.await.context(GONE)?
+    }
 }
 
 fn run(options: &Options, mut commands: Commands, inputs: &UnboundedSender<Input>) {
-    let Some(mut runner) = open(options, &mut commands, inputs) else {
+    carry_out(options, &mut commands, inputs);
+    if let Some(answer) = commands.retiring.take() {
+        // Who asked may have been ended meanwhile.
+        drop(answer.send(remove_all(options, &commands.interfaces)));
+    }
+}
+
+fn remove_all(
+    options: &Options,
+    interfaces: &BTreeMap<IfIndex, InterfaceName>,
+) -> anyhow::Result<()> {
+    BlackHoles::open()?.apply([].into_iter(), [].into_iter())?;
+    Ok(DataPlane::remove(&options.pin_root, interfaces.values())?)
+}
+
+/// Carries commands out until the program ends, or everything is to be removed.
+fn carry_out(options: &Options, commands: &mut Commands, inputs: &UnboundedSender<Input>) {
+    let Some(mut runner) = open(options, commands, inputs) else {
         return;
     };
     while let Ok(command) = commands.next(None) {
@@ -110,6 +137,10 @@ fn run(options: &Options, mut commands: Commands, inputs: &UnboundedSender<Input
                 );
             }
             Command::Count(sender) => drop(sender.send(runner.counted())),
+            Command::Retire(answer) => {
+                commands.retiring = Some(answer);
+                return;
+            }
         }
     }
 }
@@ -166,6 +197,10 @@ fn idle(commands: &mut Commands, wait: Option<Duration>) -> bool {
             Ok(Command::Apply { generation, .. }) => {
                 debug!(generation, "a wish without a data plane");
             }
+            Ok(Command::Retire(answer)) => {
+                commands.retiring = Some(answer);
+                return false;
+            }
             Err(mpsc::RecvTimeoutError::Timeout) => return true,
             Err(mpsc::RecvTimeoutError::Disconnected) => return false,
         }
@@ -180,6 +215,8 @@ struct Commands {
     addresses: Vec<IpAddr>,
     checked: Instant,
     said: Option<String>,
+    /// Who asked that everything be removed.
+    retiring: Option<oneshot::Sender<anyhow::Result<()>>>,
 }
 
 impl Commands {
@@ -191,6 +228,7 @@ impl Commands {
             addresses: Vec::new(),
             checked: Instant::now(),
             said: None,
+            retiring: None,
         }
     }
 

@@ -28,6 +28,7 @@ mod forward;
 mod io;
 mod keys;
 mod metrics;
+mod retire;
 mod snapshot;
 mod watch;
 mod write;
@@ -56,6 +57,7 @@ use crate::io::netlink::{self, Neighbours};
 use crate::io::reports::{self, Listener};
 use crate::io::rings::{KeyStore, Rings};
 use crate::metrics::Takeovers;
+use crate::retire::retire;
 use crate::snapshot::Folder;
 use crate::watch::{OwnNode, RingSecret};
 use crate::write::Writer;
@@ -158,32 +160,36 @@ async fn serve(args: Args) -> anyhow::Result<()> {
             store,
         },
     );
+    let writer = Writer::new(client, node, own_node, sender);
     let driver = Driver {
         core,
         clock,
         inputs,
         layer2: Arc::clone(&layer2),
-        data_plane,
+        data_plane: data_plane.clone(),
         groups: Groups::default(),
         neighbours,
-        writer: Writer::new(client, node, own_node, sender),
+        writer: writer.clone(),
         refresh,
         overview,
         takeovers,
         lives: BTreeMap::new(),
     };
-    driver.run().await;
+    let retired = driver.run().await;
 
     drop(watches);
-    for task in background {
-        task.abort();
-    }
     layer2.stop();
     // The entries of addresses that others have taken over would swallow the replies of our pods.
     if let Err(_elapsed) = tokio::time::timeout(LAST_WRITES, neighbours_written).await {
         warn!("not every neighbour entry could be removed");
     }
-    info!("the speaker ends; the eBPF programs go on forwarding");
+    match retired {
+        None => info!("the speaker ends; the eBPF programs go on forwarding"),
+        Some(report) => retire(&data_plane, &folder, &writer, &report).await?,
+    }
+    for task in background {
+        task.abort();
+    }
     Ok(())
 }
 

@@ -37,6 +37,20 @@ impl Folder {
         Ok(Self(path))
     }
 
+    /// Removes all that was kept.
+    ///
+    /// # Errors
+    ///
+    /// If a file is there and cannot be removed.
+    pub(crate) fn clear(&self) -> io::Result<()> {
+        for entry in self.0.iter().map(fs::read_dir) {
+            for file in entry? {
+                fs::remove_file(file?.path())?;
+            }
+        }
+        Ok(())
+    }
+
     /// The snapshot of one kind of object.
     pub(crate) fn snapshot<K: Ord>(&self, kind: &'static str) -> Snapshot<K> {
         Snapshot {
@@ -204,6 +218,8 @@ mod tests {
 
         fs::write(path.join("services.json"), b"[{\"metadata\": {\"na").unwrap();
         assert_eq!(names(&folder), None);
+        folder.clear().unwrap();
+        assert_eq!(fs::read_dir(&path).unwrap().count(), 0);
         fs::remove_dir_all(path).unwrap();
     }
 }

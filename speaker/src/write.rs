@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{ObjectReference, Service};
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, Resource as _};
 use serde_json::json;
 use tokio::sync::Semaphore;
@@ -87,7 +87,20 @@ impl Writer {
         });
     }
 
-    async fn write_speaker(&self, create: bool, report: &SpeakerReport) -> kube::Result<()> {
+    /// Our own `Speaker` object, if there is one.
+    pub(crate) async fn own_speaker(&self) -> kube::Result<Option<api::Speaker>> {
+        let objects: Api<api::Speaker> = Api::all(self.client.clone());
+        // A speaker may list these objects, and may not get one.
+        let own = ListParams::default().fields(&format!("metadata.name={}", self.node));
+        Ok(objects.list(&own).await?.items.into_iter().next())
+    }
+
+    /// Writes it, and waits until it is written.
+    pub(crate) async fn write_speaker(
+        &self,
+        create: bool,
+        report: &SpeakerReport,
+    ) -> kube::Result<()> {
         let objects: Api<api::Speaker> = Api::all(self.client.clone());
         if create {
             let owners: Vec<_> = self.own_node.as_owner().into_iter().collect();

@@ -13,6 +13,8 @@ mod kube_proxy;
 mod lab;
 #[path = "disruptive/restarts.rs"]
 mod restarts;
+#[path = "disruptive/retire.rs"]
+mod retire;
 #[path = "disruptive/returns.rs"]
 mod returns;
 #[path = "disruptive/snapshot.rs"]

@@ -124,6 +124,8 @@ struct Stopping {
     until: Instant,
     /// What was left has been given up; the process ends then.
     gave_up: Option<Instant>,
+    /// Whether everything of ours is to be removed from the node.
+    retires: bool,
 }
 
 /// An interface that layer 2 was told of.
@@ -255,8 +257,13 @@ impl Core {
             | Input::EndpointsDeleted(_)
             | Input::NodeApplied { .. }
             | Input::NodeDeleted(_)
-            | Input::SpeakerApplied(_)
             | Input::SpeakerDeleted(_) => self.object_changed(input),
+            Input::SpeakerApplied(ref speaker) => {
+                if speaker.retire && speaker.node == self.config.node && self.stopping.is_none() {
+                    self.begin_to_stop(now, true);
+                }
+                self.object_changed(input);
+            }
             Input::Synced(cache) => {
                 self.synced.insert(cache);
                 self.dirty.uplinks = true;
@@ -314,16 +321,21 @@ impl Core {
                 self.secret_keys = ids;
                 self.dirty.members = true;
             }
-            Input::Stopping => {
-                self.stopping.get_or_insert(Stopping {
-                    until: now + STOPPING,
-                    gave_up: None,
-                });
-                self.timers.insert((now + STOPPING, Timer::Stop));
-                self.dirty.all_vips = true;
-            }
+            // A process that is ended removes nothing: the next one goes on.
+            Input::Stopping => self.begin_to_stop(now, false),
         }
         self.dirty.since.get_or_insert(now);
+    }
+
+    fn begin_to_stop(&mut self, now: Instant, retires: bool) {
+        let stopping = self.stopping.get_or_insert(Stopping {
+            until: now + STOPPING,
+            gave_up: None,
+            retires,
+        });
+        stopping.retires = retires;
+        self.timers.insert((now + STOPPING, Timer::Stop));
+        self.dirty.all_vips = true;
     }
 
     /// When [`Self::on_deadline`] is to be called.

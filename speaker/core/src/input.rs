@@ -233,8 +233,11 @@ pub enum Effect {
     },
     /// Ask the API server for everything anew: what the watches said may be old.
     Refresh,
-    /// End the process: nothing is held any more, or its time is up.
-    Exit,
+    /// End: nothing is held any more, or the time is up.
+    Exit {
+        /// Before that, remove everything of ours from the node; then say [`Core::retired`](crate::Core::retired).
+        retires: bool,
+    },
 }
 
 /// How a takeover went, counted from the last sign of life.
@@ -333,6 +336,8 @@ pub struct ObservedSpeaker {
     pub node: NodeName,
     /// The version of the object.
     pub resource_version: Arc<str>,
+    /// Whether people want it to remove everything of Herald's from its node.
+    pub retire: bool,
     /// What its status says.
     pub report: SpeakerReport,
 }

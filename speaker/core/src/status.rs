@@ -122,6 +122,7 @@ pub(crate) mod reasons {
     pub(crate) const READY: &str = "Ready";
     pub(crate) const NO_SEGMENT: &str = "NoSegment";
     pub(crate) const STOPPING: &str = "Stopping";
+    pub(crate) const RETIRED: &str = "Retired";
     pub(crate) const NO_RING_KEY: &str = "NoRingKey";
     pub(crate) const NO_RING: &str = "NoRing";
     pub(crate) const TAKEN_OVER: &str = "TakenOver";

@@ -324,6 +324,31 @@ impl DataPlane {
         Ok(())
     }
 
+    /// Removes everything of ours from the kernel, also what older versions left. Nothing may be open.
+    ///
+    /// # Errors
+    ///
+    /// [`BpfError::PinFolder`] if something is there and can't be removed.
+    pub fn remove<'a>(
+        pin_root: &Path,
+        interfaces: impl Iterator<Item = &'a InterfaceName>,
+    ) -> Result<(), BpfError> {
+        for interface in interfaces {
+            for direction in [INGRESS, EGRESS] {
+                // A filter that is not there is no error.
+                drop(clsact_link(direction, interface));
+            }
+        }
+        match fs::remove_dir_all(pin_root) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(BpfError::PinFolder {
+                call: "remove",
+                path: pin_root.to_owned(),
+                source,
+            }),
+            _gone => Ok(()),
+        }
+    }
+
     /// The interfaces that have a pinned link, from this process or an older one. Filters of clsact
     /// are not among them.
     ///

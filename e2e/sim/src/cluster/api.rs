@@ -189,6 +189,7 @@ impl Api {
             let speaker = ObservedSpeaker {
                 node: node.clone(),
                 resource_version: self.revision.to_string().into(),
+                retire: false,
                 report,
             };
             self.speakers.insert(node.clone(), speaker.clone());

@@ -39,7 +39,7 @@ pub(crate) fn serve(it: &Sandbox) -> Result<Vec<IpAddr>> {
 }
 
 /// Waits until another node than `old` announces the address, alone, and it serves: which.
-fn moved(it: &Sandbox, address: IpAddr, old: &str, limit: Duration) -> Result<String> {
+pub(crate) fn moved(it: &Sandbox, address: IpAddr, old: &str, limit: Duration) -> Result<String> {
     let expected = format!("another node than {old} announces {address}");
     let (node, mac) = eventually(&expected, limit, || {
         let (node, mac) = it.cluster.announcer(address)?;

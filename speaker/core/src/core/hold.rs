@@ -356,9 +356,10 @@ impl Core {
         let Some(stopping) = &mut self.stopping else {
             return;
         };
+        let retires = stopping.retires;
         match stopping.gave_up {
             None if self.vips.values().all(|vip| vip.holds.is_empty()) => {
-                self.stopping_is_over(out);
+                self.stopping_is_over(retires, out);
             }
             None if now >= stopping.until => {
                 let last = now + LAST_WORDS;
@@ -371,12 +372,12 @@ impl Core {
                     });
                 }
             }
-            Some(last) if now >= last => self.stopping_is_over(out),
+            Some(last) if now >= last => self.stopping_is_over(retires, out),
             None | Some(_) => {}
         }
     }
 
-    fn stopping_is_over(&mut self, out: &mut Vec<Effect>) {
+    fn stopping_is_over(&mut self, retires: bool, out: &mut Vec<Effect>) {
         if std::mem::replace(&mut self.exited, true) {
             return;
         }
@@ -388,7 +389,7 @@ impl Core {
                 }));
             }
         }
-        out.push(Effect::Exit);
+        out.push(Effect::Exit { retires });
     }
 
     pub(super) fn failed_ports(&self) -> impl Iterator<Item = (IfIndex, &Arc<str>)> {

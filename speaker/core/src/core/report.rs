@@ -112,6 +112,28 @@ impl Core {
         }
     }
 
+    /// What our own object is to say once nothing of ours is left on the node.
+    pub fn retired(&self, now: Instant) -> SpeakerReport {
+        let report = self.report(now);
+        let message = "nothing of Herald's is left on the node, as spec.retire asks".to_owned();
+        let wall = self.wall(now);
+        let before = report.conditions;
+        let ready = ConditionKind::Ready;
+        SpeakerReport {
+            key_ids: Vec::new(),
+            data_plane: None,
+            conditions: vec![Condition::new(
+                ready,
+                false,
+                reasons::RETIRED,
+                message,
+                &before,
+                wall,
+            )],
+            ..report
+        }
+    }
+
     pub(super) fn report(&self, now: Instant) -> SpeakerReport {
         let segments = self
             .open_uplinks()
@@ -152,9 +174,13 @@ impl Core {
     }
 
     fn readiness(&self) -> (bool, &'static str, String) {
-        if self.stopping.is_some() {
-            let message = "the speaker was asked to end".to_owned();
-            return (false, reasons::STOPPING, message);
+        if let Some(stopping) = &self.stopping {
+            let message = if stopping.retires {
+                "the speaker was asked to retire"
+            } else {
+                "the speaker was asked to end"
+            };
+            return (false, reasons::STOPPING, message.to_owned());
         }
         if let Some((index, reason)) = self.failed_ports().next() {
             let name = self

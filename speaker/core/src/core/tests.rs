@@ -63,6 +63,7 @@ fn speaker(name: &str, mac: MacAddress, last: u8, boot_id: &str, incarnation: u6
     Input::SpeakerApplied(ObservedSpeaker {
         node: name.into(),
         resource_version: "1".into(),
+        retire: false,
         report: SpeakerReport {
             boot_id: boot_id.into(),
             segments: vec![SpeakerSegment {
@@ -1003,7 +1004,11 @@ fn stopping_speaker_answers_until_others_have_taken_over() {
     assert_eq!(story.tell([Input::VipApplied(moved)]), []);
     assert_eq!(
         story.tell([claim(vip4(), 2, 0, true)]),
-        [released(vip4()), remove_neighbour(vip4()), Effect::Exit]
+        [
+            released(vip4()),
+            remove_neighbour(vip4()),
+            Effect::Exit { retires: false }
+        ]
     );
 }
 
@@ -1030,7 +1035,7 @@ fn stopping_speaker_does_not_wait_for_ever_and_forwarding_goes_on() {
     let desired = story.desired_vip(vip4()).unwrap();
     assert_eq!(desired.holders, BTreeMap::from([(ETH0, peer)]), "relayed");
     story.now += 300;
-    assert_eq!(story.decide(), [Effect::Exit]);
+    assert_eq!(story.decide(), [Effect::Exit { retires: false }]);
 }
 
 #[test]
@@ -1468,4 +1473,37 @@ fn nothing_is_taken_from_a_holder_whose_present_life_the_plan_does_not_know_yet(
     old.vip.epoch = Epoch(9);
     old.vip.segments[0].candidates.remove(0);
     assert_eq!(story.tell([Input::VipApplied(old)])[0], held(vip4()));
+}
+
+#[test]
+fn who_is_to_retire_hands_over_then_has_everything_removed_unless_the_process_is_ended() {
+    let retire = || {
+        let Input::SpeakerApplied(mut own) = speaker("node1", MAC1, 11, "boot", 1) else {
+            unreachable!()
+        };
+        own.retire = true;
+        Input::SpeakerApplied(own)
+    };
+    for (ended, retires) in [(false, true), (true, false)] {
+        let mut story = Story::announcing(DataPlaneMode::Tcx);
+        assert_eq!(story.tell([retire()]), [], "nobody has taken over yet");
+        let report = story.core.report(at(story.now));
+        assert_eq!(report.conditions[0].reason.as_ref(), "Stopping");
+        if ended {
+            story.tell([Input::Stopping]);
+        }
+        // Asked again: it is told each time something of the object changes.
+        let out = story.tell([vip(vip4(), 2, "node2"), claim(vip4(), 2, 0, true), retire()]);
+        assert!(out.contains(&Effect::Exit { retires }), "{out:?}");
+    }
+    let mut other = Story::announcing(DataPlaneMode::Tcx);
+    let Input::SpeakerApplied(mut node2) = speaker("node2", MAC2, 12, "other", 1) else {
+        unreachable!()
+    };
+    node2.retire = true;
+    assert_eq!(other.tell([Input::SpeakerApplied(node2)]), []);
+    assert!(
+        other.core.stopping.is_none(),
+        "that is another node's affair"
+    );
 }

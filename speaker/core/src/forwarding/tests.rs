@@ -116,6 +116,7 @@ impl World {
             let speaker = ObservedSpeaker {
                 node: (*name).into(),
                 resource_version: "1".into(),
+                retire: false,
                 report,
             };
             (speaker.node.clone(), speaker)
