@@ -237,8 +237,12 @@ pub(crate) fn play(stage: Stage<'_>) -> Result<Round> {
     mended.map(|()| round)
 }
 
-fn measure(stage: Stage<'_>, hurt: &mut Option<String>) -> Result<Round> {
-    let lab = stage.lab();
+/// The node with the most addresses, its MAC address, and these, if the client sees them all there: a status
+/// may be late.
+fn seen_where_they_are(
+    stage: Stage<'_>,
+    questions: &Questions,
+) -> Result<(String, String, Vec<Ipv4Addr>)> {
     let holders = holders(stage)?;
     let nodes = stage.cluster.nodes().into_iter();
     let held = |node: &str| holders.values().filter(|holder| *holder == node).count();
@@ -249,22 +253,28 @@ fn measure(stage: Stage<'_>, hurt: &mut Option<String>) -> Result<Round> {
         .map(|(address, _)| *address)
         .collect();
     ensure!(!addresses.is_empty(), "{old} announces nothing");
-    let mac = lab.node(&old)?.address.mac;
+    let mac = stage.lab().node(&old)?.address.mac;
+    questions.ask(&addresses, LONG)?;
+    let shown = Client::at(stage.lab(), CLIENT).ip("-4 neigh show dev eth0")?;
+    let lines = shown.lines().filter(|line| line.contains(&mac));
+    let there: BTreeSet<_> = lines.filter_map(|line| line.split(' ').next()).collect();
+    let missing = addresses
+        .iter()
+        .filter(|address| !there.contains(address.to_string().as_str()))
+        .count();
+    ensure!(missing == 0, "{missing} are elsewhere than {old}");
+    Ok((old, mac, addresses))
+}
+
+fn measure(stage: Stage<'_>, hurt: &mut Option<String>) -> Result<Round> {
+    let lab = stage.lab();
     let capture = Capture::start(lab, CLIENT)?;
     let questions = Questions::start(stage)?;
-    // From now on the client knows where each address is. A status may be late.
-    eventually("the client sees all where the status says", LONG, || {
-        questions.ask(&addresses, LONG)?;
-        let shown = Client::at(lab, CLIENT).ip("-4 neigh show dev eth0")?;
-        let lines = shown.lines().filter(|line| line.contains(&mac));
-        let there: BTreeSet<_> = lines.filter_map(|line| line.split(' ').next()).collect();
-        let missing = addresses
-            .iter()
-            .filter(|address| !there.contains(address.to_string().as_str()))
-            .count();
-        ensure!(missing == 0, "{missing} are elsewhere than {old}");
-        Ok(())
-    })?;
+    // From then on the client knows where each address is.
+    let (old, mac, addresses) =
+        eventually("the client sees all where the status says", LONG, || {
+            seen_where_they_are(stage, &questions)
+        })?;
     thread::sleep(Duration::from_secs(1));
 
     let load = load()?;
