@@ -13,18 +13,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use aya::maps::{Map, MapError};
-use aya::programs::links::{FdLink, PinnedLink};
-use aya::programs::tc::{
-    NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact,
-};
-use aya::programs::{
-    LinkOrder, ProgramError, SchedClassifier, TcAttachType, TestRun as _, TestRunOptions,
-};
+use aya::programs::{ProgramError, SchedClassifier, TcAttachType, TestRun as _, TestRunOptions};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use herald_dataplane::{Counters, MapContents, MapName, MapOp};
 use herald_model::{IfIndex, InterfaceName};
 
+mod hooks;
 mod maps;
+
+use hooks::{attach_clsact, attach_tcx, clsact_link};
 
 /// Where the BPF file system keeps our maps and links, unless told otherwise.
 pub const DEFAULT_PIN_ROOT: &str = "/sys/fs/bpf/herald";
@@ -35,11 +32,6 @@ const LAYOUT: &str = "v4";
 
 /// Flows that are remembered, unless told otherwise.
 pub const DEFAULT_FLOWS: u32 = 131_072;
-
-/// The place of our filter on kernels without tcx. The priority is the first: the packets for a VIP
-/// are ours, all others go on to the next filter.
-const CLSACT_PRIORITY: u16 = 1;
-const CLSACT_HANDLE: TcHandle = TcHandle::new(0, 0x4852);
 
 /// What [`DataPlane::open`] needs to know.
 #[derive(Clone, Debug)]
@@ -534,77 +526,6 @@ fn program(ebpf: &mut Ebpf, direction: Direction) -> Result<&mut SchedClassifier
 
 fn take_map(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, BpfError> {
     ebpf.take_map(name).ok_or(BpfError::Missing { name })
-}
-
-type AnyError = Box<dyn std::error::Error + Send + Sync>;
-
-/// Puts the program into the link that is pinned there, or makes and pins one.
-fn attach_tcx(
-    classifier: &mut SchedClassifier,
-    direction: Direction,
-    interface: &InterfaceName,
-    path: &Path,
-) -> Result<(), AnyError> {
-    if replace_pinned(classifier, path).is_ok() {
-        return Ok(());
-    }
-    // What may be pinned there belongs to an interface that is gone and whose number is used again.
-    if let Err(error) = fs::remove_file(path)
-        && error.kind() != io::ErrorKind::NotFound
-    {
-        return Err(error.into());
-    }
-    // First, as packets for a VIP are ours and all others go on to the next program.
-    let first = TcAttachOptions::TcxOrder(LinkOrder::first());
-    let id = classifier.attach_with_options(interface.as_str(), direction.attach, first)?;
-    let link: FdLink = classifier.take_link(id)?.try_into()?;
-    link.pin(path)?;
-    Ok(())
-}
-
-fn replace_pinned(classifier: &mut SchedClassifier, path: &Path) -> Result<(), AnyError> {
-    let link = SchedClassifierLink::try_from(FdLink::from(PinnedLink::from_pin(path)?))?;
-    let id = classifier.attach_to_link(link)?;
-    // Letting go of it closes a descriptor; the pin holds the link itself.
-    drop(classifier.take_link(id)?);
-    Ok(())
-}
-
-fn clsact_link(
-    direction: Direction,
-    interface: &InterfaceName,
-) -> Result<SchedClassifierLink, io::Error> {
-    SchedClassifierLink::attached(
-        interface.as_str(),
-        direction.attach,
-        CLSACT_PRIORITY,
-        CLSACT_HANDLE,
-        None,
-    )
-}
-
-/// Replaces our filter if it is there, else adds it. A filter has no owner and needs no pin.
-fn attach_clsact(
-    classifier: &mut SchedClassifier,
-    direction: Direction,
-    interface: &InterfaceName,
-) -> Result<(), AnyError> {
-    // Fails if the qdisc is there already; if for another reason, attaching fails as well.
-    drop(qdisc_add_clsact(interface.as_str()));
-    let present = clsact_link(direction, interface)?;
-    let id = if let Ok(id) = classifier.attach_to_link(present) {
-        id
-    } else {
-        let options = TcAttachOptions::Netlink(NlOptions {
-            priority: CLSACT_PRIORITY,
-            handle: CLSACT_HANDLE,
-            classid: None,
-        });
-        classifier.attach_with_options(interface.as_str(), direction.attach, options)?
-    };
-    // Dropping the link would remove the filter.
-    std::mem::forget(classifier.take_link(id)?);
-    Ok(())
 }
 
 /// An error and its causes in one line.
