@@ -395,8 +395,8 @@ pub enum WriteOutcome {
 pub struct Grants {
     /// How it is scheduled.
     pub priority: Priority,
-    /// Whether the memory of its process stays in place; else a page may have to be read from disk first.
-    pub memory_is_locked: bool,
+    /// Whether the program's code stays in memory; else a page may have to be read from disk first.
+    pub code_is_locked: bool,
 }
 
 /// How the kernel schedules a thread.

@@ -196,7 +196,7 @@ impl Driver {
     fn run(mut self) {
         let grants = Grants {
             priority: raise_priority(),
-            memory_is_locked: lock_memory(),
+            code_is_locked: lock_memory(),
         };
         info!(?grants, "layer 2 runs");
         self.report(Input::Granted(grants));

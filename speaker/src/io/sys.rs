@@ -1,10 +1,11 @@
 //! The system calls that no crate of ours wraps.
 #![expect(
     unsafe_code,
-    reason = "sockaddr_ll, ppoll, SO_BINDTOIFINDEX, SO_RCVBUFFORCE, CLOCK_BOOTTIME, mlockall and the scheduler have no safe wrapper among our dependencies"
+    reason = "sockaddr_ll, ppoll, SO_BINDTOIFINDEX, SO_RCVBUFFORCE, CLOCK_BOOTTIME, mlock2 and the scheduler have no safe wrapper among our dependencies"
 )]
 
 use std::mem::size_of;
+use std::ops::Range;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::time::Duration;
 use std::{fs, io};
@@ -167,28 +168,102 @@ pub(crate) fn raise_priority() -> Priority {
     }
 }
 
-/// Keeps the memory of the process in place, its code included and what it is given later: no answer has to
-/// wait for a page to be read from disk. Whether the kernel lets us.
+/// Keeps the program's code, this thread's stack and what buffers there are in memory, as far as
+/// `RLIMIT_MEMLOCK` goes: no answer has to wait for a page to be read from disk. Whether all the code is.
 pub(crate) fn lock_memory() -> bool {
-    // Under a limit it would be allocations that fail later on (`mlock_future_ok`, mm/mmap.c).
-    if !may_lock_all_memory() {
-        return false;
+    let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    let here = std::ptr::from_ref(&maps).addr();
+    let mut code_is_locked = true;
+    for part in memory_to_lock(&maps, here) {
+        // Only what is used of it: whole arenas are not.
+        // SAFETY: the kernel changes nothing in these pages, and refuses what is not mapped any more.
+        let answer = unsafe {
+            libc::syscall(
+                libc::SYS_mlock2,
+                part.range.start,
+                part.range.len(),
+                libc::MLOCK_ONFAULT,
+            )
+        };
+        code_is_locked &= answer == 0 || part.what != Memory::Code;
     }
-    // Only what is used: whole stacks and arenas are not.
-    let flags = libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT;
-    // SAFETY: takes no pointer.
-    let answer = unsafe { libc::mlockall(flags) };
-    answer == 0
+    code_is_locked
 }
 
-/// Whether we have `CAP_IPC_LOCK`.
-fn may_lock_all_memory() -> bool {
-    /// Its bit (include/uapi/linux/capability.h).
-    const IPC_LOCK: u64 = 1 << 14;
-    let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
-    let effective = status
+#[derive(Debug, PartialEq, Eq)]
+struct Part {
+    what: Memory,
+    range: Range<usize>,
+}
+
+/// In the order of importance: code can be dropped whenever memory is short, the rest only where there is swap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Memory {
+    Code,
+    Stack,
+    Buffers,
+}
+
+/// The parts of `/proc/self/maps`, the most important first, then the smallest; of the stack in which `here` is only
+/// what this thread may come to use.
+fn memory_to_lock(maps: &str, here: usize) -> Vec<Part> {
+    const STACK: usize = 128 << 10;
+    let mut parts: Vec<Part> = maps
         .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))
-        .and_then(|value| u64::from_str_radix(value.trim(), 16).ok());
-    effective.is_some_and(|bits| bits & IPC_LOCK != 0)
+        .filter_map(|line| {
+            let mut fields = line.split_ascii_whitespace();
+            let (start, end) = fields.next()?.split_once('-')?;
+            let start = usize::from_str_radix(start, 16).ok()?;
+            let end = usize::from_str_radix(end, 16).ok()?;
+            let permissions = fields.next()?;
+            let is_file = fields.nth(3).is_some_and(|path| path.starts_with('/'));
+            let (what, start) = if permissions.starts_with("r-x") && is_file {
+                (Memory::Code, start)
+            } else if !permissions.starts_with("rw") {
+                return None;
+            } else if (start..end).contains(&here) {
+                (Memory::Stack, start.max(here.saturating_sub(STACK)))
+            } else {
+                (Memory::Buffers, start)
+            };
+            let range = start..end;
+            Some(Part { what, range })
+        })
+        .collect();
+    parts.sort_by_key(|part| (part.what, part.range.len()));
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn code_comes_first_then_the_used_end_of_the_own_stack_then_small_buffers() {
+        let maps = "\
+            10000-12000 r--p 00000000 00:60 7      /herald-speaker\n\
+            12000-20000 r-xp 00002000 00:60 7      /herald-speaker\n\
+            20000-90000 rw-p 00000000 00:00 0      [heap]\n\
+            100000-300000 rw-p 00000000 00:00 0 \n\
+            300000-302000 ---p 00000000 00:00 0 \n\
+            302000-303000 rw-p 00000000 00:00 0 \n\
+            400000-402000 r-xp 00000000 00:00 0    [vdso]\n";
+        let parts = memory_to_lock(maps, 0x2f_8000);
+        let expected = [
+            (Memory::Code, 0x1_2000..0x2_0000),
+            (Memory::Stack, 0x2d_8000..0x30_0000),
+            (Memory::Buffers, 0x30_2000..0x30_3000),
+            (Memory::Buffers, 0x2_0000..0x9_0000),
+        ];
+        assert_eq!(parts, expected.map(|(what, range)| Part { what, range }));
+    }
+
+    #[test]
+    fn all_of_this_program_is_found() {
+        let maps = fs::read_to_string("/proc/self/maps").unwrap();
+        let parts = memory_to_lock(&maps, std::ptr::from_ref(&maps).addr());
+        for what in [Memory::Code, Memory::Stack, Memory::Buffers] {
+            assert!(parts.iter().any(|part| part.what == what), "no {what:?}");
+        }
+    }
 }

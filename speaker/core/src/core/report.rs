@@ -223,10 +223,10 @@ impl Core {
                 "; the kernel refused any priority, answers may be late under load"
             }
         };
-        let memory = match self.grants.map(|grants| grants.memory_is_locked) {
+        let memory = match self.grants.map(|grants| grants.code_is_locked) {
             None | Some(true) => "",
             Some(false) => {
-                "; its memory is not locked (IPC_LOCK), answers may be late when memory is short"
+                "; RLIMIT_MEMLOCK is too low for its code, answers may be late when memory is short"
             }
         };
         (true, reasons::READY, format!("{work}{priority}{memory}"))

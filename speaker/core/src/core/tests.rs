@@ -1071,11 +1071,11 @@ fn own_object_is_written_once_everything_it_says_is_known() {
 
 #[test]
 fn what_the_kernel_does_not_grant_is_in_the_own_object() {
-    let message = |priority, memory_is_locked| {
+    let message = |priority, code_is_locked| {
         let mut story = Story::ready(DataPlaneMode::Tcx);
         story.tell([Input::Granted(Grants {
             priority,
-            memory_is_locked,
+            code_is_locked,
         })]);
         let report = story.core.report(at(story.now));
         report.conditions[0].message.clone()
@@ -1084,7 +1084,7 @@ fn what_the_kernel_does_not_grant_is_in_the_own_object() {
     assert!(message(Priority::Nice, true).contains("real-time"));
     let none = message(Priority::Normal, false);
     assert!(
-        none.contains("any priority") && none.contains("IPC_LOCK"),
+        none.contains("any priority") && none.contains("RLIMIT_MEMLOCK"),
         "{none}"
     );
 }
