@@ -35,17 +35,19 @@ pub(crate) async fn retire(
     info!("retired: nothing of Herald's is left on the node");
     loop {
         match writer.own_speaker().await {
-            Ok(Some(own)) if !own.spec.retire => {
-                info!("asked to work again");
-                return Ok(());
-            }
-            // An earlier word of ours may have come later.
-            Ok(Some(own)) if observed_speaker(&own).report != *report => {
-                if let Err(error) = writer.write_speaker(false, report).await {
+            Ok(Some(own)) if own.spec.retire => {
+                // An earlier word of ours may have come later.
+                if observed_speaker(&own).report != *report
+                    && let Err(error) = writer.write_speaker(false, report).await
+                {
                     warn!(%error, "cannot say that we are retired: trying again");
                 }
             }
-            Ok(_said_or_deleted) => {}
+            // Who deletes the object asks for nothing any more.
+            Ok(_says_no_or_is_deleted) => {
+                info!("asked to work again");
+                return Ok(());
+            }
             Err(error) => warn!(%error, "cannot read our object: trying again"),
         }
         tokio::time::sleep(EVERY).await;

@@ -34,8 +34,8 @@ fn retire(cluster: &Cluster, node: &str, retire: bool) -> Result<()> {
         .map(drop)
 }
 
-#[test]
-fn a_node_that_is_to_retire_keeps_nothing_of_herald_and_works_again_when_it_is_not() -> Result<()> {
+/// The whole story of a node that announces an address, up to where it is asked to work again.
+fn story(work_again: impl FnOnce(&Cluster, &str) -> Result<()>) -> Result<()> {
     alone(|cluster| {
         backend(|it| {
             let four = serve(it)?[0];
@@ -56,7 +56,7 @@ fn a_node_that_is_to_retire_keeps_nothing_of_herald_and_works_again_when_it_is_n
                 all_nodes_serve(it, four)?;
                 Ok(new)
             })();
-            retire(cluster, &old, false)?;
+            work_again(cluster, &old)?;
             let new = result?;
             cluster.wait_whole()?;
             eventually("it has programs again", LONG, || {
@@ -68,4 +68,14 @@ fn a_node_that_is_to_retire_keeps_nothing_of_herald_and_works_again_when_it_is_n
             same(&cluster.announcer(four)?.0, &new)
         })
     })
+}
+
+#[test]
+fn a_node_that_is_to_retire_keeps_nothing_of_herald_and_works_again_when_it_is_not() -> Result<()> {
+    story(|cluster, node| retire(cluster, node, false))
+}
+
+#[test]
+fn a_retired_node_whose_speaker_object_is_deleted_works_again() -> Result<()> {
+    story(|cluster, node| cluster.api.delete(&herald("speakers", node)))
 }
