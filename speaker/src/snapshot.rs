@@ -8,6 +8,7 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use kube::Resource;
@@ -20,9 +21,14 @@ use tracing::warn;
 /// Changes are collected for this long before they are written.
 pub(crate) const SETTLE: Duration = Duration::from_secs(1);
 
-/// Where snapshots are kept; `None`: nowhere.
+/// Where snapshots are kept.
 #[derive(Clone, Debug)]
-pub(crate) struct Folder(Option<PathBuf>);
+pub(crate) struct Folder {
+    /// `None`: nowhere.
+    path: Option<PathBuf>,
+    /// Held by whoever writes; `true`: cleared, nothing is to be written any more.
+    cleared: Arc<Mutex<bool>>,
+}
 
 impl Folder {
     /// A folder that is there, or is made now. Its files hold the ring key: nobody else may read them.
@@ -34,16 +40,22 @@ impl Folder {
         if let Some(path) = &path {
             fs::create_dir_all(path)?;
         }
-        Ok(Self(path))
+        Ok(Self {
+            path,
+            cleared: Arc::default(),
+        })
     }
 
-    /// Removes all that was kept.
+    /// Removes all that was kept, and keeps nothing from now on.
     ///
     /// # Errors
     ///
     /// If a file is there and cannot be removed.
     pub(crate) fn clear(&self) -> io::Result<()> {
-        for entry in self.0.iter().map(fs::read_dir) {
+        // A write in the background comes before this, or not at all.
+        let mut cleared = self.cleared.lock().unwrap_or_else(PoisonError::into_inner);
+        *cleared = true;
+        for entry in self.path.iter().map(fs::read_dir) {
             for file in entry? {
                 fs::remove_file(file?.path())?;
             }
@@ -56,9 +68,10 @@ impl Folder {
         Snapshot {
             kind,
             path: self
-                .0
+                .path
                 .as_ref()
                 .map(|path| path.join(kind).with_extension("json")),
+            cleared: Arc::clone(&self.cleared),
             objects: BTreeMap::new(),
             changed: false,
             writing: None,
@@ -71,6 +84,7 @@ impl Folder {
 pub(crate) struct Snapshot<K> {
     kind: &'static str,
     path: Option<PathBuf>,
+    cleared: Arc<Mutex<bool>>,
     objects: BTreeMap<K, Box<RawValue>>,
     changed: bool,
     writing: Option<JoinHandle<()>>,
@@ -146,7 +160,12 @@ impl<K: Ord> Snapshot<K> {
             }
         };
         let kind = self.kind;
+        let cleared = Arc::clone(&self.cleared);
         self.writing = Some(tokio::task::spawn_blocking(move || {
+            let cleared = cleared.lock().unwrap_or_else(PoisonError::into_inner);
+            if *cleared {
+                return;
+            }
             if let Err(error) = replace(&path, &bytes) {
                 warn!(kind, path = %path.display(), %error, "the snapshot cannot be written");
             }
@@ -219,6 +238,8 @@ mod tests {
         fs::write(path.join("services.json"), b"[{\"metadata\": {\"na").unwrap();
         assert_eq!(names(&folder), None);
         folder.clear().unwrap();
+        snapshot.complete();
+        saved(&mut snapshot).await;
         assert_eq!(fs::read_dir(&path).unwrap().count(), 0);
         fs::remove_dir_all(path).unwrap();
     }
