@@ -43,8 +43,9 @@ INLINE __u32 sending_node(struct __sk_buff *skb)
 }
 
 /*
- * Hands a packet to the holder of the VIP. `sender` is the node whose own packet this is, 0 for a
- * client's. A packet that another node handed on is not handed on again.
+ * Hands a packet to the holder of the VIP, or if that is us, a target's reply to the holder before us.
+ * `sender` is the node whose own packet this is, 0 for a client's. A packet that another node handed on
+ * is not handed on again.
  */
 APART int relay(struct __sk_buff *skb, const struct packet *packet, const struct vip *vip,
 		__u32 sender)
@@ -55,7 +56,9 @@ APART int relay(struct __sk_buff *skb, const struct packet *packet, const struct
 	struct bpf_redir_neigh holder = vip->holder;
 	__u32 by = sending_node(skb);
 
-	if (vip->role != ROLE_PEER)
+	if (vip->role == ROLE_ME && (!sender || !holder.nh_family))
+		return drop(EVENT_STRAY_REPLY);
+	if (vip->role == ROLE_NOBODY)
 		return drop(EVENT_NO_HOLDER);
 	if (by && by != sender)
 		return drop(EVENT_LOOP);
@@ -175,7 +178,7 @@ APART int forward(struct __sk_buff *skb, const struct packet *packet, const stru
 	if (!node) {
 		/* A target's reply without a flow must not be taken for a client's packet. */
 		if (sender && is_from_node_port(packet))
-			return drop(EVENT_STRAY_REPLY);
+			return relay(skb, packet, vip, sender);
 		/* Without any target kube-proxy refuses at once. */
 		if (!target)
 			return passed();
@@ -482,8 +485,8 @@ INLINE int ingress(struct __sk_buff *skb)
 		return direct_or_forward(skb, &packet, vip, service, sender);
 	if (!service) {
 		if (sender)
-			return drop(is_from_node_port(&packet) ? EVENT_STRAY_REPLY :
-								 EVENT_UNKNOWN_PORT);
+			return is_from_node_port(&packet) ? relay(skb, &packet, vip, sender) :
+							    drop(EVENT_UNKNOWN_PORT);
 		/* A node that knows of a port before we do. */
 		return sending_node(skb) ? take_from_node() : drop(EVENT_UNKNOWN_PORT);
 	}
@@ -526,7 +529,12 @@ int herald_egress(struct __sk_buff *skb)
 
 	struct reply *reply = find_reply(&packet, vip);
 
-	return reply ? translate_reply(skb, &packet, reply, packet.hops) : VERDICT_NEXT;
+	if (reply)
+		return translate_reply(skb, &packet, reply, packet.hops);
+	if (vip->role != ROLE_ME || !vip->holder.nh_family || !is_from_node_port(&packet))
+		return VERDICT_NEXT;
+	skb->tc_index = SENT_ON;
+	return relay(skb, &packet, vip, node_with_address(&packet.source));
 }
 
 /* bpf_redirect_neigh and the checksum helpers are for programs the kernel counts as GPL. */

@@ -60,7 +60,10 @@ struct vip {
 	 * been overtaken by what happened at another holder.
 	 */
 	__u32 generation;
-	/* With ROLE_PEER, the holder's own address. */
+	/*
+	 * With ROLE_PEER, the holder's own address; with ROLE_ME that of the holder before us, which is
+	 * still there and may know of flows that we have not seen yet, or none.
+	 */
 	struct bpf_redir_neigh holder;
 };
 SIZE_IS(struct vip, 28);

@@ -48,4 +48,4 @@ pub use service::{
 };
 pub use speaker::{Speaker, SpeakerSegment};
 pub use time::Instant;
-pub use vip::{Announce, Candidate, Phase, ServiceRef, VipSegment, VirtualIp};
+pub use vip::{Announce, Candidate, Phase, ServiceRef, Tenure, VipSegment, VirtualIp};

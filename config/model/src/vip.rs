@@ -73,6 +73,27 @@ pub struct VipSegment {
     pub candidates: Vec<Candidate>,
 }
 
+/// How a node stands to an address that it says something of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Tenure {
+    /// It has let go of it.
+    LetGo,
+    /// It holds it until another has taken it: it is about to end.
+    HandingOver {
+        /// How many of those who should have did not, in the time they had.
+        passed_over: u8,
+    },
+    /// It holds it.
+    Held,
+}
+
+impl Tenure {
+    /// Whether it announces the address.
+    pub const fn is_held(self) -> bool {
+        !matches!(self, Self::LetGo)
+    }
+}
+
 /// A node in one of its lives that may hold an address.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Candidate {

@@ -170,3 +170,48 @@ fn of_two_that_are_parted_the_one_without_the_witness_gives_way_in_the_end() {
         }
     }
 }
+
+/// Lets time pass, while never nobody and after a moment one alone holds the address.
+fn hand_over(cluster: &mut Cluster, time: u64, within: u64) {
+    for passed in 0..time {
+        cluster.run(millis(1));
+        let holders = cluster.holders(0);
+        assert!(!holders.is_empty(), "after {passed} ms");
+        assert!(
+            holders.len() == 1 || passed < within,
+            "{holders:?} after {passed} ms"
+        );
+    }
+}
+
+#[test]
+fn a_speaker_that_is_asked_to_end_hands_over_at_once_without_the_api_server() {
+    for (nodes, seed) in [(3, 1), (3, 2), (10, 3), (2, 4)] {
+        let (mut cluster, candidates) = cluster(nodes, seed);
+        cluster.stop(candidates[0]);
+        hand_over(&mut cluster, 500, 20);
+        assert_eq!(cluster.holders(0), candidates[1..2], "{nodes} nodes");
+        // It ends, is found dead, begins anew, and gets nothing back.
+        cluster.run(millis(3_000));
+        assert_eq!(cluster.holders(0), candidates[1..2], "{nodes} nodes");
+    }
+}
+
+#[test]
+fn one_that_dies_before_it_has_taken_an_address_on_is_passed_over() {
+    let (mut cluster, candidates) = cluster(3, 5);
+    cluster.cut_power(candidates[1]);
+    cluster.stop(candidates[0]);
+    hand_over(&mut cluster, 1_500, 600);
+    assert_eq!(cluster.holders(0), candidates[2..]);
+}
+
+#[test]
+fn when_both_die_in_the_middle_of_it_the_third_takes_over() {
+    let (mut cluster, candidates) = cluster(5, 6);
+    cluster.stop(candidates[0]);
+    cluster.cut_power(candidates[0]);
+    cluster.cut_power(candidates[1]);
+    cluster.run(millis(1_000));
+    assert_eq!(cluster.holders(0), candidates[2..]);
+}

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use herald_model::{Epoch, Incarnation, Instant};
+use herald_model::{Epoch, Incarnation, Instant, Tenure};
 use herald_ring::codec::{Body, Frame};
 use herald_ring::{Config, Effect, Hold, Input, Keys, Profile, Ring};
 use herald_sim::ring::{Loss, Quick, What, World, key, millis};
@@ -21,13 +21,14 @@ fn vip(last: u16) -> IpAddr {
 
 fn hold(world: &mut World, node: usize, vip: IpAddr, epoch: u64, rank: u8, held: bool) {
     let epoch = Epoch(epoch);
+    let tenure = if held { Tenure::Held } else { Tenure::LetGo };
     world.tell(
         node,
         Input::HoldChanged {
             vip,
             epoch,
             rank,
-            held,
+            tenure,
         },
     );
 }
@@ -55,7 +56,7 @@ fn everybody_hears_of_a_hold_within_a_millisecond() {
             rank: 0,
             node: holder.clone(),
             incarnation: Incarnation(1),
-            held: true,
+            tenure: Tenure::Held,
         };
         assert_eq!(heard(&world, node), [expected], "node {node}");
     }
@@ -81,7 +82,7 @@ fn what_is_held_from_one_moment_on_is_told_at_once_and_together() {
             vip: vip(last),
             epoch: Epoch(7),
             rank: 0,
-            held: true,
+            tenure: Tenure::Held,
         };
         // The driver looks at its clock each time.
         now = now + std::time::Duration::from_micros(2);
@@ -133,7 +134,10 @@ fn what_is_let_go_may_be_held_by_another_under_the_same_plan() {
     world.run(millis(50));
     hold(&mut world, 2, vip(1), 7, 1, true);
     world.run(millis(50));
-    let held: Vec<bool> = heard(&world, 0).iter().map(|hold| hold.held).collect();
+    let held: Vec<bool> = heard(&world, 0)
+        .iter()
+        .map(|hold| hold.tenure.is_held())
+        .collect();
     assert_eq!(held, [true, false, true]);
 }
 

@@ -1,4 +1,4 @@
-//! What befalls a node that announces, and how it is made whole again.
+//! What befalls a node that announces, or is planned for it, and how it is made whole again.
 
 use std::fmt;
 
@@ -20,16 +20,19 @@ pub enum Fault {
     Kill,
     /// Its speaker is stopped where it is; what it has in the kernel works on.
     Stop,
+    /// No fault, but planned: its speaker is asked to end.
+    Terminate,
 }
 
 impl Fault {
     /// Each.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::CutSilently,
         Self::Cut,
         Self::Power,
         Self::Kill,
         Self::Stop,
+        Self::Terminate,
     ];
 
     /// Whether the node's pods can't be reached either.
@@ -49,6 +52,7 @@ impl Fault {
             Self::Power => lab.power_off(node)?,
             Self::Kill => drop(lab.kill_and_hold(node, Program::Speaker)?),
             Self::Stop => drop(lab.freeze_program(node, Program::Speaker)?),
+            Self::Terminate => drop(lab.kill(node, Program::Speaker, "TERM")?),
         }
         Ok(())
     }
@@ -63,6 +67,8 @@ impl Fault {
             Self::CutSilently | Self::Cut | Self::Kill => lab.heal(node)?,
             Self::Power => lab.power_on(node, false)?,
             Self::Stop => drop(lab.thaw_program(node, Program::Speaker)?),
+            // The kubelet starts it again.
+            Self::Terminate => {}
         }
         Ok(())
     }
@@ -76,6 +82,7 @@ impl fmt::Display for Fault {
             Self::Power => "node without power",
             Self::Kill => "speaker SIGKILL",
             Self::Stop => "speaker SIGSTOP",
+            Self::Terminate => "speaker SIGTERM",
         })
     }
 }

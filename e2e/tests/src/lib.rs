@@ -27,6 +27,7 @@ pub mod flows;
 pub mod inside;
 pub mod metrics;
 pub mod netns;
+pub mod newcomers;
 pub mod object;
 pub mod probe;
 pub mod sandbox;

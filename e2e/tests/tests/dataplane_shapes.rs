@@ -463,6 +463,34 @@ fn node_that_is_not_the_holder_hands_on_once_or_drops() -> Result<()> {
 }
 
 #[test]
+fn reply_of_a_flow_that_only_the_holder_before_knows_is_handed_to_it_once() -> Result<()> {
+    let mut bench = Bench::new()?;
+    bench.held_by(Holder::MeAfter {
+        address: node4(3).into(),
+    })?;
+    for (frame, _) in plain() {
+        let mut reply = frame.clone();
+        let is_ipv4 = frame.from.0.is_ipv4();
+        let target = if is_ipv4 {
+            node4(2).into()
+        } else {
+            node6(2).into()
+        };
+        reply.from = (target, NODE_PORT);
+        reply.mac = PEER_MAC;
+        let expected = reply.sent_on(reply.from, reply.to);
+        bench.becomes(&reply.bytes(), &expected.bytes())?;
+        reply.mac = [2, 0, 0, 0, 0, 3];
+        bench.drops(&reply.bytes(), Event::Loop)?;
+    }
+    bench.held_by(Holder::Me)?;
+    let mut reply = Frame::v4(Protocol::Tcp);
+    reply.from = (node4(2).into(), NODE_PORT);
+    reply.mac = PEER_MAC;
+    bench.drops(&reply.bytes(), Event::StrayReply)
+}
+
+#[test]
 fn flows_of_an_earlier_time_as_holder_are_forgotten() -> Result<()> {
     let mut bench = Bench::new()?;
     let frame = Frame::v4(Protocol::Tcp);

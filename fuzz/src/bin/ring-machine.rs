@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use herald_model::{Epoch, Incarnation, Instant};
+use herald_model::{Epoch, Incarnation, Instant, Tenure};
 use herald_ring::{
     Authenticator, Config, Effect, Input, KeyId, Keys, Member, NodeId, Packet, Profile, Ring, Tag,
 };
@@ -238,7 +238,13 @@ impl Net {
                     vip,
                     epoch: Epoch(u64::from(said >> 4)),
                     rank: said >> 1 & 3,
-                    held: said & 1 != 0,
+                    tenure: match said & 9 {
+                        0 => Tenure::LetGo,
+                        9 => Tenure::HandingOver {
+                            passed_over: said >> 6,
+                        },
+                        _ => Tenure::Held,
+                    },
                 };
                 self.tell(node, input);
             }

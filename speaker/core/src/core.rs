@@ -22,6 +22,7 @@ use crate::uplinks::{Interfaces, Uplink};
 use crate::vip::Vip;
 use crate::writer::Writer;
 use ring::{Right, RingState};
+use stop::Stopping;
 
 mod data_plane;
 mod election;
@@ -29,11 +30,8 @@ mod hold;
 mod probe;
 mod report;
 mod ring;
+mod stop;
 
-/// How long a speaker that was asked to end goes on answering for what nobody has taken over.
-const STOPPING: Duration = Duration::from_secs(5);
-/// How long it then stays to see others believe that it gave up.
-const LAST_WORDS: Duration = Duration::from_millis(300);
 /// How long a stranger's claim is remembered.
 const CONFLICT: Duration = Duration::from_mins(1);
 /// How long after a peer's claim an address is defended: by then the watches have told whose it is.
@@ -117,17 +115,6 @@ pub struct Core {
     timers: BTreeSet<(Instant, Timer)>,
 }
 
-/// That this process was asked to end.
-#[derive(Clone, Copy, Debug)]
-struct Stopping {
-    /// Until then what nobody has taken over is answered for.
-    until: Instant,
-    /// What was left has been given up; the process ends then.
-    gave_up: Option<Instant>,
-    /// Whether everything of ours is to be removed from the node.
-    retires: bool,
-}
-
 /// An interface that layer 2 was told of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Port {
@@ -180,6 +167,7 @@ enum Timer {
     DataPlane,
     Ring,
     Speaker,
+    HandOver,
     Stop,
 }
 
@@ -325,17 +313,6 @@ impl Core {
             Input::Stopping => self.begin_to_stop(now, false),
         }
         self.dirty.since.get_or_insert(now);
-    }
-
-    fn begin_to_stop(&mut self, now: Instant, retires: bool) {
-        let stopping = self.stopping.get_or_insert(Stopping {
-            until: now + STOPPING,
-            gave_up: None,
-            retires,
-        });
-        stopping.retires = retires;
-        self.timers.insert((now + STOPPING, Timer::Stop));
-        self.dirty.all_vips = true;
     }
 
     /// When [`Self::on_deadline`] is to be called.
@@ -572,6 +549,7 @@ impl Core {
                 }
                 Timer::DataPlane => self.data_plane.changed = true,
                 Timer::Ring => self.dirty.all_vips = true,
+                Timer::HandOver => self.pass_over(now),
                 Timer::Speaker | Timer::Stop => {}
             }
         }

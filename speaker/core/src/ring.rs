@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use herald_model::{Epoch, IfIndex, Incarnation, MacAddress, NodeName};
+use herald_model::{Epoch, IfIndex, Incarnation, MacAddress, NodeName, Tenure};
 use herald_ring::{Hold, KeyId, Keys, Member, Scope, Timeline};
 
 /// What a ring is to do.
@@ -32,7 +32,7 @@ pub enum RingCommand {
     CarrierChanged(bool),
     /// We can't serve here: begin a new life.
     StepDown,
-    /// Tell everybody that this node holds an address, or has let go of it.
+    /// Tell everybody how this node stands to an address.
     HoldChanged {
         /// The address.
         vip: IpAddr,
@@ -40,8 +40,8 @@ pub enum RingCommand {
         epoch: Epoch,
         /// Our place among the candidates.
         rank: u8,
-        /// Whether it is held.
-        held: bool,
+        /// How it does.
+        tenure: Tenure,
     },
 }
 

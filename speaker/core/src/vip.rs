@@ -1,6 +1,7 @@
 //! One address: whether it may be announced, where this node holds it, what its status says.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use herald_model::{
     Announce, Epoch, IfIndex, Instant, InterfaceName, MacAddress, NodeName, SegmentName, Service,
@@ -55,6 +56,8 @@ pub(crate) struct Hold {
     pub(crate) told: bool,
     /// From whom it was taken over, and when its death was noticed.
     pub(crate) fallen: Option<(NodeName, Option<Timeline>)>,
+    /// The address, on the segment, of a live node that held it until then.
+    pub(crate) before: Option<IpAddr>,
     /// Seconds since 1970.
     pub(crate) since: i64,
     /// Whether it is announced; before that, the data plane is waited for.

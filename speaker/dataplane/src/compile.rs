@@ -133,7 +133,7 @@ impl<'a> Compiler<'a> {
         let mut generation = before.generation;
         for (&address, vip) in &self.desired.vips {
             let known = self.known(address);
-            let is_held = |vip: &&Vip| vip.role == Role::Me;
+            let is_held = |vip: &&Vip| vip.role.is_me();
             let is_wanted = self.is_wanted(vip);
             // One generation for all interfaces: replies may come by another than requests.
             let of_vip = match known.iter().find(is_held) {
@@ -147,6 +147,7 @@ impl<'a> Compiler<'a> {
             for &interface in self.desired.interfaces.keys() {
                 let role = match vip.holders.get(&interface).copied().unwrap_or_default() {
                     Holder::Me => Role::Me,
+                    Holder::MeAfter { address } => Role::MeAfter(address),
                     Holder::Peer { address } => Role::Peer(address),
                     Holder::Nobody => Role::Nobody,
                 };
@@ -206,7 +207,7 @@ impl<'a> Compiler<'a> {
     /// Whether we are to hold an address somewhere.
     fn is_wanted(&self, vip: &DesiredVip) -> bool {
         let mut interfaces = self.desired.interfaces.keys();
-        interfaces.any(|interface| vip.holders.get(interface) == Some(&Holder::Me))
+        interfaces.any(|interface| vip.holders.get(interface).is_some_and(Holder::is_me))
     }
 
     fn links(&self, node: &DesiredNode) -> Vec<LinkEntry> {
@@ -375,7 +376,7 @@ impl<'a> Compiler<'a> {
             .collect();
         let stays = |address: IpAddr| {
             let vip = self.desired.vips.get(&address);
-            let is_held = self.known(address).iter().any(|vip| vip.role == Role::Me);
+            let is_held = self.known(address).iter().any(|vip| vip.role.is_me());
             is_held && vip.is_some_and(|vip| self.is_wanted(vip))
         };
         let had_flows = |member: &Member<'_>| {

@@ -89,6 +89,12 @@ pub struct DesiredVip {
 pub enum Holder {
     /// We do.
     Me,
+    /// We do, and another node that is still there did before: a target's reply of a flow that only
+    /// that one knows is handed to it.
+    MeAfter {
+        /// That node's own address on the segment, of either family.
+        address: IpAddr,
+    },
     /// Another node does: a client's frame that reaches us all the same is relayed there.
     Peer {
         /// That node's own address on the segment, of either family.
@@ -97,6 +103,13 @@ pub enum Holder {
     /// Nobody: packets are dropped and counted.
     #[default]
     Nobody,
+}
+
+impl Holder {
+    /// Whether we do.
+    pub const fn is_me(&self) -> bool {
+        matches!(self, Self::Me | Self::MeAfter { .. })
+    }
 }
 
 /// One port of one Service.

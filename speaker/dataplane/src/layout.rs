@@ -124,7 +124,15 @@ impl VipKey {
 pub(crate) enum Role {
     Nobody,
     Me,
+    /// We do, and this one did before.
+    MeAfter(IpAddr),
     Peer(IpAddr),
+}
+
+impl Role {
+    pub(crate) const fn is_me(self) -> bool {
+        matches!(self, Self::Me | Self::MeAfter(_))
+    }
 }
 
 /// `struct vip`.
@@ -138,17 +146,22 @@ impl Vip {
     pub(crate) const BYTES: usize = 28;
 
     pub(crate) fn encode(self) -> Vec<u8> {
-        let (role, family, holder) = match self.role {
-            Role::Nobody => (ROLE_NOBODY, 0, [0; 16]),
-            Role::Me => (ROLE_ME, 0, [0; 16]),
-            Role::Peer(IpAddr::V4(address)) => {
+        let (role, other) = match self.role {
+            Role::Nobody => (ROLE_NOBODY, None),
+            Role::Me => (ROLE_ME, None),
+            Role::MeAfter(before) => (ROLE_ME, Some(before)),
+            Role::Peer(holder) => (ROLE_PEER, Some(holder)),
+        };
+        let (family, holder) = match other {
+            None => (0, [0; 16]),
+            Some(IpAddr::V4(address)) => {
                 let mut bytes = [0; 16];
                 if let Some(first) = bytes.first_chunk_mut() {
                     *first = address.octets();
                 }
-                (ROLE_PEER, AF_INET, bytes)
+                (AF_INET, bytes)
             }
-            Role::Peer(IpAddr::V6(address)) => (ROLE_PEER, AF_INET6, address.octets()),
+            Some(IpAddr::V6(address)) => (AF_INET6, address.octets()),
         };
         [
             &role.to_le_bytes()[..],
@@ -164,11 +177,16 @@ impl Vip {
         let role = reader.number()?;
         let generation = reader.number()?;
         let family = reader.number()?;
-        let role = match (role, family) {
+        let other: Option<IpAddr> = match family {
+            AF_INET => Some(Ipv4Addr::from(reader.take::<4>()?).into()),
+            AF_INET6 => Some(Ipv6Addr::from(reader.take::<16>()?).into()),
+            _none => None,
+        };
+        let role = match (role, other) {
             (ROLE_NOBODY, _) => Role::Nobody,
-            (ROLE_ME, _) => Role::Me,
-            (ROLE_PEER, AF_INET) => Role::Peer(Ipv4Addr::from(reader.take::<4>()?).into()),
-            (ROLE_PEER, AF_INET6) => Role::Peer(Ipv6Addr::from(reader.take::<16>()?).into()),
+            (ROLE_ME, None) => Role::Me,
+            (ROLE_ME, Some(before)) => Role::MeAfter(before),
+            (ROLE_PEER, Some(holder)) => Role::Peer(holder),
             _ => return None,
         };
         Some(Self { role, generation })

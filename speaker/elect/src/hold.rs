@@ -3,17 +3,19 @@
 //! The elected is who *should* announce; the holder is who does. They differ on purpose: a holder
 //! keeps the address until the elected one says that it has taken it, so that nobody is left
 //! without an announcer; and an elected one takes nothing from a live holder under the same plan,
-//! so that nothing moves by itself when a node returns.
+//! so that nothing moves by itself when a node returns. A holder that is about to end says that it
+//! *hands over*: it goes on until another has taken the address, which under the same plan may be any that is
+//! elected without it ([`Hold::handing_over`]).
 //!
 //! [`Hold`] knows no clock. Whenever something it is told of changes (plan, who is alive, what
 //! others hold, whether we can serve), ask it what to do.
 
-use herald_model::{Candidate, Epoch};
+use herald_model::{Candidate, Epoch, Tenure};
 
 /// The place of a holder that is none of the candidates.
 pub const NO_RANK: u8 = u8::MAX;
 
-/// What a node says of an address: that it holds it, or has let go of it.
+/// What a node says of an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
     /// The plan under which it does.
@@ -22,8 +24,8 @@ pub struct Claim {
     pub rank: u8,
     /// Who, in which life.
     pub holder: Candidate,
-    /// Whether it holds it; if not, it has let go.
-    pub held: bool,
+    /// How it stands to it.
+    pub tenure: Tenure,
 }
 
 /// What decides over an address on a segment at this moment.
@@ -43,6 +45,8 @@ pub struct Situation<'a> {
     pub can_serve: bool,
     /// Whether we may take what nobody else is known to hold: started up, with quorum.
     pub may_take: bool,
+    /// Whether we are about to end: what we hold is for others to take.
+    pub hands_over: bool,
 }
 
 /// What to do.
@@ -72,8 +76,8 @@ pub enum Change {
 /// Why an address was let go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
-    /// Another holds it by a better right: a higher epoch, or in the same a higher rank. It has
-    /// told everybody, so nothing is to be said.
+    /// Another holds it by a better right: a higher epoch, or in the same a higher rank, or any if we
+    /// hand it over. It has told everybody, so nothing is to be said.
     Succeeded,
     /// The life in which we held it is over. The others know, so nothing is to be said.
     LifeOver,
@@ -113,16 +117,26 @@ impl Hold {
     pub fn other(&self) -> Option<&Candidate> {
         self.other
             .as_ref()
-            .filter(|claim| claim.held)
+            .filter(|claim| claim.tenure.is_held())
             .map(|claim| &claim.holder)
+    }
+
+    /// Who hands the address over, as far as we have heard, and how many of those elected without it have
+    /// been passed over.
+    pub fn handing_over(&self) -> Option<(&Candidate, u8)> {
+        let claim = self.other.as_ref()?;
+        match claim.tenure {
+            Tenure::HandingOver { passed_over } => Some((&claim.holder, passed_over)),
+            Tenure::LetGo | Tenure::Held => None,
+        }
     }
 
     /// Another node's claim. Only the best is kept; ask for a [`Self::change`] afterwards.
     pub fn heard(&mut self, claim: Claim) {
         let is_better = self.other.as_ref().is_none_or(|known| {
             known.holder == claim.holder && known.epoch <= claim.epoch
-                || !known.held
-                || right(claim.epoch, claim.rank) > right(known.epoch, known.rank)
+                || known.tenure == Tenure::LetGo
+                || claim.right() > known.right()
         });
         if is_better {
             self.other = Some(claim);
@@ -150,10 +164,11 @@ impl Hold {
             }
             return None;
         }
-        let is_free = self
-            .other
-            .as_ref()
-            .is_none_or(|claim| !claim.held || claim.epoch < epoch);
+        let is_free = self.other.as_ref().is_none_or(|claim| match claim.tenure {
+            Tenure::LetGo => true,
+            Tenure::HandingOver { .. } => claim.epoch <= epoch,
+            Tenure::Held => claim.epoch < epoch,
+        });
         let takes = situation.wanted
             && situation.can_serve
             && situation.may_take
@@ -172,8 +187,13 @@ impl Hold {
 
 impl Mine {
     fn reason_to_let_go(&self, situation: &Situation<'_>, other: Option<&Claim>) -> Option<Reason> {
+        let tenure = if situation.hands_over {
+            Tenure::HandingOver { passed_over: 0 }
+        } else {
+            Tenure::Held
+        };
         let succeeded = other.is_some_and(|claim| {
-            claim.held && right(claim.epoch, claim.rank) > right(self.epoch, self.rank)
+            claim.tenure.is_held() && claim.right() > right(self.epoch, tenure, self.rank)
         });
         if self.me != *situation.me {
             Some(Reason::LifeOver)
@@ -189,9 +209,17 @@ impl Mine {
     }
 }
 
-/// The higher epoch wins, then the higher rank, which is the lower number.
-fn right(epoch: Epoch, rank: u8) -> (Epoch, std::cmp::Reverse<u8>) {
-    (epoch, std::cmp::Reverse(rank))
+impl Claim {
+    fn right(&self) -> Right {
+        right(self.epoch, self.tenure, self.rank)
+    }
+}
+
+type Right = (Epoch, bool, std::cmp::Reverse<u8>);
+
+/// The higher epoch wins, then who does not hand over, then the higher rank, which is the lower number.
+fn right(epoch: Epoch, tenure: Tenure, rank: u8) -> Right {
+    (epoch, tenure == Tenure::Held, std::cmp::Reverse(rank))
 }
 
 fn rank_of(situation: &Situation<'_>) -> u8 {

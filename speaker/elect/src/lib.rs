@@ -52,6 +52,25 @@ pub fn elected<'a>(
         })
 }
 
+/// Who takes an address on from a holder that hands it over: of the plan's live candidates the one after
+/// so many that were passed over, after the last the first again; only if none is live, as
+/// [`elected`] says.
+///
+/// `is_live` is not to hold for the one that hands over.
+pub fn successor<'a>(
+    address: IpAddr,
+    candidates: &'a [Candidate],
+    is_live: impl Fn(&Candidate) -> bool,
+    others: &'a [Candidate],
+    passed_over: u8,
+) -> Option<&'a Candidate> {
+    let live: Vec<&Candidate> = candidates.iter().filter(|who| is_live(who)).collect();
+    usize::from(passed_over)
+        .checked_rem(live.len())
+        .and_then(|place| live.get(place).copied())
+        .or_else(|| elected(address, &[], is_live, others))
+}
+
 /// The rendezvous score of a node for an address: SipHash-2-4 with a zero key over the address in
 /// its 16-byte form and the node's name. Part of the protocol between nodes, so it never changes.
 pub fn score(address: IpAddr, node: &NodeName) -> u64 {
@@ -106,6 +125,23 @@ mod tests {
         assert_eq!(
             elected(ip("192.0.2.1"), &plan, live, &now),
             Some(&node(2, 1))
+        );
+    }
+
+    #[test]
+    fn of_those_left_one_after_another_is_asked_to_take_on() {
+        let plan = [node(1, 1), node(2, 1), node(3, 1)];
+        let live = |who: &Candidate| *who != plan[1];
+        for (passed_over, next) in [(0, 0), (1, 2), (2, 0)] {
+            let chosen = successor(ip("192.0.2.1"), &plan, live, &[], passed_over);
+            assert_eq!(chosen, Some(&plan[next]));
+        }
+        let others = [node(4, 1)];
+        let chosen = successor(ip("192.0.2.1"), &plan, |who| *who == others[0], &others, 7);
+        assert_eq!(chosen, Some(&others[0]));
+        assert_eq!(
+            successor(ip("192.0.2.1"), &plan, |_| false, &others, 0),
+            None
         );
     }
 

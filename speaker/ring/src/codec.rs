@@ -29,6 +29,7 @@ use crate::auth::{Authenticator, KeyId, Tag};
 
 mod item;
 
+pub(crate) use item::tenure_byte;
 pub use item::{
     Answer, Ask, Evidence, Heartbeat, HoldRecord, MAX_VOTERS, Poke, Relayed, Report, Standing,
     Statement, Vote, Voters,

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use herald_model::{Epoch, Incarnation, Instant, NodeName};
+use herald_model::{Epoch, Incarnation, Instant, NodeName, Tenure};
 
 use crate::auth::Keys;
 use crate::codec::{Report, Standing};
@@ -38,7 +38,7 @@ pub enum Input<'a> {
     SteppedDown,
     /// What our heartbeats are to say of us.
     Reported(Report),
-    /// We hold an address, or let go of one: tell everybody.
+    /// We stand otherwise to an address than before: tell everybody.
     HoldChanged {
         /// The address.
         vip: IpAddr,
@@ -46,8 +46,8 @@ pub enum Input<'a> {
         epoch: Epoch,
         /// Our place among the candidates, 0 first; 255 if none.
         rank: u8,
-        /// Whether we hold it.
-        held: bool,
+        /// How we stand to it.
+        tenure: Tenure,
     },
 }
 
@@ -179,8 +179,8 @@ pub struct Hold {
     pub node: NodeName,
     /// The holder's life.
     pub incarnation: Incarnation,
-    /// Whether it is held; if not, that holder has let go of it.
-    pub held: bool,
+    /// How it stands to the address.
+    pub tenure: Tenure,
 }
 
 /// What has happened since the start, for metrics.

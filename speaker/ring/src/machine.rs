@@ -140,8 +140,8 @@ impl<A: Authenticator> Ring<A> {
                 vip,
                 epoch,
                 rank,
-                held,
-            } => self.hold_changed(now, (vip, epoch, rank, held)),
+                tenure,
+            } => self.hold_changed(now, (vip, epoch, rank, tenure)),
         }
         self.settle(now, out);
     }

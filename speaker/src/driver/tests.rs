@@ -1,4 +1,4 @@
-use herald_model::{Epoch, ServiceKey, ServiceRef};
+use herald_model::{Epoch, ServiceKey, ServiceRef, Tenure};
 use herald_speaker_core::{EventReason, RingCommand};
 
 use super::*;
@@ -15,7 +15,7 @@ fn every_address_is_announced_before_anything_is_said_of_one() {
         vip,
         epoch: Epoch(7),
         rank: 1,
-        held: true,
+        tenure: Tenure::Held,
     };
     let tell = |vip| Effect::Ring {
         segment: segment.clone(),

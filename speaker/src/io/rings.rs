@@ -166,11 +166,11 @@ impl Rings {
                 vip,
                 epoch,
                 rank,
-                held,
+                tenure,
             } => {
                 if let Some(segment) = self.segments.get_mut(name) {
-                    if held {
-                        segment.holds.insert(vip, (epoch, rank));
+                    if tenure.is_held() {
+                        segment.holds.insert(vip, (epoch, rank, tenure));
                     } else {
                         segment.holds.remove(&vip);
                     }
@@ -179,7 +179,7 @@ impl Rings {
                     vip,
                     epoch,
                     rank,
-                    held,
+                    tenure,
                 };
                 self.handle(name, input);
             }
@@ -407,12 +407,12 @@ impl Rings {
         if !carrier {
             self.handle(name, Input::CarrierChanged(false));
         }
-        for (vip, (epoch, rank)) in holds {
+        for (vip, (epoch, rank, tenure)) in holds {
             let input = Input::HoldChanged {
                 vip,
                 epoch,
                 rank,
-                held: true,
+                tenure,
             };
             self.handle(name, input);
         }

@@ -54,14 +54,14 @@ impl World {
                 vip,
                 epoch,
                 rank,
-                held,
+                tenure,
             } => self.ring(
                 node,
                 herald_ring::Input::HoldChanged {
                     vip,
                     epoch,
                     rank,
-                    held,
+                    tenure,
                 },
             ),
         }

@@ -73,6 +73,16 @@ impl Cluster {
         self.world.kill(node);
     }
 
+    /// Its speaker is asked to end.
+    pub fn stop(&mut self, node: usize) {
+        self.world.stop(node);
+    }
+
+    /// Its speaker is killed.
+    pub fn kill(&mut self, node: usize) {
+        self.world.kill(node);
+    }
+
     /// It gets power again.
     pub fn boot(&mut self, node: usize) {
         let host = &mut self.world.hosts[node];

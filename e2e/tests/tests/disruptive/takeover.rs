@@ -30,7 +30,7 @@ pub(crate) fn epoch(vip: &Value) -> Result<u64> {
 }
 
 /// The node with this MAC address.
-fn node_of(cluster: &Cluster, mac: &str) -> Result<String> {
+pub(crate) fn node_of(cluster: &Cluster, mac: &str) -> Result<String> {
     let nodes = cluster.lab.nodes();
     let node = nodes.into_iter().find(|node| node.address.mac == mac);
     Ok(node.with_context(|| format!("{mac} is no node's"))?.name)

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use herald_dataplane::{DesiredNode, DesiredVip, Holder};
 use herald_elect::elected;
 use herald_model::{
-    Candidate, IfIndex, Instant, InterfaceName, MacAddress, Node, NodeName, VipSegment, VirtualIp,
+    Candidate, IfIndex, Instant, InterfaceName, MacAddress, Node, NodeName, SegmentName,
+    VipSegment, VirtualIp,
 };
 
 use super::{Core, RETRY, Timer};
@@ -133,11 +134,13 @@ impl Core {
     fn holders_by_interface(&self, vip: &Vip) -> BTreeMap<IfIndex, Holder> {
         let planned = |segment: &VipSegment| {
             let uplink = self.uplinks.get(&segment.name)?;
-            let holder = if vip.holds.contains_key(&segment.name) {
-                Holder::Me
-            } else {
-                self.peer(&vip.observed.vip, segment)
-                    .map_or(Holder::Nobody, |address| Holder::Peer { address })
+            let holder = match vip.holds.get(&segment.name) {
+                Some(hold) => hold
+                    .before
+                    .map_or(Holder::Me, |address| Holder::MeAfter { address }),
+                None => self
+                    .peer(&vip.observed.vip, segment)
+                    .map_or(Holder::Nobody, |address| Holder::Peer { address }),
             };
             Some((uplink.index, holder))
         };
@@ -161,6 +164,22 @@ impl Core {
         let candidate = holder
             .or_else(|| elected(vip.address, candidates, is_live, &reborn))
             .or_else(|| candidates.first())?;
+        self.address_of(candidate, vip.address, &segment.name)
+    }
+
+    /// The address, on the segment, of another node that is known to hold it.
+    pub(super) fn predecessor(&self, address: IpAddr, segment: &SegmentName) -> Option<IpAddr> {
+        let right = self.rights.get(&(address, segment.clone()))?;
+        self.address_of(right.hold.other()?, address, segment)
+    }
+
+    /// The address of another node on a segment, of a VIP's family if it has one.
+    fn address_of(
+        &self,
+        candidate: &Candidate,
+        address: IpAddr,
+        segment: &SegmentName,
+    ) -> Option<IpAddr> {
         if candidate.node == self.config.node {
             return None;
         }
@@ -169,11 +188,11 @@ impl Core {
             .report
             .segments
             .iter()
-            .find(|theirs| theirs.name == segment.name)?
+            .find(|theirs| theirs.name == *segment)?
             .prefixes;
         prefixes
             .iter()
-            .find(|prefix| prefix.addr().is_ipv4() == vip.address.is_ipv4())
+            .find(|prefix| prefix.addr().is_ipv4() == address.is_ipv4())
             .or_else(|| prefixes.first())
             .map(ipnet::IpNet::addr)
     }
@@ -259,6 +278,11 @@ impl Core {
             macs,
             links,
         }
+    }
+
+    /// Whether the kernel has all that it should.
+    pub(super) fn is_data_plane_settled(&self) -> bool {
+        !self.data_plane_runs() || !self.data_plane.changed && !self.data_plane.in_flight
     }
 
     pub(super) fn data_plane_known(&mut self, report: DataPlaneReport) {

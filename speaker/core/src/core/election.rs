@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use herald_elect::elected;
 use herald_elect::hold::{Change, Reason, Situation};
-use herald_model::{Announce, Candidate, Epoch, Instant, NodeName, Phase, SegmentName};
+use herald_elect::{elected, successor};
+use herald_model::{Announce, Candidate, Epoch, Instant, NodeName, Phase, SegmentName, Tenure};
 
 use super::Core;
 use super::ring::Probe;
@@ -119,7 +119,18 @@ impl Core {
                 })
         };
         let key = (address, segment.clone());
-        let holder = self.rights.get(&key).and_then(|right| right.hold.other());
+        let hold = self.rights.get(&key).map(|right| &right.hold);
+        let holder = hold.and_then(|hold| hold.other());
+        let elected = match hold.and_then(|hold| hold.handing_over()) {
+            Some((old, passed_over)) => successor(
+                address,
+                candidates,
+                |who| is_live(who) && who != old,
+                &others,
+                passed_over,
+            ),
+            None => elected(address, candidates, is_live, &others),
+        };
         let may_take = ring.is_some_and(|ring| ring.may_take(now))
             && self.stopping.is_none()
             && !holder.is_some_and(is_plan_old);
@@ -127,7 +138,7 @@ impl Core {
             me: &me,
             epoch: spec.epoch,
             candidates,
-            elected: elected(address, candidates, is_live, &others),
+            elected,
             wanted: planned.is_some()
                 && !vip.deleted
                 && spec.phase == Phase::Active
@@ -135,6 +146,7 @@ impl Core {
                 && !holders(spec, &self.services).is_empty(),
             can_serve: uplink.is_some_and(|uplink| uplink.carrier),
             may_take,
+            hands_over: self.stopping.is_some(),
         };
         let right = self.rights.entry(key).or_default();
         // What a snapshot says may be old, and somebody else may have got the address since; but if it was
@@ -169,6 +181,7 @@ impl Core {
         (epoch, rank): (Epoch, u8),
     ) {
         let wall = self.wall(now);
+        let predecessor = self.predecessor(address, segment);
         let fallen = self
             .rights
             .get_mut(&(address, segment.clone()))
@@ -190,6 +203,7 @@ impl Core {
             rank,
             told: false,
             fallen,
+            before: predecessor,
             since: before.map_or(wall, |entry| entry.since),
             announced: false,
             generation: None,
@@ -223,7 +237,7 @@ impl Core {
             && hold.announced
             && reason == Reason::Unwanted
         {
-            out.push(hold_changed(address, segment, hold, false));
+            out.push(hold_changed(address, segment, hold, Tenure::LetGo));
         }
         self.release_where(address, out, |name, _| name == segment);
     }
@@ -261,6 +275,7 @@ impl Core {
     /// Announces what is held and not announced yet, as soon as the data plane is ready for it.
     pub(super) fn announce(&mut self, now: Instant, out: &mut Vec<Effect>) {
         let gate = self.gate();
+        let tenure = self.tenure();
         let addresses: BTreeSet<IpAddr> = self.dirty.vips.iter().copied().collect();
         for address in addresses {
             let wants_neighbour = self.wants_neighbour(address);
@@ -303,7 +318,7 @@ impl Core {
                     ));
                 }
                 if hold.announced && !std::mem::replace(&mut hold.told, true) {
-                    tell.push(hold_changed(address, name, hold, true));
+                    tell.push(hold_changed(address, name, hold, tenure));
                 }
             }
             for interface in joins {
@@ -321,14 +336,14 @@ impl Core {
     }
 }
 
-fn hold_changed(address: IpAddr, segment: &SegmentName, hold: &Hold, is_held: bool) -> Effect {
+fn hold_changed(address: IpAddr, segment: &SegmentName, hold: &Hold, tenure: Tenure) -> Effect {
     Effect::Ring {
         segment: segment.clone(),
         command: RingCommand::HoldChanged {
             vip: address,
             epoch: hold.epoch,
             rank: hold.rank,
-            held: is_held,
+            tenure,
         },
     }
 }

@@ -6,9 +6,8 @@ use std::sync::Arc;
 
 use herald_model::{IfIndex, Incarnation, Instant, MacAddress, SegmentName};
 
-use super::{CONFLICT, Core, DEFENCE, LAST_WORDS, Port, PortState, REFRESH, RETRY, Timer};
+use super::{CONFLICT, Core, DEFENCE, Port, PortState, REFRESH, RETRY, Timer};
 use crate::input::{Effect, EventReason};
-use crate::ring::RingCommand;
 use crate::uplinks::Uplink;
 use crate::vip::{Hold, holders};
 
@@ -348,48 +347,6 @@ impl Core {
             );
             self.emit_events(address, EventReason::AddressConflict, &note, out);
         }
-    }
-
-    /// Ends the process once nothing is held. When the time is up, gives up what is left: the other
-    /// speakers take a life that ended by itself over at once, one that falls silent only later.
-    pub(super) fn stop(&mut self, now: Instant, out: &mut Vec<Effect>) {
-        let Some(stopping) = &mut self.stopping else {
-            return;
-        };
-        let retires = stopping.retires;
-        match stopping.gave_up {
-            None if self.vips.values().all(|vip| vip.holds.is_empty()) => {
-                self.stopping_is_over(retires, out);
-            }
-            None if now >= stopping.until => {
-                let last = now + LAST_WORDS;
-                stopping.gave_up = Some(last);
-                self.timers.insert((last, Timer::Stop));
-                for segment in self.rings.keys() {
-                    out.push(Effect::Ring {
-                        segment: segment.clone(),
-                        command: RingCommand::StepDown,
-                    });
-                }
-            }
-            Some(last) if now >= last => self.stopping_is_over(retires, out),
-            None | Some(_) => {}
-        }
-    }
-
-    fn stopping_is_over(&mut self, retires: bool, out: &mut Vec<Effect>) {
-        if std::mem::replace(&mut self.exited, true) {
-            return;
-        }
-        for (address, vip) in &self.vips {
-            for hold in vip.holds.values().filter(|hold| hold.announced) {
-                out.push(Effect::Layer2(herald_l2::Input::Released {
-                    interface: hold.interface,
-                    address: *address,
-                }));
-            }
-        }
-        out.push(Effect::Exit { retires });
     }
 
     pub(super) fn failed_ports(&self) -> impl Iterator<Item = (IfIndex, &Arc<str>)> {

@@ -258,7 +258,7 @@ impl Core {
             }
             RingEvent::Hold(heard) => {
                 let right = self.rights.entry((heard.vip, segment.clone())).or_default();
-                if heard.held {
+                if heard.tenure.is_held() {
                     right.fallen = None;
                 }
                 right.hold.heard(Claim {
@@ -268,7 +268,7 @@ impl Core {
                         node: heard.node,
                         incarnation: heard.incarnation,
                     },
-                    held: heard.held,
+                    tenure: heard.tenure,
                 });
                 self.dirty.vips.insert(heard.vip);
             }

@@ -296,6 +296,9 @@ fn generation_rises_when_the_address_comes_and_stays_when_it_goes() {
         Holder::Me,
         peer,
         Holder::Nobody,
+        Holder::MeAfter {
+            address: address(2).into(),
+        },
         Holder::Me,
     ] {
         let of_vip = wish.vips.get_mut(&vip).unwrap();
@@ -303,7 +306,7 @@ fn generation_rises_when_the_address_comes_and_stays_when_it_goes() {
         contents = compile(&contents, &wish).contents;
         seen.push(generation(&contents, "192.0.2.100"));
     }
-    assert_eq!(seen, [0, 1, 1, 1, 1, 2]);
+    assert_eq!(seen, [0, 1, 1, 1, 1, 2, 2]);
 
     let without = Desired {
         vips: BTreeMap::new(),

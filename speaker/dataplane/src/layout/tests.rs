@@ -88,6 +88,10 @@ fn vip_has_its_bytes() {
             format!("01000000 09000000 00000000 00000000 {zeros}"),
         ),
         (
+            Role::MeAfter("192.0.2.3".parse().unwrap()),
+            format!("01000000 09000000 02000000 c0000203 {zeros}"),
+        ),
+        (
             Role::Peer("192.0.2.3".parse().unwrap()),
             format!("02000000 09000000 02000000 c0000203 {zeros}"),
         ),

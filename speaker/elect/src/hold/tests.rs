@@ -1,9 +1,9 @@
 use std::collections::BTreeMap;
 
-use herald_model::Incarnation;
+use herald_model::{Incarnation, Tenure};
 
 use super::*;
-use crate::elected;
+use crate::{elected, successor};
 
 fn life(node: u8, incarnation: u64) -> Candidate {
     Candidate {
@@ -21,6 +21,8 @@ struct Nodes {
     candidates: Vec<Candidate>,
     wanted: bool,
     serves: BTreeMap<u8, bool>,
+    /// Who is about to end, and how many have been passed over since.
+    ending: BTreeMap<u8, u8>,
     /// Nodes that hear nothing of each other's claims.
     deaf: bool,
     told: Vec<(u8, Change)>,
@@ -38,6 +40,7 @@ impl Nodes {
             epoch: Epoch(1),
             wanted: true,
             serves: nodes().map(|node| (node, true)).collect(),
+            ending: BTreeMap::new(),
             deaf: false,
             told: Vec::new(),
         };
@@ -53,7 +56,18 @@ impl Nodes {
             .map(|(_, life)| life.clone())
             .collect();
         let address = [192, 0, 2, 10].into();
-        let chosen = elected(address, &self.candidates, |who| live.contains(who), &live).cloned();
+        let is_live = |who: &Candidate| live.contains(who);
+        let chosen = match self.holds[&node].handing_over() {
+            Some((old, passed_over)) => successor(
+                address,
+                &self.candidates,
+                |who| is_live(who) && who != old,
+                &live,
+                passed_over,
+            ),
+            None => elected(address, &self.candidates, is_live, &live),
+        };
+        let chosen = chosen.cloned();
         let situation = Situation {
             me: &self.lives[&node],
             epoch: self.epoch,
@@ -61,7 +75,8 @@ impl Nodes {
             elected: chosen.as_ref(),
             wanted: self.wanted,
             can_serve: self.serves[&node],
-            may_take: true,
+            may_take: !self.ending.contains_key(&node),
+            hands_over: self.ending.contains_key(&node),
         };
         self.holds.get_mut(&node)?.change(&situation)
     }
@@ -82,24 +97,46 @@ impl Nodes {
     }
 
     fn spread(&mut self, node: u8, change: Change) {
-        let (epoch, rank, held) = match change {
-            Change::Take { epoch, rank } | Change::Renew { epoch, rank } => (epoch, rank, true),
+        let (epoch, rank, tenure) = match change {
+            Change::Take { epoch, rank } | Change::Renew { epoch, rank } => {
+                (epoch, rank, self.tenure(node))
+            }
             Change::LetGo {
                 reason: Reason::Unwanted,
-            } => (self.epoch, NO_RANK, false),
+            } => (self.epoch, NO_RANK, Tenure::LetGo),
             Change::LetGo { .. } => return,
         };
         let claim = Claim {
             epoch,
             rank,
             holder: self.lives[&node].clone(),
-            held,
+            tenure,
         };
         for (other, hold) in &mut self.holds {
             if *other != node && !self.deaf {
                 hold.heard(claim.clone());
             }
         }
+    }
+
+    fn tenure(&self, node: u8) -> Tenure {
+        let passed_over = self.ending.get(&node);
+        passed_over.map_or(Tenure::Held, |passed_over| Tenure::HandingOver {
+            passed_over: *passed_over,
+        })
+    }
+
+    /// The node is asked to end, or the one that should take on what it holds had its time.
+    fn end_of(&mut self, node: u8, passed_over: u8) {
+        self.ending.insert(node, passed_over);
+        let epoch = self.holds[&node].epoch().unwrap();
+        let rank = self
+            .candidates
+            .iter()
+            .position(|it| *it == self.lives[&node]);
+        let rank = u8::try_from(rank.unwrap()).unwrap();
+        self.spread(node, Change::Renew { epoch, rank });
+        self.settle();
     }
 
     /// The others learn that the node's life is over.
@@ -180,6 +217,74 @@ fn old_holder_goes_on_until_the_new_one_says_it_has_taken_over() {
 }
 
 #[test]
+fn who_hands_over_goes_on_until_the_next_has_taken_the_address_under_the_same_plan() {
+    let mut nodes = Nodes::new();
+    nodes.take_told();
+    nodes.deaf = true;
+    nodes.end_of(1, 0);
+    assert_eq!(nodes.holders(), [1], "nobody knows");
+    nodes.deaf = false;
+    nodes.end_of(1, 0);
+    assert_eq!(
+        nodes.take_told(),
+        [(2, take(1, 1)), (1, let_go(Reason::Succeeded))]
+    );
+    assert_eq!(nodes.holders(), [2]);
+    assert_eq!(nodes.holds[&3].other(), Some(&life(2, 1)));
+}
+
+#[test]
+fn one_that_does_not_take_an_address_that_is_handed_over_is_passed_over() {
+    let mut nodes = Nodes::new();
+    nodes.take_told();
+    nodes.serves.insert(2, false);
+    nodes.end_of(1, 0);
+    assert_eq!(nodes.holders(), [1]);
+    nodes.end_of(1, 1);
+    assert_eq!(
+        nodes.take_told(),
+        [(3, take(1, 2)), (1, let_go(Reason::Succeeded))]
+    );
+}
+
+#[test]
+fn a_renewed_hold_of_one_that_ends_is_handed_over_too() {
+    let mut nodes = Nodes::new();
+    nodes.deaf = true;
+    nodes.end_of(1, 0);
+    nodes.epoch = Epoch(2);
+    nodes.settle();
+    assert_eq!(nodes.holds[&1].epoch(), Some(Epoch(2)));
+    nodes.deaf = false;
+    nodes.end_of(1, 0);
+    assert_eq!(nodes.holders(), [2]);
+}
+
+#[test]
+fn what_is_handed_over_under_a_plan_not_known_here_is_not_taken() {
+    let me = life(2, 1);
+    let mut hold = Hold::default();
+    hold.heard(Claim {
+        epoch: Epoch(5),
+        rank: 0,
+        holder: life(1, 1),
+        tenure: Tenure::HandingOver { passed_over: 0 },
+    });
+    let situation = |epoch| Situation {
+        me: &me,
+        epoch: Epoch(epoch),
+        candidates: std::slice::from_ref(&me),
+        elected: Some(&me),
+        wanted: true,
+        can_serve: true,
+        may_take: true,
+        hands_over: false,
+    };
+    assert_eq!(hold.change(&situation(4)), None, "it would not be believed");
+    assert_eq!(hold.change(&situation(5)), Some(take(5, 0)));
+}
+
+#[test]
 fn a_new_plan_with_the_same_holder_renews_the_hold() {
     let mut nodes = Nodes::new();
     nodes.take_told();
@@ -218,7 +323,7 @@ fn a_node_behind_the_plan_takes_nothing_from_a_holder_that_is_ahead() {
         epoch: Epoch(5),
         rank: 0,
         holder: life(2, 1),
-        held: true,
+        tenure: Tenure::Held,
     });
     let situation = Situation {
         me: &me,
@@ -228,6 +333,7 @@ fn a_node_behind_the_plan_takes_nothing_from_a_holder_that_is_ahead() {
         wanted: true,
         can_serve: true,
         may_take: true,
+        hands_over: false,
     };
     assert_eq!(hold.change(&situation), None);
     hold.ended(&life(2, 1));
@@ -294,6 +400,7 @@ fn nothing_is_taken_before_it_may_be() {
         wanted: true,
         can_serve: true,
         may_take: false,
+        hands_over: false,
     };
     let mut hold = Hold::default();
     assert_eq!(hold.change(&situation), None);
@@ -311,7 +418,7 @@ fn of_all_that_others_say_the_best_right_is_remembered() {
         epoch: Epoch(epoch),
         rank,
         holder: life(node, 1),
-        held,
+        tenure: if held { Tenure::Held } else { Tenure::LetGo },
     };
     let me = life(1, 1);
     let situation = Situation {
@@ -322,6 +429,7 @@ fn of_all_that_others_say_the_best_right_is_remembered() {
         wanted: true,
         can_serve: true,
         may_take: true,
+        hands_over: false,
     };
     let mut hold = Hold::default();
     hold.heard(say(2, 7, 1, true));

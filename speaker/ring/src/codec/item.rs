@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use herald_model::{Epoch, Incarnation};
+use herald_model::{Epoch, Incarnation, Tenure};
 
 use super::{DecodeError, Item, Reader, Writer};
 use crate::NodeId;
@@ -188,8 +188,8 @@ pub struct HoldRecord {
     pub holder: NodeId,
     /// The holder's life.
     pub incarnation: Incarnation,
-    /// Whether it is held; if not, that holder has let go of it.
-    pub held: bool,
+    /// How it stands to the address.
+    pub tenure: Tenure,
 }
 
 macro_rules! item {
@@ -355,7 +355,9 @@ item!(
 item!(
     HoldRecord,
     |reader| {
-        let [held, is_v4] = bits(reader)?;
+        let byte = reader.u8()?;
+        let tenure = tenure(byte & !IS_V4)?;
+        let is_v4 = byte & IS_V4 != 0;
         let bytes: [u8; 16] = reader.take()?;
         let vip = if is_v4 {
             let [a, b, c, d, rest @ ..] = bytes;
@@ -372,11 +374,12 @@ item!(
             rank: reader.u8()?,
             holder: NodeId(reader.u64()?),
             incarnation: Incarnation(reader.u64()?),
-            held,
+            tenure,
         })
     },
     |item, writer| {
-        writer.put(&[u8::from(item.held) | u8::from(item.vip.is_ipv4()) << 1])?;
+        let family = if item.vip.is_ipv4() { IS_V4 } else { 0 };
+        writer.put(&[tenure_byte(item.tenure) | family])?;
         match item.vip {
             IpAddr::V4(address) => {
                 writer.put(&address.octets())?;
@@ -390,6 +393,36 @@ item!(
         writer.put(&item.incarnation.0.to_be_bytes())
     }
 );
+
+/// Set in the first byte of a hold on an IPv4 address.
+const IS_V4: u8 = 0b10;
+/// Set if the address is held.
+const IS_HELD: u8 = 0b01;
+/// How many have been passed over by a holder that hands over, and one; 0: it does not.
+const PASSED_SHIFT: u8 = 2;
+const MAX_PASSED: u8 = u8::MAX >> PASSED_SHIFT;
+
+fn tenure(byte: u8) -> Result<Tenure, DecodeError> {
+    match (byte & IS_HELD != 0, byte >> PASSED_SHIFT) {
+        (false, 0) => Ok(Tenure::LetGo),
+        (false, _) => Err(DecodeError::Value),
+        (true, 0) => Ok(Tenure::Held),
+        (true, passed) => Ok(Tenure::HandingOver {
+            passed_over: passed.saturating_sub(1),
+        }),
+    }
+}
+
+/// The byte of a hold without the bit of its family.
+pub(crate) fn tenure_byte(tenure: Tenure) -> u8 {
+    match tenure {
+        Tenure::LetGo => 0,
+        Tenure::Held => IS_HELD,
+        Tenure::HandingOver { passed_over } => {
+            passed_over.saturating_add(1).min(MAX_PASSED) << PASSED_SHIFT | IS_HELD
+        }
+    }
+}
 
 fn standing(byte: u8) -> Result<Standing, DecodeError> {
     [Standing::Up, Standing::SpeakerDown, Standing::NodeDown]

@@ -1,7 +1,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use herald_model::Epoch;
+use herald_model::{Epoch, Tenure};
 use proptest::prelude::*;
 
 use super::*;
@@ -73,8 +73,27 @@ fn hold(vip: &str) -> HoldRecord {
         rank: 1,
         holder: NodeId(4),
         incarnation: Incarnation(5),
-        held: true,
+        tenure: Tenure::Held,
     }
+}
+
+/// One that is held, one of the other family, one that is handed over after another was passed over.
+fn holds() -> [HoldRecord; 3] {
+    let handed_over = HoldRecord {
+        tenure: Tenure::HandingOver { passed_over: 1 },
+        ..hold("192.0.2.11")
+    };
+    [hold("192.0.2.10"), hold("2001:db8::a"), handed_over]
+}
+
+fn golden_holds() -> (Vec<u8>, &'static str) {
+    (
+        write(Kind::Holds, &holds()),
+        "03c000020a0000000000000000000000000000000000000009010000000000000004000000000000000\
+         50120010db800000000000000000000000a00000000000000090100000000000000040000000000000005\
+         0bc000020b0000000000000000000000000000000000000009010000000000000004000000000000000\
+         5",
+    )
 }
 
 /// One datagram of each kind: its bytes between header and tag, in hexadecimal.
@@ -173,11 +192,7 @@ fn golden() -> Vec<(Vec<u8>, &'static str)> {
             "0000000000000001000000000000000516000000000000000200000000000000030002\
              49fa00009c400000000000000006000000000000000000",
         ),
-        (
-            write(Kind::Holds, &[hold("192.0.2.10"), hold("2001:db8::a")]),
-            "03c000020a0000000000000000000000000000000000000009010000000000000004000000000000000\
-             50120010db800000000000000000000000a00000000000000090100000000000000040000000000000005",
-        ),
+        golden_holds(),
     ]
 }
 
@@ -233,8 +248,7 @@ fn what_is_written_is_read() {
     let Body::Holds(holds) = bodies[7].clone() else {
         panic!("{bodies:?}");
     };
-    let holds: Vec<HoldRecord> = holds.collect();
-    assert_eq!(holds, [hold("192.0.2.10"), hold("2001:db8::a")]);
+    assert_eq!(holds.collect::<Vec<_>>(), self::holds());
 }
 
 #[test]
@@ -299,6 +313,8 @@ fn what_makes_no_sense_is_refused() {
     assert_eq!(change(statements, 72, 2), Some(DecodeError::Value));
     let holds = &all[7].0;
     assert_eq!(change(holds, 50, 1), Some(DecodeError::Value));
+    // Let go, and yet handed over.
+    assert_eq!(change(holds, 40, 0x06), Some(DecodeError::Value));
 }
 
 #[test]

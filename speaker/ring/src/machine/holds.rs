@@ -3,13 +3,13 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use herald_model::{Epoch, Incarnation, Instant};
+use herald_model::{Epoch, Incarnation, Instant, Tenure};
 
 use super::Ring;
 use super::view::TOGETHER;
 use crate::NodeId;
 use crate::auth::Authenticator;
-use crate::codec::{HoldRecord, Kind};
+use crate::codec::{HoldRecord, Kind, tenure_byte};
 use crate::face::{Effect, Hold};
 use crate::id::hash;
 use crate::peers::Index;
@@ -60,23 +60,30 @@ fn digest(record: &HoldRecord) -> u64 {
         &[
             octets,
             &record.epoch.0.to_le_bytes(),
-            &[record.rank, u8::from(record.held)],
+            &[record.rank, tenure_byte(record.tenure)],
             &record.holder.0.to_le_bytes(),
             &record.incarnation.0.to_le_bytes(),
         ],
     )
 }
 
-/// Whether the one beats the other: a higher epoch, then a hold over none, then a higher rank
-/// (a lower number), then the later life; in the same life letting go is final.
+/// Whether the one beats the other: a higher epoch, then a hold over one that is handed over and
+/// that over none, then a higher rank (a lower number), then the later life. Of the same life the later word
+/// counts: it hands over, passes one after another over, and lets go in the end.
 fn beats(new: &HoldRecord, old: &HoldRecord) -> bool {
     if (new.epoch, new.holder, new.incarnation) == (old.epoch, old.holder, old.incarnation) {
-        return old.held && !new.held;
+        return match (old.tenure, new.tenure) {
+            (
+                Tenure::HandingOver { passed_over: old },
+                Tenure::HandingOver { passed_over: new },
+            ) => new > old,
+            (old, new) => new < old,
+        };
     }
     let right = |it: &HoldRecord| {
         (
             it.epoch,
-            it.held,
+            it.tenure,
             std::cmp::Reverse(it.rank),
             it.incarnation,
             it.holder,
@@ -141,7 +148,7 @@ impl<A: Authenticator> Ring<A> {
     pub(super) fn hold_changed(
         &mut self,
         now: Instant,
-        (vip, epoch, rank, held): (IpAddr, Epoch, u8, bool),
+        (vip, epoch, rank, tenure): (IpAddr, Epoch, u8, Tenure),
     ) {
         let own = self.peers.own();
         let record = HoldRecord {
@@ -150,7 +157,7 @@ impl<A: Authenticator> Ring<A> {
             rank,
             holder: own.id,
             incarnation: own.incarnation,
-            held,
+            tenure,
         };
         self.holds.put(record, now);
     }
@@ -192,7 +199,7 @@ impl<A: Authenticator> Ring<A> {
             rank: record.rank,
             node: peer.node.clone(),
             incarnation: record.incarnation,
-            held: record.held,
+            tenure: record.tenure,
         };
         self.holds.put(*record, NO_MORE);
         out.push(Effect::HoldHeard(hold));

@@ -5,7 +5,7 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use herald_model::{Epoch, IfIndex, Incarnation, Instant, MacAddress, SegmentName};
+use herald_model::{Epoch, IfIndex, Incarnation, Instant, MacAddress, SegmentName, Tenure};
 use herald_ring::{Authenticator, Config, KeyId, Member, Profile, Ring, Standing, Tag};
 use herald_speaker_core::Peer;
 use ring::hmac;
@@ -38,7 +38,7 @@ pub(super) struct Segment {
     pub(super) macs: BTreeMap<IpAddr, MacAddress>,
     pub(super) carrier: bool,
     /// What we hold, for a ring that has to begin anew.
-    pub(super) holds: BTreeMap<IpAddr, (Epoch, u8)>,
+    pub(super) holds: BTreeMap<IpAddr, (Epoch, u8, Tenure)>,
     pub(super) running: Option<Running>,
     /// Not before.
     pub(super) start_at: Option<Instant>,

@@ -97,7 +97,7 @@ fn services() -> impl Strategy<Value = Vec<DesiredService>> {
 }
 
 fn wishes() -> impl Strategy<Value = Desired> {
-    let vips = prop::collection::vec((0_u8..4, services(), 0_u8..3), 0..4);
+    let vips = prop::collection::vec((0_u8..4, services(), 0_u8..4), 0..4);
     let moved = prop::collection::vec((1_u8..6, 100_u8..104, any::<bool>()), 0..3);
     (vips, 0_u8..6, moved).prop_map(|(vips, nodes, moved)| {
         let names = [
@@ -126,6 +126,9 @@ fn wishes() -> impl Strategy<Value = Desired> {
             let holder = match holder {
                 0 => Holder::Me,
                 1 => Holder::Peer {
+                    address: address(2).into(),
+                },
+                2 => Holder::MeAfter {
                     address: address(2).into(),
                 },
                 _ => Holder::Nobody,

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use herald_model::Epoch;
+use herald_model::{Epoch, Tenure};
 use herald_ring::{
     Config, Effect as RingEffect, Input as RingInput, KeyId, Keys, MAX_DATAGRAM_BYTES, Member,
     Profile, Ring,
@@ -75,7 +75,7 @@ impl Other {
             vip: [192, 0, 2, 10].into(),
             epoch: Epoch(epoch),
             rank: 0,
-            held: true,
+            tenure: Tenure::Held,
         };
         self.ring.handle(now, hold, &mut self.out);
     }
