@@ -540,6 +540,30 @@ fn second_family_is_added_when_the_pool_gets_it_and_the_first_stays() {
 }
 
 #[test]
+fn restart_leaves_addresses_in_the_order_in_which_they_are_shown() {
+    let mut story = begun();
+    let dual = pool("public").range("10.0.0.0/30").range("fd00::/126");
+    story.tell([dual.applied()]);
+    story.tell([svc("ns/web")
+        .families(&[Family::V6, Family::V4], PreferDualStack)
+        .applied()]);
+    story.change("ns/web", |service| {
+        service.request.addresses = vec![ip("1.2.3.4")];
+    });
+    assert_eq!(
+        story.status_of("ns/web").ingress,
+        ["fd00::", "10.0.0.0"].map(ip)
+    );
+    story.skip();
+    story.tell([Input::LeadershipLost, Input::LeadershipGained]);
+    story.writes();
+    assert_eq!(
+        story.status_of("ns/web").ingress,
+        ["fd00::", "10.0.0.0"].map(ip)
+    );
+}
+
+#[test]
 fn invalid_pool_keeps_its_last_valid_state_and_says_so() {
     let mut story = begun();
     story.tell([Input::ObjectInvalid {
