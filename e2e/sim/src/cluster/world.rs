@@ -180,6 +180,7 @@ impl World {
             network_unavailable: false,
             excluded: false,
             out_of_service: false,
+            departure: None,
             pod_ranges: Vec::new(),
         };
         change(&mut object);
