@@ -1,6 +1,7 @@
 //! Stories: what is told, and every write that follows, in order.
 
 mod lan;
+mod moves;
 mod teller;
 
 use std::time::Duration;
