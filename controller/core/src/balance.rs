@@ -110,46 +110,56 @@ pub(crate) fn better<'a>(
     })
 }
 
-/// The address that most needs to move from one of the nodes, which come with their loads, to one that
-/// announces fewer: of the most loaded node that has one.
-///
-/// `addresses` are those that a node announces, `step` is what [`better`] says of one, if it may move.
-pub(crate) fn most_uneven<'a, A, I>(
-    mut nodes: Vec<(usize, &NodeName)>,
-    addresses: impl Fn(&NodeName) -> I,
-    step: impl Fn(&A, &NodeName) -> Option<Step<'a>>,
-) -> Option<(A, NodeName, Step<'a>)>
-where
-    I: IntoIterator<Item = A>,
-{
-    nodes.sort_unstable_by(|one, other| other.cmp(one));
-    let least = nodes.last()?.0;
-    for (load, node) in nodes {
-        let most = load - least;
-        if most < 2 {
-            return None;
-        }
-        let mut best: Option<(usize, A, Step<'a>)> = None;
-        for address in addresses(node) {
-            let Some(step) = step(&address, node) else {
-                continue;
-            };
-            let Cause::Uneven { from, to } = step.cause else {
-                continue;
-            };
-            let gap = from.saturating_sub(to);
-            if best.as_ref().is_none_or(|(before, ..)| gap > *before) {
-                best = Some((gap, address, step));
-            }
-            if gap >= most {
-                break;
-            }
-        }
-        if let Some((_, address, step)) = best {
-            return Some((address, node.clone(), step));
-        }
+/// A search for addresses to move, which looks at each once: the last one seen of each node.
+#[derive(Clone, Debug)]
+pub(crate) struct Search<A>(BTreeMap<NodeName, A>);
+
+impl<A> Default for Search<A> {
+    fn default() -> Self {
+        Self(BTreeMap::new())
     }
-    None
+}
+
+impl<A: Clone> Search<A> {
+    /// The next address to move from one of the nodes, which come with their loads, to one that
+    /// announces fewer: of the most loaded node that has one.
+    ///
+    /// `addresses` are those that a node announces, in their order, after a certain one; `step` is what
+    /// [`better`] says of one, if it may move.
+    pub(crate) fn next<'a, I>(
+        &mut self,
+        mut nodes: Vec<(usize, &NodeName)>,
+        addresses: impl Fn(&NodeName, Option<&A>) -> I,
+        step: impl Fn(&A, &NodeName) -> Option<Step<'a>>,
+    ) -> Option<(A, NodeName, Step<'a>)>
+    where
+        I: IntoIterator<Item = A>,
+    {
+        nodes.sort_unstable_by(|one, other| other.cmp(one));
+        let least = nodes.last()?.0;
+        for (load, node) in nodes {
+            if load - least < 2 {
+                return None;
+            }
+            let mut last = None;
+            let mut found = None;
+            for address in addresses(node, self.0.get(node)) {
+                let step = step(&address, node);
+                last = Some(address);
+                found = step.filter(|step| matches!(step.cause, Cause::Uneven { .. }));
+                if found.is_some() {
+                    break;
+                }
+            }
+            if let Some(address) = last {
+                self.0.insert(node.clone(), address.clone());
+                if let Some(step) = found {
+                    return Some((address, node.clone(), step));
+                }
+            }
+        }
+        None
+    }
 }
 
 #[cfg(test)]

@@ -73,12 +73,14 @@ impl World {
             let loads = world.loads();
             let nodes = world.nodes.iter();
             let nodes = nodes.map(|node| (loads.of(&"lan".into(), node), node));
-            let on = |node: &NodeName| {
-                let node = node.clone();
-                all().filter(move |address| world.addresses[*address].0 == node)
+            let on = |node: &NodeName, after: Option<&usize>| {
+                let (node, after) = (node.clone(), after.copied());
+                all()
+                    .filter(move |address| world.addresses[*address].0 == node)
+                    .filter(move |address| after.is_none_or(|after| after < *address))
             };
             let step = |address: &usize, _: &NodeName| world.better(*address);
-            let (address, _, step) = most_uneven(nodes.collect(), on, step)?;
+            let (address, _, step) = Search::default().next(nodes.collect(), on, step)?;
             Some((address, step))
         };
         let (address, Step { to, cause }) = preferred.or_else(uneven)?;
@@ -101,6 +103,31 @@ fn a_new_node_gets_its_share_and_no_move_is_made_for_one_address() {
     }
     assert_eq!((world.sizes(), moves), (vec![4, 4, 4], 4));
     assert_eq!(World::even(&[3, 2, 3]).step(), None);
+}
+
+#[test]
+fn a_search_looks_at_each_address_once() {
+    let nodes = [node(0), node(1)];
+    let loads = || vec![(3, &nodes[0]), (0, &nodes[1])];
+    let looked = std::cell::RefCell::new(Vec::new());
+    let mut search = Search::default();
+    let mut next = || {
+        let after = |_: &NodeName, after: Option<&u8>| after.map_or(0, |after| after + 1)..5;
+        let step = |address: &u8, _: &NodeName| {
+            looked.borrow_mut().push(*address);
+            let cause = Cause::Uneven { from: 3, to: 0 };
+            (address % 2 == 1).then_some(Step {
+                to: &nodes[1],
+                cause,
+            })
+        };
+        let found = search.next(loads(), after, step);
+        found.map(|(address, from, _)| (address, from))
+    };
+    assert_eq!(next(), Some((1, node(0))));
+    assert_eq!(next(), Some((3, node(0))));
+    assert_eq!((next(), next()), (None, None));
+    assert_eq!(*looked.borrow(), [0, 1, 2, 3, 4]);
 }
 
 #[test]

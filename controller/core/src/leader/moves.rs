@@ -6,12 +6,13 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::ops::Bound;
 use std::time::Duration;
 
 use herald_model::{Candidate, Incarnation, Instant, NodeName, Phase, SegmentName, VipSegment};
 
 use super::Leader;
-use crate::balance::{self, Cause, Step};
+use crate::balance::{self, Cause, Search, Step};
 use crate::controller::Rebalancing;
 use crate::falls::Falls;
 use crate::io::{Event, Regarding};
@@ -207,11 +208,15 @@ impl Leader {
         if preferring.any(|observed| !observed.advertisement.preferred_nodes.is_empty()) {
             count += self.move_to_preferred(now, world, limit);
         }
-        while count < limit
-            && let Some((address, segment, from, step)) = self.most_uneven(now, world)
-        {
-            self.make(now, world, address, &segment, &from, &step);
-            count += 1;
+        for segment in world.terrain.names() {
+            let mut search = Search::default();
+            while count < limit
+                && let Some(found) = self.next_uneven(now, world, &segment, &mut search)
+            {
+                let (address, from, step) = found;
+                self.make(now, world, address, &segment, &from, &step);
+                count += 1;
+            }
         }
         if count > 0 {
             self.moves.look_again();
@@ -240,24 +245,26 @@ impl Leader {
         count
     }
 
-    /// The address that most needs to be elsewhere, so that nodes have about as many.
-    fn most_uneven<'a>(
+    /// The next address that had better be elsewhere, so that nodes have about as many.
+    fn next_uneven<'a>(
         &self,
         now: Instant,
         world: &'a World,
-    ) -> Option<(IpAddr, SegmentName, NodeName, Step<'a>)> {
-        world.terrain.names().into_iter().find_map(|segment| {
-            let nodes = world.terrain.lasting(&segment);
-            let nodes = nodes.map(|node| (self.loads.of(&segment, node), node));
-            let addresses =
-                |node: &NodeName| self.planned_on.get(node).into_iter().flatten().copied();
-            let step = |address: &IpAddr, node: &NodeName| {
-                let (from, step) = self.step(now, world, *address, &segment)?;
-                (from == *node).then_some(step)
-            };
-            let found = balance::most_uneven(nodes.collect(), addresses, step);
-            found.map(|(address, from, step)| (address, segment, from, step))
-        })
+        segment: &SegmentName,
+        search: &mut Search<IpAddr>,
+    ) -> Option<(IpAddr, NodeName, Step<'a>)> {
+        let nodes = world.terrain.lasting(segment);
+        let nodes = nodes.map(|node| (self.loads.of(segment, node), node));
+        let addresses = |node: &NodeName, after: Option<&IpAddr>| {
+            let after = after.map_or(Bound::Unbounded, |after| Bound::Excluded(*after));
+            let all = self.planned_on.get(node).into_iter();
+            all.flat_map(move |all| all.range((after, Bound::Unbounded)).copied())
+        };
+        let step = |address: &IpAddr, node: &NodeName| {
+            let (from, step) = self.step(now, world, *address, segment)?;
+            (from == *node).then_some(step)
+        };
+        search.next(nodes.collect(), addresses, step)
     }
 
     /// Where an address had better be on a segment, and who announces it there; `None`: it stays.
