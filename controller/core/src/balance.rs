@@ -136,22 +136,22 @@ impl<A: Clone> Search<A> {
         I: IntoIterator<Item = A>,
     {
         nodes.sort_unstable_by(|one, other| other.cmp(one));
-        let least = nodes.last()?.0;
+        let lowest = nodes.last()?.0;
         for (load, node) in nodes {
-            if load - least < 2 {
+            if load - lowest < 2 {
                 return None;
             }
-            let mut last = None;
+            let mut seen = None;
             let mut found = None;
             for address in addresses(node, self.0.get(node)) {
                 let step = step(&address, node);
-                last = Some(address);
+                seen = Some(address);
                 found = step.filter(|step| matches!(step.cause, Cause::Uneven { .. }));
                 if found.is_some() {
                     break;
                 }
             }
-            if let Some(address) = last {
+            if let Some(address) = seen {
                 self.0.insert(node.clone(), address.clone());
                 if let Some(step) = found {
                     return Some((address, node.clone(), step));
