@@ -17,6 +17,8 @@ pub const ALLOCATION_FAILED: &str = "AllocationFailed";
 pub const ADDRESS_CONFLICT: &str = "AddressConflict";
 /// A node began to announce an address that nobody announced.
 pub const ANNOUNCED: &str = "Announced";
+/// An address is to move to another node; the note says why.
+pub const MOVING: &str = "Moving";
 /// An address moved to another node.
 pub const MOVED: &str = "Moved";
 /// No node may announce an address.

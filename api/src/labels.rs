@@ -15,5 +15,11 @@ pub const SPEAKER: &str = "speaker";
 pub const EXCLUDE_NODE: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 /// A taint on a Node: it is off or out of reach for good, its Pods may be replaced at once.
 pub const OUT_OF_SERVICE_TAINT: &str = "node.kubernetes.io/out-of-service";
+/// A taint on a Node: it is cordoned. Kubernetes sets it where `spec.unschedulable` is true.
+pub const UNSCHEDULABLE_TAINT: &str = "node.kubernetes.io/unschedulable";
+/// A taint on a Node: the cloud provider says that its machine is shut down.
+pub const SHUTDOWN_TAINT: &str = "node.cloudprovider.kubernetes.io/shutdown";
+/// A taint on a Node: the Cluster Autoscaler is about to remove it.
+pub const SCALED_DOWN_TAINT: &str = "ToBeDeletedByClusterAutoscaler";
 /// On an `EndpointSlice`: the Service it belongs to.
 pub const SERVICE_NAME: &str = "kubernetes.io/service-name";

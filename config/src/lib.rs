@@ -32,6 +32,7 @@
 //! ```
 
 mod advertisement;
+mod duration;
 mod endpoints;
 mod flags;
 mod log;
@@ -45,6 +46,7 @@ mod speaker;
 mod virtual_ip;
 
 pub use advertisement::{InvalidAdvertisement, advertisement};
+pub use duration::duration;
 pub use endpoints::{endpoints, service_of_slice};
 pub use flags::{DEFAULT_CLASS, ServiceFlags};
 pub use log::{LogFlags, LogFormat};

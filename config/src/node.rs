@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use herald_api::{annotations, labels};
-use herald_model::{AddressRange, InterfaceName, Node, NodeName, SegmentName};
+use herald_model::{AddressRange, Departure, InterfaceName, Node, NodeName, SegmentName};
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Node as ApiNode;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
@@ -40,14 +40,34 @@ pub fn node(object: &ApiNode, ignore_exclude: bool) -> Node {
         ready: holds("Ready"),
         network_unavailable: holds("NetworkUnavailable"),
         excluded: !ignore_exclude && labels.contains_key(labels::EXCLUDE_NODE),
-        out_of_service: object
-            .spec
-            .as_ref()
-            .and_then(|spec| spec.taints.as_ref())
-            .into_iter()
-            .flatten()
-            .any(|taint| taint.key == labels::OUT_OF_SERVICE_TAINT),
+        out_of_service: is_tainted(object, labels::OUT_OF_SERVICE_TAINT),
+        departure: departure(object),
         labels,
+    }
+}
+
+fn is_tainted(object: &ApiNode, key: &str) -> bool {
+    let spec = object.spec.as_ref();
+    spec.and_then(|spec| spec.taints.as_ref())
+        .into_iter()
+        .flatten()
+        .any(|taint| taint.key == key)
+}
+
+/// Why the node is about to go: what is most certain first.
+fn departure(object: &ApiNode) -> Option<Departure> {
+    let spec = object.spec.as_ref();
+    let is_cordoned = spec.and_then(|spec| spec.unschedulable).unwrap_or_default();
+    if object.metadata.deletion_timestamp.is_some() {
+        Some(Departure::Deleted)
+    } else if is_tainted(object, labels::SHUTDOWN_TAINT) {
+        Some(Departure::ShutDown)
+    } else if is_tainted(object, labels::SCALED_DOWN_TAINT) {
+        Some(Departure::ScaledDown)
+    } else if is_cordoned || is_tainted(object, labels::UNSCHEDULABLE_TAINT) {
+        Some(Departure::Cordoned)
+    } else {
+        None
     }
 }
 
@@ -124,6 +144,7 @@ mod tests {
                 network_unavailable: false,
                 excluded: false,
                 out_of_service: false,
+                departure: None,
             }
         );
     }
@@ -158,6 +179,43 @@ mod tests {
         }));
         let got = node(&object, false);
         assert!(got.out_of_service && got.network_unavailable);
+    }
+
+    #[test]
+    fn a_node_that_is_about_to_go_says_why_and_stays_usable() {
+        let tainted =
+            |key: &str| json!({ "spec": { "taints": [{ "key": key, "effect": "NoSchedule" }] } });
+        let cases = [
+            (
+                json!({ "spec": { "unschedulable": true } }),
+                Some(Departure::Cordoned),
+            ),
+            (
+                tainted(labels::UNSCHEDULABLE_TAINT),
+                Some(Departure::Cordoned),
+            ),
+            (
+                tainted(labels::SCALED_DOWN_TAINT),
+                Some(Departure::ScaledDown),
+            ),
+            (tainted(labels::SHUTDOWN_TAINT), Some(Departure::ShutDown)),
+            (
+                json!({
+                    "metadata": { "deletionTimestamp": "2026-11-25T00:00:00Z" },
+                    "spec": { "unschedulable": true },
+                }),
+                Some(Departure::Deleted),
+            ),
+            (json!({ "spec": { "unschedulable": false } }), None),
+            (tainted("node-role.kubernetes.io/control-plane"), None),
+        ];
+        for (mut value, expected) in cases {
+            value["metadata"]["name"] = "node1".into();
+            value["status"]["conditions"] = json!([{ "type": "Ready", "status": "True" }]);
+            let node = node(&object(value), false);
+            assert_eq!(node.departure, expected);
+            assert!(node.is_usable(), "{expected:?}: its pods go on");
+        }
     }
 
     #[test]

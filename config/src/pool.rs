@@ -1,7 +1,5 @@
 //! `IPPool`.
 
-use std::time::Duration;
-
 use herald_api::{AdvertisementPolicy as ApiAdvertisementPolicy, IPPool, Scope as ApiScope};
 use herald_model::{
     AddressRange, AdvertisementPolicy, Allowed, NamespaceName, ParseRangeError, Pool, PoolName,
@@ -9,6 +7,7 @@ use herald_model::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
+use crate::duration::duration;
 use crate::meta;
 use crate::selector::{InvalidSelector, selectors};
 
@@ -143,33 +142,6 @@ fn allowed_by(
         place,
         source,
     })
-}
-
-/// A duration as Go writes it, whole numbers only, such as `1h30m`.
-fn duration(text: &str) -> Option<Duration> {
-    let mut rest = text;
-    let mut total = Duration::ZERO;
-    loop {
-        let digits = rest.find(|c: char| !c.is_ascii_digit())?;
-        let (number, after) = rest.split_at_checked(digits)?;
-        let number: u32 = number.parse().ok()?;
-        let units = after
-            .find(|c: char| c.is_ascii_digit())
-            .unwrap_or(after.len());
-        let (unit, after) = after.split_at_checked(units)?;
-        let unit = match unit {
-            "ms" => Duration::from_millis(1),
-            "s" => Duration::from_secs(1),
-            "m" => Duration::from_mins(1),
-            "h" => Duration::from_hours(1),
-            _ => return None,
-        };
-        total = total.checked_add(unit.checked_mul(number)?)?;
-        if after.is_empty() {
-            return Some(total);
-        }
-        rest = after;
-    }
 }
 
 #[cfg(test)]

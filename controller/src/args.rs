@@ -6,9 +6,11 @@
 )]
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use clap::Parser;
 use herald_config::{LogFlags, ServiceFlags};
+use herald_controller_core::Rebalancing;
 
 /// Gives LoadBalancer Services their addresses and plans which node announces each.
 ///
@@ -34,6 +36,32 @@ pub(crate) struct Args {
     /// How many writes to the API server may be under way at once.
     #[arg(long, env = "HERALD_WRITES_AT_ONCE", value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) writes_at_once: u16,
+
+    /// Never move an address because its node announces more than another, or is preferred less.
+    #[arg(long, env = "HERALD_NO_REBALANCE")]
+    pub(crate) no_rebalance: bool,
+
+    /// How long no address is moved for that after a failure, and after this replica began to lead. A
+    /// node that failed gets none for so long, at each further failure twice as long, up to twelve
+    /// times.
+    #[arg(
+        long,
+        env = "HERALD_REBALANCE_QUIET",
+        value_name = "DURATION",
+        default_value = "5m",
+        value_parser = at_least_a_second
+    )]
+    pub(crate) rebalance_quiet: Duration,
+
+    /// How often addresses may be moved for that: each time one in a hundred, at least one.
+    #[arg(
+        long,
+        env = "HERALD_REBALANCE_INTERVAL",
+        value_name = "DURATION",
+        default_value = "1m",
+        value_parser = at_least_a_second
+    )]
+    pub(crate) rebalance_interval: Duration,
 
     #[command(flatten)]
     pub(crate) log: LogFlags,
@@ -68,6 +96,22 @@ pub(crate) struct Args {
     pub(crate) name: String,
 }
 
+impl Args {
+    pub(crate) const fn rebalancing(&self) -> Rebalancing {
+        Rebalancing {
+            is_on: !self.no_rebalance,
+            quiet: self.rebalance_quiet,
+            interval: self.rebalance_interval,
+        }
+    }
+}
+
+fn at_least_a_second(text: &str) -> Result<Duration, &'static str> {
+    herald_config::duration(text)
+        .filter(|duration| *duration >= Duration::from_secs(1))
+        .ok_or("not a duration of at least a second such as 90s, 5m or 1h30m")
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -89,9 +133,29 @@ mod tests {
             "--load-balancer-class=",
             "--load-balancer-class=heraldlb.io/herald",
             "--ignore-exclude-label",
+            "--rebalance-quiet=5s",
+            "--rebalance-interval=1m30s",
+            "--no-rebalance",
         ])
         .unwrap();
+        let expected = Rebalancing {
+            is_on: false,
+            quiet: Duration::from_secs(5),
+            interval: Duration::from_secs(90),
+        };
+        assert_eq!(args.rebalancing(), expected);
         assert_eq!(args.log.log_format, LogFormat::Json);
         assert!(args.services.serves(None) && args.services.ignore_exclude_label);
+    }
+
+    #[test]
+    fn an_empty_command_line_rebalances_as_the_core_does() {
+        let args = Args::try_parse_from(["herald-controller"]).unwrap();
+        assert_eq!(args.rebalancing(), Rebalancing::default());
+        for wrong in ["0s", "500ms", "5", "soon"] {
+            let flag = format!("--rebalance-interval={wrong}");
+            let error = Args::try_parse_from(["herald-controller", &flag]).unwrap_err();
+            assert!(error.to_string().contains("at least a second"), "{error}");
+        }
     }
 }

@@ -43,6 +43,7 @@ type Finished = (WriteId, Write, WriteResult);
 ///
 /// If it cannot start, or a part of it ended that never should.
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
+    let rebalancing = args.rebalancing();
     let Args {
         services,
         admin_address,
@@ -106,6 +107,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         controller: Controller::new(Settings {
             writes_at_once: usize::from(writes_at_once),
             seed,
+            rebalancing,
         }),
         writer,
         writes: JoinSet::new(),

@@ -39,7 +39,7 @@ pub use ids::{
     AdvertisementName, Epoch, IfIndex, Incarnation, InterfaceName, MacAddress, NamespaceName,
     NodeName, ParseMacError, PoolName, SegmentName, ServiceKey, Uid,
 };
-pub use node::Node;
+pub use node::{Departure, Node};
 pub use pool::{AdvertisementPolicy, Allowed, Pool, Scope};
 pub use selector::{Labels, Operator, Requirement, Selector};
 pub use service::{

@@ -1,5 +1,7 @@
 //! The machine: keeps what it is told, and decides while it leads.
 
+use std::time::Duration;
+
 use herald_model::{AddressRange, Instant, NodeName};
 
 use crate::io::{Effect, Input, WriteId, WriteResult};
@@ -15,6 +17,30 @@ pub struct Settings {
     pub writes_at_once: usize,
     /// Seeds the spread of retries.
     pub seed: u64,
+    /// Whether and when addresses move to nodes that have fewer.
+    pub rebalancing: Rebalancing,
+}
+
+/// Whether and when addresses move though the nodes that announce them are well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rebalancing {
+    /// Whether they do at all.
+    pub is_on: bool,
+    /// How long nothing moves after a failure and after the start of a term. After its first failure
+    /// nothing is brought to a node for as long.
+    pub quiet: Duration,
+    /// The time between moves: in each, one address in a hundred may move, and at least one.
+    pub interval: Duration,
+}
+
+impl Default for Rebalancing {
+    fn default() -> Self {
+        Self {
+            is_on: true,
+            quiet: Duration::from_mins(5),
+            interval: Duration::from_mins(1),
+        }
+    }
 }
 
 impl Default for Settings {
@@ -22,6 +48,7 @@ impl Default for Settings {
         Self {
             writes_at_once: 32,
             seed: 0,
+            rebalancing: Rebalancing::default(),
         }
     }
 }
@@ -187,7 +214,7 @@ impl Controller {
                     leader.vip_changed(now, &self.world, address);
                 }
             }
-            other => self.note_place(other),
+            other => self.note_place(now, other),
         }
     }
 
@@ -235,7 +262,7 @@ impl Controller {
     }
 
     /// Nodes, speakers, namespaces, endpoints: what decides where, not what.
-    fn note_place(&mut self, input: Input) {
+    fn note_place(&mut self, now: Instant, input: Input) {
         let segments = self.world.terrain.names();
         let mut nodes: Vec<NodeName> = Vec::new();
         match input {
@@ -243,6 +270,7 @@ impl Controller {
                 let name = node.name.clone();
                 let pods = node.pod_ranges.clone();
                 let before = self.pod_ranges(&name);
+                self.note_end(now, &name);
                 if self.world.set_node(&name, Some(*node)) {
                     nodes.push(name.clone());
                 }
@@ -259,12 +287,19 @@ impl Controller {
             }
             Input::SpeakerApplied(speaker) => {
                 let name = speaker.node.clone();
+                self.note_end(now, &name);
                 if self.world.set_speaker(&name, Some(*speaker)) {
                     nodes.push(name.clone());
+                }
+                if let Some(leader) = &mut self.leader {
+                    leader.lives_told(now, &self.world, &name);
                 }
                 self.note_reserved(&name);
             }
             Input::SpeakerDeleted(name) => {
+                if let Some(leader) = &mut self.leader {
+                    leader.lives_forgotten(&name);
+                }
                 if self.world.set_speaker(&name, None) {
                     nodes.push(name.clone());
                 }
@@ -318,6 +353,13 @@ impl Controller {
             for node in &nodes {
                 leader.node_changed(node, everywhere);
             }
+        }
+    }
+
+    /// Something else will be told of a node: was it about to end?
+    fn note_end(&mut self, now: Instant, node: &NodeName) {
+        if let Some(leader) = &mut self.leader {
+            leader.end_told(now, &self.world, node);
         }
     }
 

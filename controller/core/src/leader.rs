@@ -8,8 +8,10 @@
 mod adopt;
 mod claims;
 mod lan;
+mod moves;
 mod objects;
 mod results;
+mod rules;
 mod services;
 mod status;
 mod tell;
@@ -24,11 +26,14 @@ use herald_model::{
 };
 
 use crate::allocator::{Allocator, Counts, PerFamily, Refusal, Terms};
+use crate::balance::Loads;
 use crate::controller::Settings;
 use crate::io::{Effect, Event, Write, WriteId};
 use crate::observed::{Condition, ObservedService, UserObject, Version};
 use crate::outbox::{Outbox, Urgency};
+use crate::placement;
 use crate::world::World;
+use moves::Mover;
 
 /// What is written, each under its own key.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -99,6 +104,8 @@ type Readiness = (bool, Arc<str>);
 #[derive(Clone, Debug, Default)]
 struct Claim {
     plan: Plan,
+    /// Moves that the API server has not been seen to have.
+    moves: placement::Moves,
     /// What the `VirtualIP` should be; `None`: it should not exist.
     wanted: Option<VirtualIp>,
     /// It rests until then, seconds since 1970.
@@ -139,8 +146,9 @@ pub(crate) struct Leader {
     dirty_statuses: BTreeSet<ServiceKey>,
     /// Claims to look at again at a time.
     timers: BTreeSet<(Instant, IpAddr)>,
-    /// How many segments each node is the first candidate for.
-    load: BTreeMap<NodeName, usize>,
+    loads: Loads,
+    /// When addresses move though their nodes are well.
+    moves: Mover,
     /// The claims each node is a candidate for.
     planned_on: BTreeMap<NodeName, BTreeSet<IpAddr>>,
     /// Claims with fewer candidates than there could be.
@@ -181,7 +189,8 @@ impl Leader {
             dirty_claims: BTreeSet::new(),
             dirty_statuses: BTreeSet::new(),
             timers: BTreeSet::new(),
-            load: BTreeMap::new(),
+            loads: Loads::default(),
+            moves: Mover::new(now, settings.rebalancing, world),
             planned_on: BTreeMap::new(),
             short: BTreeSet::new(),
             reserved: BTreeMap::new(),
@@ -216,7 +225,8 @@ impl Leader {
 
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         let timer = self.timers.first().map(|(at, _)| *at);
-        timer.into_iter().chain(self.outbox.next_deadline()).min()
+        let others = [self.outbox.next_deadline(), self.moves.next_deadline()];
+        timer.into_iter().chain(others.into_iter().flatten()).min()
     }
 
     /// Redoes what is dirty, layer by layer, then begins writes.
@@ -231,10 +241,11 @@ impl Leader {
             if let Some((_, key)) = self.dirty_services.pop_first() {
                 self.evaluate(world, &key);
             } else if let Some(address) = self.dirty_claims.pop_first() {
+                self.moves.look_again();
                 self.refresh_claim(now, world, address);
             } else if let Some(key) = self.dirty_statuses.pop_first() {
                 self.refresh_status(now, world, &key);
-            } else {
+            } else if !self.rebalance(now, world) {
                 break;
             }
         }
@@ -313,7 +324,7 @@ impl Leader {
             .services
             .get(service)
             .and_then(ObservedService::served);
-        if served.is_some_and(claims::needs_local_endpoint)
+        if served.is_some_and(rules::needs_local_endpoint)
             && let Some(assignment) = self.assignments.get(service)
         {
             self.dirty_claims.extend(&assignment.target);
@@ -322,6 +333,7 @@ impl Leader {
 
     /// A node offers something else than before; `everywhere`: a segment came or went.
     pub(crate) fn node_changed(&mut self, node: &NodeName, everywhere: bool) {
+        self.moves.look_again();
         if everywhere {
             self.dirty_claims.extend(self.claims.keys());
             return;

@@ -15,6 +15,8 @@
 //! - a status shows an address only while the claim on it names that life of the Service;
 //! - the Services in one claim agree to share;
 //! - another plan has a higher epoch;
+//! - when everything is at rest, nodes that may announce the same addresses announce about as many, and
+//!   those that are about to go none;
 //! - whatever failed, when the failures end everything converges, no further write is made, and a
 //!   restart makes none.
 //!
@@ -37,6 +39,13 @@
 //!   `autoAssign` never costs an address before another one is certain.
 //! - Who is alive is for the speakers to find out: a node or Pod that is not ready loses nothing, the
 //!   plan follows the speaker that took over.
+//! - A node that is about to go (cordoned, shut down, being removed) hands over while another is well;
+//!   where none is, it keeps what it has. Nothing comes back to it by itself.
+//! - Addresses move to nodes that announce fewer or are preferred, a few at a time, and not soon after
+//!   a failure. How much traffic an address has, and how old the cluster is, this crate does not know:
+//!   there are no exceptions for addresses without traffic and for new clusters. Who fell, and what was
+//!   moved, is in the memory of the leader alone: another one moves nothing for its first minutes.
+//! - A speaker that ends, or a node that comes back after it was about to go, has not failed.
 //! - Where no node fits, the plan stays as it is: a node that only seems unfit had better go on.
 //! - That nobody announces an address is said after three seconds, so that a move is not three
 //!   writes and a Warning.
@@ -65,8 +74,10 @@
 #![deny(clippy::iter_over_hash_type, clippy::indexing_slicing)]
 
 mod allocator;
+mod balance;
 mod controller;
 mod election;
+mod falls;
 mod io;
 mod leader;
 mod observed;
@@ -79,7 +90,7 @@ pub mod testkit;
 mod world;
 
 pub use allocator::{Allocator, Ask, Choice, Counts, Overlap, PerFamily, Refusal, Terms};
-pub use controller::{Controller, Settings};
+pub use controller::{Controller, Rebalancing, Settings};
 pub use election::{Bid, Election, LeaseView};
 pub use io::{Effect, Event, Input, Regarding, ServiceStatus, Write, WriteId, WriteResult};
 pub use observed::{

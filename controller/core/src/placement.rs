@@ -7,7 +7,11 @@
 //!
 //! The plan is sticky: who is planned stays planned while it may announce, whoever else comes. Where
 //! nobody is planned, the least loaded of the four highest by rendezvous hash becomes the first, and
-//! the next two follow; nodes that seem dead come last.
+//! the next two follow; nodes that seem dead come last, before them those that are about to go, before
+//! them those that fell not long ago.
+//!
+//! A node that is about to go goes behind those that stay, while it can still hand over: the next
+//! candidate becomes the first. Where no other is well it keeps what it has.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,11 +19,13 @@ use std::hash::Hasher;
 use std::net::IpAddr;
 
 use herald_model::{
-    Advertisement, Announce, Candidate, Epoch, Incarnation, InterfaceName, Labels, NodeName,
-    SegmentName, VipSegment,
+    Advertisement, Announce, Candidate, Epoch, Incarnation, Instant, InterfaceName, Labels,
+    NodeName, SegmentName, VipSegment,
 };
 use siphasher::sip::SipHasher13;
 
+use crate::balance::{Loads, Place};
+use crate::falls::Falls;
 use crate::observed::Holding;
 
 /// How many candidates a plan has for a segment.
@@ -37,8 +43,17 @@ pub(crate) struct Spot {
     pub(crate) fits: bool,
     /// Whether Kubernetes takes the node and the speaker to be well: a hint, when there is a choice.
     pub(crate) seems_alive: bool,
+    /// Whether the node is about to go.
+    pub(crate) departs: bool,
     /// The node's labels.
     pub(crate) labels: Labels,
+}
+
+impl Spot {
+    /// Whether an address had better be here than on a node that goes.
+    const fn lasts(&self) -> bool {
+        self.seems_alive && !self.departs
+    }
 }
 
 /// Where addresses can be announced: segment → node → its interfaces there.
@@ -74,6 +89,13 @@ impl Terrain {
             self.by_node.insert(node.clone(), spots);
         }
         true
+    }
+
+    /// The nodes of a segment that are well there, and stay.
+    pub(crate) fn lasting(&self, segment: &SegmentName) -> impl Iterator<Item = &NodeName> {
+        let nodes = self.segments.get(segment).into_iter().flatten();
+        let lasts = |spots: &[Spot]| spots.iter().any(|spot| spot.fits && spot.lasts());
+        nodes.filter_map(move |(node, spots)| lasts(spots).then_some(node))
     }
 
     /// The names of the segments.
@@ -124,6 +146,32 @@ pub(crate) struct Present<'a> {
     pub(crate) segments: &'a [VipSegment],
     /// The plan that speakers know: a newer one may not be written yet.
     pub(crate) known: Known<'a>,
+    /// Moves that speakers do not know of yet.
+    pub(crate) moves: &'a Moves,
+}
+
+/// Moves that were decided on, segment by segment.
+pub(crate) type Moves = BTreeMap<SegmentName, Move>;
+
+/// Another node is to be the first candidate, though the first is well.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Move {
+    pub(crate) from: NodeName,
+    pub(crate) to: NodeName,
+}
+
+/// What the controller remembers of nodes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ledger<'a> {
+    pub(crate) now: Instant,
+    pub(crate) loads: &'a Loads,
+    pub(crate) falls: &'a Falls,
+}
+
+impl Ledger<'_> {
+    fn is_held(&self, segment: &SegmentName, node: &NodeName) -> bool {
+        self.falls.is_held(self.now, segment, node)
+    }
 }
 
 /// What the API server has of an address.
@@ -178,6 +226,64 @@ pub(crate) struct Planned {
     pub(crate) eligible: bool,
     /// Whether more nodes could change the plan.
     pub(crate) short: bool,
+    /// The first candidates, as planned until now, that speakers took the address over from.
+    pub(crate) taken_from: Vec<(SegmentName, Candidate)>,
+}
+
+impl Planned {
+    /// Notes that the plan follows a speaker that took over, if it does so now for the first time.
+    fn note_takeover(
+        &mut self,
+        segment: &SegmentName,
+        holder: &Candidate,
+        now: &[Candidate],
+        known: &[Candidate],
+    ) {
+        let news = |first: &&Candidate| first.node != holder.node;
+        if let (Some(first), Some(_)) = (now.first().filter(news), known.first().filter(news)) {
+            self.taken_from.push((segment.clone(), first.clone()));
+        }
+    }
+}
+
+/// The nodes that all rules permit, each with its interface that counts.
+fn permitted<'a>(
+    rules: &[Rules<'_>],
+    nodes: &'a BTreeMap<NodeName, Vec<Spot>>,
+) -> BTreeMap<&'a NodeName, &'a Spot> {
+    let counts = |(node, spots): (&'a NodeName, &'a Vec<Spot>)| {
+        let permit = |spot: &&Spot| rules.iter().all(|rules| rules.permit(node, spot));
+        // Of several interfaces one that is well decides.
+        let mut spots: Vec<&Spot> = spots.iter().filter(permit).collect();
+        spots.sort_by_key(|spot| !spot.fits);
+        spots.first().map(|spot| (node, *spot))
+    };
+    nodes.iter().filter_map(counts).collect()
+}
+
+fn preference(rules: &[Rules<'_>], spot: &Spot) -> u32 {
+    rules.iter().map(|rules| rules.preference(spot)).sum()
+}
+
+/// Where on a segment an address could be: the nodes that may announce it, are well, and stay.
+pub(crate) fn places<'a>(
+    rules: &[Rules<'_>],
+    terrain: &'a Terrain,
+    segment: &SegmentName,
+    ledger: Ledger<'_>,
+) -> Vec<Place<'a>> {
+    let Some(nodes) = terrain.segments.get(segment) else {
+        return Vec::new();
+    };
+    let lasting = permitted(rules, nodes)
+        .into_iter()
+        .filter(|(_, spot)| spot.fits && spot.lasts());
+    let place = |(node, spot): (&'a NodeName, &Spot)| Place {
+        node,
+        preference: preference(rules, spot),
+        is_open: !ledger.is_held(segment, node),
+    };
+    lasting.map(place).collect()
 }
 
 /// Plans who announces an address. All rules, one for each holder, must permit a node.
@@ -186,24 +292,16 @@ pub(crate) fn plan(
     rules: &[Rules<'_>],
     terrain: &Terrain,
     present: Present<'_>,
-    load: &BTreeMap<NodeName, usize>,
+    ledger: Ledger<'_>,
 ) -> Planned {
     let mut planned = Planned {
         segments: Vec::new(),
         eligible: false,
         short: false,
+        taken_from: Vec::new(),
     };
     for (segment, nodes) in &terrain.segments {
-        let permitted: BTreeMap<&NodeName, &Spot> = nodes
-            .iter()
-            .filter_map(|(node, spots)| {
-                let permit = |spot: &&Spot| rules.iter().all(|rules| rules.permit(node, spot));
-                // Of several interfaces one that is well decides.
-                let mut spots: Vec<&Spot> = spots.iter().filter(permit).collect();
-                spots.sort_by_key(|spot| !spot.fits);
-                spots.first().map(|spot| (node, *spot))
-            })
-            .collect();
+        let permitted = permitted(rules, nodes);
         let now = present.segments.iter().find(|s| s.name == *segment);
         let now = now.map_or(&[][..], |segment| &segment.candidates);
         let eligible: BTreeMap<&NodeName, &Spot> = permitted
@@ -222,10 +320,21 @@ pub(crate) fn plan(
                 .collect()
         } else {
             let taken_over = present.known.taken_over(segment, &eligible);
-            let sticky = sticky(now, taken_over.as_ref(), &eligible);
-            fill(address, segment, sticky, &eligible, rules, load)
+            if let Some(holder) = &taken_over {
+                planned.note_takeover(segment, holder, now, present.known.candidates(segment));
+            }
+            let is_held = |node: &NodeName| ledger.is_held(segment, node);
+            let mut sticky = sticky(now, taken_over.as_ref(), &eligible, is_held);
+            if let Some(decided) = present.moves.get(segment) {
+                make(decided, &mut sticky, &eligible);
+            }
+            fill(address, segment, sticky, &eligible, rules, ledger)
         };
-        planned.short |= candidates.len() < CANDIDATES;
+        let departs = |candidate: &Candidate| {
+            let spot = permitted.get(&candidate.node);
+            spot.is_some_and(|spot| spot.departs)
+        };
+        planned.short |= candidates.len() < CANDIDATES || candidates.iter().any(departs);
         if !candidates.is_empty() {
             planned.segments.push(VipSegment {
                 name: segment.clone(),
@@ -242,6 +351,7 @@ fn sticky(
     now: &[Candidate],
     holder: Option<&Candidate>,
     eligible: &BTreeMap<&NodeName, &Spot>,
+    is_held: impl Fn(&NodeName) -> bool,
 ) -> Vec<Candidate> {
     let stays = |candidate: &&Candidate| {
         eligible
@@ -251,26 +361,55 @@ fn sticky(
     };
     let rest = now.iter().filter(stays).cloned();
     let mut candidates: Vec<Candidate> = holder.into_iter().cloned().chain(rest).collect();
-    let is_alive = |candidate: &Candidate| {
-        eligible
-            .get(&candidate.node)
-            .is_some_and(|spot| spot.seems_alive)
+    let is = |candidate: &Candidate, what: fn(&Spot) -> bool| {
+        let spot = eligible.get(&candidate.node);
+        spot.is_some_and(|spot| what(spot))
     };
+    let departs = |candidate: &Candidate| is(candidate, |spot| spot.departs);
+    let seems_alive = |candidate: &Candidate| is(candidate, |spot| spot.seems_alive);
+    if eligible.values().any(|spot| spot.lasts()) {
+        // Who is about to go gives up its place while it can hand over. Behind those that stay there
+        // may be one for it.
+        let is_first = candidates.first().is_some_and(departs);
+        candidates.retain(|candidate| !departs(candidate));
+        if is_first {
+            candidates.retain(|candidate| seems_alive(candidate) && !is_held(&candidate.node));
+        }
+    }
     // Who seems dead gives its place to one that does not, if there is one: another order of the same
     // nodes is not worth a write for each address. The first stays: whether that one is dead is for the
     // speakers to say.
     let waiting = eligible
         .iter()
-        .filter(|(node, spot)| spot.seems_alive && !candidates.iter().any(|c| c.node == ***node))
+        .filter(|(node, spot)| spot.lasts() && !candidates.iter().any(|c| c.node == ***node))
         .count();
     let mut surplus = (candidates.len() + waiting).saturating_sub(CANDIDATES);
     for place in (1..candidates.len()).rev() {
-        if surplus > 0 && !candidates.get(place).is_some_and(is_alive) {
+        if surplus > 0 && !candidates.get(place).is_some_and(seems_alive) {
             candidates.remove(place);
             surplus -= 1;
         }
     }
     candidates
+}
+
+/// Makes a move, unless something has happened meanwhile: the first is another one by now, or where the
+/// address was to go is not well.
+fn make(decided: &Move, candidates: &mut Vec<Candidate>, eligible: &BTreeMap<&NodeName, &Spot>) {
+    let is_first = candidates
+        .first()
+        .is_some_and(|first| first.node == decided.from);
+    let Some(spot) = eligible.get(&decided.to).filter(|spot| spot.lasts()) else {
+        return;
+    };
+    if is_first {
+        candidates.retain(|candidate| candidate.node != decided.to);
+        let to = Candidate {
+            node: decided.to.clone(),
+            incarnation: spot.incarnation,
+        };
+        candidates.insert(0, to);
+    }
 }
 
 /// Completes a list of candidates.
@@ -280,7 +419,7 @@ fn fill(
     mut candidates: Vec<Candidate>,
     eligible: &BTreeMap<&NodeName, &Spot>,
     rules: &[Rules<'_>],
-    load: &BTreeMap<NodeName, usize>,
+    ledger: Ledger<'_>,
 ) -> Vec<Candidate> {
     candidates.truncate(CANDIDATES);
     if candidates.len() == CANDIDATES {
@@ -290,13 +429,14 @@ fn fill(
         .iter()
         .filter(|(node, _)| !candidates.iter().any(|c| c.node == ***node))
         .map(|(node, spot)| {
-            let preference = rules.iter().map(|rules| rules.preference(spot)).sum();
-            (
-                Standing(!spot.seems_alive, Reverse(preference)),
-                Reverse(score(address, segment, node)),
-                *node,
-                *spot,
-            )
+            let standing = Standing {
+                seems_dead: !spot.seems_alive,
+                departs: spot.departs,
+                is_held: ledger.is_held(segment, node),
+                preference: Reverse(preference(rules, spot)),
+            };
+            let score = Reverse(score(address, segment, node));
+            (standing, score, *node, *spot)
         })
         .collect();
     others.sort_by_key(|(standing, score, node, _)| (*standing, *score, *node));
@@ -308,7 +448,7 @@ fn fill(
         let least = choices
             .take(CHOICES)
             .enumerate()
-            .min_by_key(|(_, (_, _, node, _))| load.get(*node).copied().unwrap_or_default())
+            .min_by_key(|(_, (_, _, node, _))| ledger.loads.of(segment, node))
             .map_or(0, |(position, _)| position);
         let first = others.remove(least);
         others.insert(0, first);
@@ -321,9 +461,14 @@ fn fill(
     candidates
 }
 
-/// What counts before the hash: seeming dead, then the preference.
+/// What counts before the hash, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Standing(bool, Reverse<u32>);
+struct Standing {
+    seems_dead: bool,
+    departs: bool,
+    is_held: bool,
+    preference: Reverse<u32>,
+}
 
 /// The rendezvous score of a node for an address on a segment: SipHash-1-3 with a zero key.
 fn score(address: IpAddr, segment: &SegmentName, node: &NodeName) -> u64 {

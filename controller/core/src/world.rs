@@ -259,6 +259,7 @@ impl World {
             incarnation: segment.incarnation,
             fits: fits && segment.carrier,
             seems_alive: speaks && node.ready,
+            departs: node.departure.is_some(),
             labels: node.labels.clone(),
         };
         speaker.segments.iter().map(spot).collect()

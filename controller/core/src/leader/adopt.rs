@@ -119,8 +119,11 @@ impl Leader {
         if claimed.is_empty() {
             return;
         }
-        // What the status shows is in use: it comes first.
-        claimed.sort_by_key(|address| (!observed.ingress.contains(address), *address));
+        // What the status shows is in use: it comes first, in the order in which it is shown.
+        claimed.sort_by_key(|address| {
+            let shown = observed.ingress.iter().position(|other| other == address);
+            (shown.is_none(), shown, *address)
+        });
         let mut assignment = self.take_assignment(world, observed);
         for address in claimed {
             let may = observed.served().is_some_and(|service| {

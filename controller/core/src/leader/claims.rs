@@ -3,16 +3,13 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use herald_model::{
-    Advertisement, AdvertisementPolicy, Announce, Epoch, ForwardingMode, Instant, Phase, PoolName,
-    Protocol, Service, ServiceRef, SessionAffinity, TrafficPolicy, VirtualIp,
-};
+use herald_model::{Announce, Epoch, Instant, Phase, PoolName, ServiceRef, VirtualIp};
 
 use super::{Claim, Key, Leader, Plan};
 use crate::io::Write;
-use crate::observed::{ObservedPool, ObservedVip};
+use crate::observed::ObservedVip;
 use crate::outbox::Urgency;
-use crate::placement::{self, Known, Present, Rules};
+use crate::placement::{self, Known, Present};
 use crate::world::World;
 
 impl Claim {
@@ -252,6 +249,7 @@ impl Leader {
         tracing::debug!(vip = %address, "free again");
         self.claims.remove(&address);
         self.short.remove(&address);
+        self.moves.forget(address);
         self.allocator.free(address);
         self.mark_pool_of(address);
         self.retry_unsatisfied();
@@ -278,42 +276,38 @@ impl Leader {
             .get(&address)
             .map(|claim| claim.plan.clone())
             .unwrap_or_default();
-        let users: Vec<&Service> = holders
-            .iter()
-            .filter(|holder| {
-                let assignment = self.assignments.get(&holder.key);
-                assignment.is_some_and(|assignment| assignment.target.contains(&address))
-            })
-            .filter_map(|holder| world.services.get(&holder.key)?.served())
-            .collect();
-        let pool = self
-            .allocator
-            .pool_of(address)
-            .and_then(|pool| world.pools.get(&pool.name));
-        let (Some(pool), false) = (pool, users.is_empty()) else {
+        let moves = self
+            .claims
+            .get(&address)
+            .map(|claim| claim.moves.clone())
+            .unwrap_or_default();
+        let Some(rules) = self.rules_of(world, address, holders) else {
             return present;
         };
-        let rules: Vec<Rules<'_>> = users
-            .iter()
-            .map(|service| rules(world, pool, service))
-            .collect();
+        let known = world
+            .vips
+            .get(&address)
+            .map_or_else(Known::default, |vip| Known {
+                epoch: vip.vip.epoch,
+                segments: &vip.vip.segments,
+                holdings: &vip.holdings,
+            });
         let planned = placement::plan(
             address,
             &rules,
             &world.terrain,
             Present {
                 segments: &present.segments,
-                known: world
-                    .vips
-                    .get(&address)
-                    .map_or_else(Known::default, |vip| Known {
-                        epoch: vip.vip.epoch,
-                        segments: &vip.vip.segments,
-                        holdings: &vip.holdings,
-                    }),
+                known,
+                moves: &moves,
             },
-            &self.load,
+            self.ledger(now),
         );
+        self.settle_moves(address, known, &planned.segments);
+        for (segment, fallen) in &planned.taken_from {
+            self.taken_over(now, world, address, segment, fallen);
+        }
+        self.tell_of_departures(world, address, known, &present.segments, &planned.segments);
         if planned.short {
             self.short.insert(address);
         } else {
@@ -367,10 +361,8 @@ impl Leader {
         let before = std::mem::replace(&mut claim.plan, plan.clone());
         for segment in &before.segments {
             for (position, candidate) in segment.candidates.iter().enumerate() {
-                if position == 0
-                    && let Some(load) = self.load.get_mut(&candidate.node)
-                {
-                    *load = load.saturating_sub(1);
+                if position == 0 {
+                    self.loads.take(&segment.name, &candidate.node);
                 }
                 if let Some(addresses) = self.planned_on.get_mut(&candidate.node) {
                     addresses.remove(&address);
@@ -380,7 +372,7 @@ impl Leader {
         for segment in &plan.segments {
             for (position, candidate) in segment.candidates.iter().enumerate() {
                 if position == 0 {
-                    *self.load.entry(candidate.node.clone()).or_default() += 1;
+                    self.loads.add(&segment.name, &candidate.node);
                 }
                 self.planned_on
                     .entry(candidate.node.clone())
@@ -434,62 +426,6 @@ impl Leader {
             _ => false,
         })
     }
-}
-
-/// What a Service in a pool says of who may announce it.
-fn rules<'a>(world: &'a World, pool: &ObservedPool, service: &Service) -> Rules<'a> {
-    let selects_pool = |advertisement: &Advertisement| {
-        let all = advertisement.pools.is_empty() && advertisement.pool_selectors.is_empty();
-        all || advertisement.pools.contains(&pool.pool.name)
-            || advertisement
-                .pool_selectors
-                .iter()
-                .any(|s| s.matches(&pool.labels))
-    };
-    let selects_service = |advertisement: &&Advertisement| {
-        let selectors = &advertisement.service_selectors;
-        selectors.is_empty() || selectors.iter().any(|s| s.matches(&service.labels))
-    };
-    let on_pool: Vec<&Advertisement> = world
-        .advertisements
-        .values()
-        .map(|observed| &observed.advertisement)
-        .filter(|advertisement| selects_pool(advertisement))
-        .collect();
-    let nobody_selects = on_pool.is_empty();
-    let advertisements: Vec<&Advertisement> = on_pool.into_iter().filter(selects_service).collect();
-    let announce = if nobody_selects && pool.pool.advertisement == AdvertisementPolicy::Default {
-        Announce::All
-    } else if advertisements.is_empty() {
-        Announce::None
-    } else {
-        Announce::Listed
-    };
-    let only = needs_local_endpoint(service)
-        .then(|| world.endpoint_nodes(&service.key, service.publish_not_ready));
-    Rules {
-        announce,
-        advertisements,
-        only,
-    }
-}
-
-/// Whether only a node with an endpoint can serve the Service: kube-proxy takes its traffic on the
-/// announcing node, and drops it there under `Local` without one. `dsr` needs no `NodePort`, and knows
-/// affinity and SCTP.
-pub(super) fn needs_local_endpoint(service: &Service) -> bool {
-    let left_to_kube_proxy = match service.forwarding {
-        ForwardingMode::Off => true,
-        ForwardingMode::NodePort => {
-            service.affinity != SessionAffinity::None
-                || service
-                    .ports
-                    .iter()
-                    .any(|port| port.node_port.is_none() || port.protocol == Protocol::Sctp)
-        }
-        ForwardingMode::Auto | ForwardingMode::Dsr | ForwardingMode::Pod => false,
-    };
-    service.traffic_policy == TrafficPolicy::Local && left_to_kube_proxy
 }
 
 /// The epoch of an address that is given anew: higher than that of any earlier claim to it, which

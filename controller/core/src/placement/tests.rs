@@ -1,7 +1,11 @@
+use std::time::Duration;
+
 use herald_model::{InterfacePattern, MacAddress, Selector, WeightedSelector};
 
 use super::*;
 use crate::testkit::{advertisement, ip, labels};
+
+mod moves;
 
 const VIP: &str = "192.0.2.10";
 
@@ -12,6 +16,7 @@ fn spot(node: &str, segment: &str) -> Spot {
         incarnation: Incarnation(1),
         fits: true,
         seems_alive: true,
+        departs: false,
         labels: labels(&[("node", node)]),
     }
 }
@@ -40,12 +45,49 @@ fn listed<'a>(advertisements: &[&'a Advertisement]) -> Rules<'a> {
     }
 }
 
-fn planned(rules: &[Rules<'_>], terrain: &Terrain, segments: &[VipSegment]) -> Planned {
-    let present = Present {
+/// What the controller remembers.
+struct Memory {
+    loads: Loads,
+    falls: Falls,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self {
+            loads: Loads::default(),
+            falls: Falls::new(Duration::from_mins(5)),
+        }
+    }
+}
+
+impl Memory {
+    fn ledger(&self) -> Ledger<'_> {
+        Ledger {
+            now: Instant::ORIGIN,
+            loads: &self.loads,
+            falls: &self.falls,
+        }
+    }
+
+    fn busy(&mut self, node: &NodeName, load: usize) {
+        for _ in 0..load {
+            self.loads.add(&"lan".into(), node);
+        }
+    }
+}
+
+fn known<'a>(segments: &'a [VipSegment], known: Known<'a>) -> Present<'a> {
+    const NONE: &Moves = &BTreeMap::new();
+    Present {
         segments,
-        known: Known::default(),
-    };
-    plan(ip(VIP), rules, terrain, present, &BTreeMap::new())
+        known,
+        moves: NONE,
+    }
+}
+
+fn planned(rules: &[Rules<'_>], terrain: &Terrain, segments: &[VipSegment]) -> Planned {
+    let present = known(segments, Known::default());
+    plan(ip(VIP), rules, terrain, present, Memory::default().ledger())
 }
 
 /// The nodes of a plan's only segment.
@@ -83,44 +125,35 @@ fn first_is_the_least_loaded_of_the_four_highest() {
     let names: Vec<NodeName> = ["a", "b", "c", "d", "e", "f"].map(NodeName::from).to_vec();
     let mut by_score = names.clone();
     by_score.sort_by_key(|node| Reverse(score(ip(VIP), &"lan".into(), node)));
-    let first = |load: &BTreeMap<NodeName, usize>| {
-        let present = Present {
-            segments: &[],
-            known: Known::default(),
-        };
-        let planned = plan(ip(VIP), &[all()], &terrain, present, load);
+    let first = |busy: &[usize]| {
+        let mut memory = Memory::default();
+        for place in busy {
+            memory.busy(&by_score[*place], 5);
+        }
+        let present = known(&[], Known::default());
+        let planned = plan(ip(VIP), &[all()], &terrain, present, memory.ledger());
         planned.segments[0].candidates[0].node.clone()
     };
-    assert_eq!(first(&BTreeMap::new()), by_score[0]);
-    let busy = |who: &[usize]| who.iter().map(|n| (by_score[*n].clone(), 5)).collect();
-    assert_eq!(first(&busy(&[0])), by_score[1]);
-    assert_eq!(first(&busy(&[0, 1, 2])), by_score[3]);
-    assert_eq!(
-        first(&busy(&[0, 1, 2, 3])),
-        by_score[0],
-        "the fifth is not asked"
-    );
+    assert_eq!(first(&[]), by_score[0]);
+    assert_eq!(first(&[0]), by_score[1]);
+    assert_eq!(first(&[0, 1, 2]), by_score[3]);
+    assert_eq!(first(&[0, 1, 2, 3]), by_score[0], "the fifth is not asked");
 }
 
 #[test]
 fn many_addresses_are_spread_evenly() {
     let terrain = terrain(&["a", "b", "c", "d", "e"]);
-    let mut load: BTreeMap<NodeName, usize> = BTreeMap::new();
+    let mut memory = Memory::default();
     for number in 0..1000_u32 {
         let address = herald_model::Family::V4.address(u128::from(0x0a00_0000 + number));
-        let present = Present {
-            segments: &[],
-            known: Known::default(),
-        };
-        let planned = plan(address, &[all()], &terrain, present, &load);
-        *load
-            .entry(planned.segments[0].candidates[0].node.clone())
-            .or_default() += 1;
+        let present = known(&[], Known::default());
+        let planned = plan(address, &[all()], &terrain, present, memory.ledger());
+        memory.busy(&planned.segments[0].candidates[0].node, 1);
     }
-    assert!(
-        load.values().all(|count| (198..=202).contains(count)),
-        "{load:?}"
-    );
+    for node in ["a", "b", "c", "d", "e"] {
+        let load = memory.loads.of(&"lan".into(), &node.into());
+        assert!((198..=202).contains(&load), "{node} has {load}");
+    }
 }
 
 #[test]
@@ -252,12 +285,15 @@ fn plan_stays_while_nobody_is_well_and_goes_when_nobody_may() {
 }
 
 /// The plan after a node said that it holds the address.
-fn followed(terrain: &Terrain, present: &[VipSegment], known: Known<'_>) -> Vec<Candidate> {
-    let present = Present {
-        segments: present,
-        known,
-    };
-    let mut planned = plan(ip(VIP), &[all()], terrain, present, &BTreeMap::new());
+fn followed(terrain: &Terrain, present: &[VipSegment], seen: Known<'_>) -> Vec<Candidate> {
+    let present = known(present, seen);
+    let mut planned = plan(
+        ip(VIP),
+        &[all()],
+        terrain,
+        present,
+        Memory::default().ledger(),
+    );
     planned.segments.remove(0).candidates
 }
 
@@ -452,15 +488,14 @@ impl Lan {
     /// Whether there is another plan.
     fn replan(&mut self) -> bool {
         let holdings: Vec<Holding> = self.entry.iter().cloned().collect();
-        let present = Present {
+        let seen = Known {
+            epoch: Epoch(self.epoch),
             segments: &self.plan,
-            known: Known {
-                epoch: Epoch(self.epoch),
-                segments: &self.plan,
-                holdings: &holdings,
-            },
+            holdings: &holdings,
         };
-        let next = plan(ip(VIP), &[all()], &self.terrain, present, &BTreeMap::new());
+        let present = known(&self.plan, seen);
+        let memory = Memory::default();
+        let next = plan(ip(VIP), &[all()], &self.terrain, present, memory.ledger());
         let changed = next.segments != self.plan;
         self.plan = next.segments;
         self.epoch += u64::from(changed);

@@ -5,10 +5,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use herald_controller_core::{
-    Identity, Input, Lan, ObservedPool, ObservedService, ObservedVip, PoolStatus, Version, Write,
-    WriteResult,
+    Holding, Identity, Input, Lan, ObservedPool, ObservedService, ObservedVip, PoolStatus, Version,
+    Write, WriteResult,
 };
-use herald_model::{Phase, Pool, PoolName, Service, ServiceKey, ServiceRef, Uid, VirtualIp};
+use herald_model::{
+    MacAddress, Phase, Pool, PoolName, Service, ServiceKey, ServiceRef, Uid, VirtualIp,
+};
 
 /// The kinds whose order of events matters; kinds are told of independently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -277,22 +279,56 @@ impl Api {
 
     fn store_vip(&mut self, uid: Uid, vip: &VirtualIp) -> WriteResult {
         let known = self.vips.get(&vip.address);
-        let lan = known
-            .filter(|known| known.identity.uid == uid)
-            .map(|known| known.lan.clone());
+        let known = known.filter(|known| known.identity.uid == uid);
+        let lan = known.map(|known| known.lan.clone());
+        let holdings = known.map(|known| known.holdings.clone());
         let vip = ObservedVip {
             identity: Identity {
                 uid,
                 version: self.version(),
             },
             vip: vip.clone(),
-            holdings: Vec::new(),
+            holdings: holdings.unwrap_or_default(),
             lan: lan.unwrap_or_default(),
         };
         self.vips.insert(vip.vip.address, vip.clone());
         self.changes += 1;
         self.log(Kind::Vip, Input::VipApplied(Box::new(vip.clone())));
         WriteResult::VipWritten(Box::new(vip))
+    }
+
+    /// The speakers say who announces an address: on each segment the candidate at this place, or the
+    /// last one. Whether that is new.
+    pub(crate) fn announce(&mut self, address: IpAddr, place: usize) -> bool {
+        let Some(vip) = self.vips.get(&address) else {
+            return false;
+        };
+        let holdings: Vec<Holding> = vip
+            .vip
+            .segments
+            .iter()
+            .filter(|_| vip.vip.phase == Phase::Active)
+            .filter_map(|planned| {
+                let place = place.min(planned.candidates.len().saturating_sub(1));
+                Some(Holding {
+                    segment: planned.name.clone(),
+                    node: planned.candidates.get(place)?.node.clone(),
+                    interface: "eth0".into(),
+                    mac: MacAddress::ZERO,
+                    epoch: vip.vip.epoch,
+                    taken_over: place > 0,
+                })
+            })
+            .collect();
+        if vip.holdings == holdings {
+            return false;
+        }
+        let mut vip = vip.clone();
+        vip.holdings = holdings;
+        vip.identity.version = self.version();
+        self.vips.insert(address, vip.clone());
+        self.log(Kind::Vip, Input::VipApplied(Box::new(vip)));
+        true
     }
 
     /// The nodes planned for an address that is not used yet have asked the LAN.

@@ -10,7 +10,9 @@ use herald_controller_core::testkit::{
 use herald_controller_core::{
     Controller, Effect, Input, Settings, Terms, Write, WriteId, WriteResult,
 };
-use herald_model::{Family, Instant, IpFamilyPolicy, Phase, Selector, ServiceKey, TrafficPolicy};
+use herald_model::{
+    Departure, Family, Instant, IpFamilyPolicy, Phase, Selector, ServiceKey, TrafficPolicy,
+};
 
 use crate::api::{Api, KINDS, Kind};
 
@@ -98,12 +100,14 @@ impl Cluster {
 
     /// One thing happens.
     pub(crate) fn step(&mut self, chaos: Chaos) {
-        match self.below(22) {
+        match self.below(25) {
             0..5 if chaos.users => self.user(),
             5..11 => self.tell_one(chaos.failures),
+            22.. => self.announce(chaos.failures),
             20.. => self.answer_of_the_lan(),
             11..17 => self.write_one(chaos.failures),
             17 => self.pass(Duration::from_millis(50)),
+            18 if self.one_in(4) => self.pass(Duration::from_mins(1)),
             18 => self.pass(Duration::from_secs(2)),
             _ if chaos.failures && self.one_in(3) => self.depose(),
             _ if chaos.failures => self.late_write(),
@@ -187,6 +191,7 @@ impl Cluster {
                 let mut node = node(name);
                 node.excluded = self.one_in(3);
                 node.ready = !self.one_in(3);
+                node.departure = self.one_in(3).then_some(Departure::Cordoned);
                 ("node", Input::NodeApplied(Box::new(node)))
             }
             5 => {
@@ -218,6 +223,16 @@ impl Cluster {
         };
         self.places.insert(format!("{kind} {name}"), input.clone());
         self.handle(input);
+    }
+
+    /// Speakers say who announces an address: the planned node, or one that took it over.
+    fn announce(&mut self, failures: bool) {
+        let addresses: Vec<IpAddr> = self.api.vips.keys().copied().collect();
+        if !addresses.is_empty() {
+            let address = self.pick(&addresses);
+            let place = if failures { self.below(3) } else { 0 };
+            self.api.announce(address, place);
+        }
     }
 
     /// A speaker says what the LAN of a new address says.
@@ -342,6 +357,9 @@ impl Cluster {
                 let result = self.api.write(&write);
                 self.handle(Input::WriteDone { id, result });
             }
+            for address in self.api.vips.keys().copied().collect::<Vec<_>>() {
+                idle &= !self.api.announce(address, 0);
+            }
             if idle {
                 match self.replica.controller.next_deadline() {
                     Some(at) => {
@@ -443,6 +461,68 @@ impl Cluster {
             }
         }
         assert_eq!(self.replica.controller.snapshot().outbox, 0);
+        self.check_places();
+    }
+
+    /// Laws of who announces what: no node that is about to go while another one is well, and, where
+    /// every node may announce every address, all about as many.
+    fn check_places(&self) {
+        let seed = self.seed;
+        let is_limited = self.places.contains_key("advertisement some")
+            && !matches!(
+                self.places.get("advertisement some"),
+                Some(Input::AdvertisementDeleted(_))
+            );
+        if is_limited {
+            return;
+        }
+        for segment in ["lan", "lan2"] {
+            let (lasting, going): (Vec<&str>, Vec<&str>) = NODES
+                .into_iter()
+                .filter(|node| self.is_well(node, segment))
+                .partition(|node| !self.departs(node));
+            if lasting.is_empty() {
+                continue;
+            }
+            let planned = self.api.vips.values().flat_map(|vip| &vip.vip.segments);
+            let firsts: Vec<&str> = planned
+                .filter(|planned| planned.name.as_str() == segment)
+                .filter_map(|planned| Some(planned.candidates.first()?.node.as_str()))
+                .collect();
+            let load = |node: &&str| firsts.iter().filter(|first| *first == node).count();
+            for node in going {
+                assert_eq!(load(&node), 0, "seed {seed}: {node} goes, {lasting:?} stay");
+            }
+            let loads: Vec<usize> = lasting.iter().map(load).collect();
+            let sum: usize = loads.iter().sum();
+            let gap = loads.iter().max().unwrap_or(&0) - loads.iter().min().unwrap_or(&0);
+            assert!(
+                gap < 2 || gap * 10 * loads.len() <= sum,
+                "seed {seed}: on {segment} {lasting:?} announce {loads:?}"
+            );
+        }
+    }
+
+    /// Whether a node can announce on a segment and seems to be alive.
+    fn is_well(&self, name: &str, segment: &str) -> bool {
+        let place = |kind: &str| self.places.get(&format!("{kind} {name}"));
+        let node = matches!(
+            place("node"),
+            Some(Input::NodeApplied(node)) if node.ready && !node.excluded
+        );
+        let pod = matches!(place("pod"), Some(Input::SpeakerPodApplied(pod)) if pod.ready);
+        let speaker = matches!(place("speaker"), Some(Input::SpeakerApplied(speaker)) if speaker
+            .segments
+            .iter()
+            .any(|own| own.carrier && own.name.as_str() == segment));
+        node && pod && speaker
+    }
+
+    fn departs(&self, name: &str) -> bool {
+        matches!(
+            self.places.get(&format!("node {name}")),
+            Some(Input::NodeApplied(node)) if node.departure.is_some()
+        )
     }
 
     /// A Service without what it should have: no pool that it may use has a free address of each

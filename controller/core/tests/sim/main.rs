@@ -1,7 +1,8 @@
 //! Deterministic simulation: users, failures, restarts, deposed leaders.
 //!
 //! Every seed is one history. The laws are checked by the API server at each write (see `api.rs`),
-//! and the end of each history must be a state in which nothing more is written.
+//! and the end of each history must be a state in which nothing more is written, addresses are spread
+//! evenly and none is on a node that is about to go.
 
 mod api;
 mod cluster;

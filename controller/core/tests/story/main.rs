@@ -1,6 +1,7 @@
 //! Stories: what is told, and every write that follows, in order.
 
 mod lan;
+mod moves;
 mod teller;
 
 use std::time::Duration;
@@ -537,6 +538,30 @@ fn second_family_is_added_when_the_pool_gets_it_and_the_first_stays() {
         "event ns/web Normal AddressAllocated: assigned fd00:: from pool public",
         "pool public v4=4/1/3 v6=4/1/3 Ready=True/Ready(in use)",
     ]);
+}
+
+#[test]
+fn restart_leaves_addresses_in_the_order_in_which_they_are_shown() {
+    let mut story = begun();
+    let dual = pool("public").range("10.0.0.0/30").range("fd00::/126");
+    story.tell([dual.applied()]);
+    story.tell([svc("ns/web")
+        .families(&[Family::V6, Family::V4], PreferDualStack)
+        .applied()]);
+    story.change("ns/web", |service| {
+        service.request.addresses = vec![ip("1.2.3.4")];
+    });
+    assert_eq!(
+        story.status_of("ns/web").ingress,
+        ["fd00::", "10.0.0.0"].map(ip)
+    );
+    story.skip();
+    story.tell([Input::LeadershipLost, Input::LeadershipGained]);
+    story.writes();
+    assert_eq!(
+        story.status_of("ns/web").ingress,
+        ["fd00::", "10.0.0.0"].map(ip)
+    );
 }
 
 #[test]

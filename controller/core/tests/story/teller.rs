@@ -29,8 +29,14 @@ pub(crate) struct Story {
 
 impl Default for Story {
     fn default() -> Self {
+        Self::with(Settings::default())
+    }
+}
+
+impl Story {
+    pub(crate) fn with(settings: Settings) -> Self {
         let mut story = Self {
-            controller: Controller::new(Settings::default()),
+            controller: Controller::new(settings),
             now: Instant::ORIGIN,
             services: BTreeMap::new(),
             vips: BTreeMap::new(),
@@ -41,9 +47,7 @@ impl Default for Story {
         story.tell([Input::WallClockSet { origin: 1000 }]);
         story
     }
-}
 
-impl Story {
     pub(crate) fn lead(&mut self) {
         self.tell([Input::Synced, Input::LeadershipGained]);
     }
@@ -215,7 +219,50 @@ impl Story {
         self.set_announcers(address, &[]);
     }
 
+    /// Every address is announced as planned.
+    pub(crate) fn follow(&mut self) {
+        for address in self.vips.keys().copied().collect::<Vec<_>>() {
+            let address = address.to_string();
+            let plan = self.plan_of(&address);
+            let vip = &self.vips[&ip(&address)];
+            let is_new = |holding: &Holding| {
+                holding.node.as_str() != plan[0] || holding.epoch != vip.vip.epoch
+            };
+            if vip.holdings.first().is_none_or(is_new) {
+                self.announce(&address, &plan[0]);
+            }
+        }
+    }
+
+    /// Time passes, and the speakers follow every second.
+    pub(crate) fn live(&mut self, time: Duration) {
+        for _ in 0..time.as_secs() {
+            self.pass(Duration::from_secs(1));
+            self.follow();
+        }
+    }
+
+    /// How many addresses each node is planned for.
+    pub(crate) fn loads(&self) -> BTreeMap<String, usize> {
+        let mut loads = BTreeMap::new();
+        for address in self.vips.keys() {
+            let plan = self.plan_of(&address.to_string());
+            *loads.entry(plan[0].clone()).or_default() += 1;
+        }
+        loads
+    }
+
     fn set_announcers(&mut self, address: &str, nodes: &[&str]) {
+        let input = self.announced(address, nodes);
+        self.tell([input]);
+    }
+
+    /// A node says that it took an address over, not told yet.
+    pub(crate) fn taken(&mut self, address: &str, node: &str) -> Input {
+        self.announced(address, &[node])
+    }
+
+    fn announced(&mut self, address: &str, nodes: &[&str]) -> Input {
         let vip = self.vips.get_mut(&ip(address)).expect("claimed");
         let plan = vip.vip.segments.first();
         let first = plan.and_then(|plan| Some(plan.candidates.first()?.node.clone()));
@@ -230,8 +277,7 @@ impl Story {
         vip.holdings = nodes.iter().map(holding).collect();
         let version: u64 = vip.identity.version.as_str().parse().expect("stored by us");
         vip.identity.version = Version::new((version + 1).to_string());
-        let input = Input::VipApplied(Box::new(vip.clone()));
-        self.tell([input]);
+        Input::VipApplied(Box::new(vip.clone()))
     }
 
     /// The planned node has asked the LAN for an address: who uses it.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use herald_model::Departure;
+
 use super::world::World;
 use crate::ring::{Loss, millis};
 
@@ -30,6 +32,8 @@ enum Fault {
     Partitioned,
     Stopped,
     Excluded,
+    /// It is to go, and stays after all.
+    Cordoned,
     ControllerRestarted,
     /// Two nodes of at least five lose power at once.
     TwoLost,
@@ -42,7 +46,7 @@ enum Fault {
     Nothing,
 }
 
-const FAULTS: [Fault; 15] = [
+const FAULTS: [Fault; 16] = [
     Fault::SpeakerKilled,
     Fault::SpeakerRestarted,
     Fault::PowerLost,
@@ -52,6 +56,7 @@ const FAULTS: [Fault; 15] = [
     Fault::Partitioned,
     Fault::Stopped,
     Fault::Excluded,
+    Fault::Cordoned,
     Fault::ControllerRestarted,
     Fault::TwoLost,
     Fault::AllLost,
@@ -171,6 +176,13 @@ fn befall(world: &mut World, fault: Fault, node: usize, time: Duration) {
                 world.put_node(node, |object| object.excluded = true);
             }
         }
+        Fault::Cordoned => {
+            if world.api_up {
+                world.put_node(node, |object| {
+                    object.departure = Some(Departure::Cordoned);
+                });
+            }
+        }
         Fault::ControllerRestarted => {
             if world.api_up {
                 world.lead();
@@ -270,7 +282,7 @@ fn heal(world: &mut World, fault: Fault, node: usize) {
                 world.check.has_quorum = true;
             }
         }
-        Fault::Excluded => world.put_node(node, |_| {}),
+        Fault::Excluded | Fault::Cordoned => world.put_node(node, |_| {}),
         Fault::SpeakerRestarted
         | Fault::Stalled
         | Fault::ControllerRestarted

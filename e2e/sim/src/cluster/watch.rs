@@ -1,14 +1,12 @@
 //! Who watches the API server, and what is written to it.
 
 use herald_controller_core::testkit::{advertised, advertisement, pool};
-use herald_controller_core::{
-    self as controller, Controller, Settings, Write, WriteId, WriteResult,
-};
+use herald_controller_core::{self as controller, Controller, Write, WriteId, WriteResult};
 use herald_speaker_core::{self as speaker, WriteOutcome};
 
 use super::api::{CACHES, Change, KINDS};
 use super::host::NEVER;
-use super::world::{Happening, Leader, World};
+use super::world::{Happening, Leader, World, settings};
 use crate::ring::millis;
 
 impl World {
@@ -189,7 +187,7 @@ impl World {
     pub(super) fn lead(&mut self) {
         let generation = self.leader.generation + 1;
         self.leader = Leader {
-            controller: Controller::new(Settings::default()),
+            controller: Controller::new(settings(self.seed)),
             generation,
             positions: [0; KINDS],
             wake: NEVER,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use herald_controller_core::testkit::svc;
 use herald_controller_core::{
-    self as controller, Controller, Settings, SpeakerPod, Write, WriteId,
+    self as controller, Controller, Rebalancing, Settings, SpeakerPod, Write, WriteId,
 };
 use herald_model::{Endpoint, Instant, Labels, Node, ServiceEndpoints};
 use herald_ring::Packet;
@@ -98,6 +98,23 @@ pub(super) struct World {
     pub(super) seed: u64,
 }
 
+/// Whether this is a story in which addresses move to nodes that have fewer: every other one.
+pub(super) const fn moves_by_itself(seed: u64) -> bool {
+    !seed.is_multiple_of(2)
+}
+
+/// Where addresses move by themselves, they do so soon and often.
+pub(super) fn settings(seed: u64) -> Settings {
+    Settings {
+        rebalancing: Rebalancing {
+            is_on: moves_by_itself(seed),
+            quiet: millis(2_000),
+            interval: millis(1_000),
+        },
+        ..Settings::default()
+    }
+}
+
 impl World {
     pub(super) fn new(nodes: usize, vips: usize, seed: u64, trace: bool) -> Self {
         let now = Instant::ORIGIN + millis(1_000);
@@ -129,7 +146,7 @@ impl World {
             check: Check::new(nodes, vips, now),
             trace: trace.then(Vec::new),
             leader: Leader {
-                controller: Controller::new(Settings::default()),
+                controller: Controller::new(settings(seed)),
                 generation: 0,
                 positions: [0; KINDS],
                 wake: NEVER,
@@ -180,6 +197,7 @@ impl World {
             network_unavailable: false,
             excluded: false,
             out_of_service: false,
+            departure: None,
             pod_ranges: Vec::new(),
         };
         change(&mut object);

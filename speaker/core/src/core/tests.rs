@@ -54,6 +54,7 @@ fn node(name: &str, last: u8) -> Input {
             network_unavailable: false,
             excluded: false,
             out_of_service: false,
+            departure: None,
             pod_ranges: Vec::new(),
         },
         segments: BTreeMap::new(),

@@ -18,6 +18,7 @@ fn node(name: &str) -> Node {
         network_unavailable: false,
         excluded: false,
         out_of_service: false,
+        departure: None,
         pod_ranges: Vec::new(),
     }
 }
