@@ -104,6 +104,24 @@ impl Page<'_> {
             "VirtualIP objects that this node knows",
             known,
         );
+        let strangers: Family<Labels, Gauge> = Family::default();
+        for (address, mac) in &self.overview.strangers {
+            strangers
+                .get_or_create(&vec![("ip", address.to_string()), ("mac", mac.to_string())])
+                .set(1);
+        }
+        registry.register(
+            "conflict",
+            "Addresses that a machine on the LAN answers for which is no node of the cluster",
+            strangers,
+        );
+        let conflicts = Counter::<u64, AtomicU64>::default();
+        conflicts.inc_by(self.overview.conflicts);
+        registry.register(
+            "conflicts",
+            "How often such a machine was heard of for the first time",
+            conflicts,
+        );
     }
 
     fn layer2(&self, registry: &mut Registry) {
@@ -293,6 +311,11 @@ mod tests {
                 interface_name: "eth0".into(),
             }],
             vips: 1,
+            strangers: vec![(
+                [192, 0, 2, 10].into(),
+                herald_model::MacAddress([2, 0, 0, 0, 0, 0xee]),
+            )],
+            conflicts: 2,
         };
         let layer2 = AllCounts::from([(
             (IfIndex(2), [192, 0, 2, 10].into()),
@@ -347,6 +370,8 @@ mod tests {
             r#"herald_speaker_announced{service="ns/web",protocol="layer2",node="node1",ip="192.0.2.10",interface="eth0"} 1"#,
             "herald_speaker_ready 1",
             "herald_speaker_virtualips 1",
+            r#"herald_speaker_conflict{ip="192.0.2.10",mac="02:00:00:00:00:ee"} 1"#,
+            "herald_speaker_conflicts_total 2",
             r#"herald_speaker_requests_received_total{ip="192.0.2.10",interface="eth0",protocol="arp"} 3"#,
             r#"herald_speaker_replies_sent_total{ip="192.0.2.10",interface="eth0",protocol="arp"} 2"#,
             r#"herald_speaker_gratuitous_sent_total{ip="192.0.2.10",interface="eth0",protocol="arp"} 14"#,

@@ -23,6 +23,7 @@ use crate::vip::Vip;
 use crate::writer::Writer;
 use ring::{Right, RingState};
 
+mod conflict;
 mod data_plane;
 mod election;
 mod hold;
@@ -112,6 +113,8 @@ pub struct Core {
     stopping: Option<Stopping>,
     exited: bool,
     refreshed_at: Option<Instant>,
+    /// Strangers heard of so far, each as often as it begins.
+    conflicts: u64,
 
     dirty: Dirty,
     timers: BTreeSet<(Instant, Timer)>,
@@ -192,6 +195,10 @@ pub struct Overview {
     pub announced: Vec<Announced>,
     /// Addresses known.
     pub vips: usize,
+    /// Addresses that strangers on the LAN answer for, and who does.
+    pub strangers: Vec<(IpAddr, MacAddress)>,
+    /// How often a stranger was heard of for the first time.
+    pub conflicts: u64,
 }
 
 /// One address that this node announces for one Service.
@@ -240,6 +247,7 @@ impl Core {
             stopping: None,
             exited: false,
             refreshed_at: None,
+            conflicts: 0,
             dirty: Dirty::default(),
             timers: BTreeSet::new(),
         }
@@ -382,6 +390,8 @@ impl Core {
             waiting_for: self.waiting_for(),
             announced: self.announced(),
             vips: self.vips.len(),
+            strangers: self.strangers(),
+            conflicts: self.conflicts,
         }
     }
 

@@ -43,6 +43,7 @@ impl Core {
         lame: &mut BTreeSet<SegmentName>,
         out: &mut Vec<Effect>,
     ) {
+        self.follow_strangers(now, address);
         let Some(vip) = self.vips.get(&address) else {
             return;
         };
@@ -73,6 +74,7 @@ impl Core {
             }
         }
         self.ask_for_new(address, uplinks, out);
+        self.ask_for_yielded(now, address, uplinks, out);
         let Some(vip) = self.vips.get_mut(&address) else {
             return;
         };
@@ -132,6 +134,7 @@ impl Core {
                 && !vip.deleted
                 && spec.phase == Phase::Active
                 && spec.announce != Announce::None
+                && vip.yielded.get(segment).is_none_or(|left| left.is_free)
                 && !holders(spec, &self.services).is_empty(),
             can_serve: uplink.is_some_and(|uplink| uplink.carrier),
             may_take,
@@ -196,6 +199,7 @@ impl Core {
             neighbour: None,
         };
         vip.holds.insert(segment.clone(), hold);
+        vip.yielded.remove(segment);
     }
 
     fn renew(&mut self, address: IpAddr, segment: &SegmentName, epoch: Epoch, rank: u8) {

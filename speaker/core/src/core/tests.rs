@@ -1,8 +1,8 @@
 use herald_dataplane::{DesiredVip, Forwarding, Holder};
 use herald_model::{
-    Announce, Candidate, Endpoint, Epoch, Family, ForwardingMode, IpFamilyPolicy, Labels, Phase,
-    Protocol, Request, Scope, ServicePort, ServiceRef, SessionAffinity, SpeakerSegment,
-    TrafficPolicy, VipSegment, VirtualIp,
+    Announce, Candidate, ConflictPolicy, Endpoint, Epoch, Family, ForwardingMode, IpFamilyPolicy,
+    Labels, Phase, Protocol, Request, Scope, ServicePort, ServiceRef, SessionAffinity,
+    SpeakerSegment, TrafficPolicy, VipSegment, VirtualIp,
 };
 
 use herald_elect::hold::NO_RANK;
@@ -13,6 +13,7 @@ use crate::input::{DataPlaneMode, EventReason, Link, Priority};
 use crate::ring::{RingCommand, RingEvent, View};
 use crate::status::{AnnouncedSegment, Condition, ConditionKind, ForwardingState, VipStatus};
 
+mod conflicts;
 mod probing;
 mod settling;
 
@@ -142,6 +143,7 @@ fn observed(address: IpAddr, epoch: u64, holder: &str, version: &str) -> Observe
             epoch: Epoch(epoch),
             phase: Phase::Active,
             announce: Announce::All,
+            conflict_policy: ConflictPolicy::Defend,
             advertisements: Vec::new(),
             services: vec![reference("web")],
             segments: vec![VipSegment {
@@ -293,6 +295,7 @@ fn status(epoch: u64, since: i64) -> VipStatus {
         forwarding_reason: None,
         targets: Some(2),
         probed: Vec::new(),
+        yielded: Vec::new(),
         conditions: vec![
             condition(
                 ConditionKind::Announced,
