@@ -81,6 +81,7 @@ impl Driver {
             let before = self.overview.load_full();
             if *before != overview {
                 log_readiness(&before, &overview);
+                log_pace(&before, &overview);
                 self.overview.store(Arc::new(overview));
             }
             if let Some(retires) = exit {
@@ -193,6 +194,20 @@ fn log_readiness(before: &Overview, now: &Overview) {
         info!(waiting_for, "no longer ready");
     } else {
         debug!(waiting_for, "not ready");
+    }
+}
+
+/// A failure that moves the addresses here or away lasts as long.
+fn log_pace(before: &Overview, now: &Overview) {
+    if before.slowest_announcement == now.slowest_announcement {
+        return;
+    }
+    match &now.slowest_announcement {
+        Some((interface, seconds)) => info!(
+            %interface, seconds,
+            "more addresses than --announce-burst allows at once: this long until the last is announced"
+        ),
+        None => info!("all addresses can be announced at once again"),
     }
 }
 

@@ -115,6 +115,18 @@ impl Page<'_> {
             "Addresses that a machine on the LAN answers for which is no node of the cluster",
             strangers,
         );
+        let slowest: Family<Labels, Gauge> = Family::default();
+        if let Some((interface, seconds)) = &self.overview.slowest_announcement {
+            slowest
+                .get_or_create(&vec![("interface", interface.to_string())])
+                .set(i64::try_from(*seconds).unwrap_or(i64::MAX));
+        }
+        registry.register_with_unit(
+            "slowest_announcement",
+            "Until the last of the addresses held on an interface can be announced; absent: at once",
+            Unit::Seconds,
+            slowest,
+        );
         let conflicts = Counter::<u64, AtomicU64>::default();
         conflicts.inc_by(self.overview.conflicts);
         registry.register(
@@ -276,6 +288,18 @@ impl Page<'_> {
         registry.register("reply_packets", "Replies sent to clients", reply_packets);
         registry.register_with_unit("replies", "Sent to clients", Unit::Bytes, reply_bytes);
         registry.register("flows", "New flows", flows);
+        let repairs = Counters::default();
+        let repaired = counted.repairs;
+        for (what, count) in [("programs", repaired.programs), ("entries", repaired.entries)] {
+            repairs
+                .get_or_create(&vec![("what", what.to_owned())])
+                .inc_by(count);
+        }
+        registry.register(
+            "data_plane_repairs",
+            "How often eBPF programs or map entries that somebody had removed were put back",
+            repairs,
+        );
         let happened = Counters::default();
         for (event, count) in &counted.counters.events {
             happened
@@ -316,6 +340,7 @@ mod tests {
                 herald_model::MacAddress([2, 0, 0, 0, 0, 0xee]),
             )],
             conflicts: 2,
+            slowest_announcement: Some(("eth0".into(), 20)),
         };
         let layer2 = AllCounts::from([(
             (IfIndex(2), [192, 0, 2, 10].into()),
@@ -336,6 +361,7 @@ mod tests {
         };
         counted.counters.services.insert(7, counters);
         counted.counters.events.insert(Event::ALL[0], 9);
+        counted.repairs.entries = 2;
         let takeovers = Takeovers::default();
         takeovers.observe(&Takeover {
             suspected: Duration::from_millis(110),
@@ -372,6 +398,7 @@ mod tests {
             "herald_speaker_virtualips 1",
             r#"herald_speaker_conflict{ip="192.0.2.10",mac="02:00:00:00:00:ee"} 1"#,
             "herald_speaker_conflicts_total 2",
+            r#"herald_speaker_slowest_announcement_seconds{interface="eth0"} 20"#,
             r#"herald_speaker_requests_received_total{ip="192.0.2.10",interface="eth0",protocol="arp"} 3"#,
             r#"herald_speaker_replies_sent_total{ip="192.0.2.10",interface="eth0",protocol="arp"} 2"#,
             r#"herald_speaker_gratuitous_sent_total{ip="192.0.2.10",interface="eth0",protocol="arp"} 14"#,
@@ -381,6 +408,7 @@ mod tests {
             r#"herald_speaker_reply_packets_total{service="ns/web"} 4"#,
             r#"herald_speaker_replies_bytes_total{service="ns/web"} 200"#,
             r#"herald_speaker_flows_total{service="ns/web"} 1"#,
+            r#"herald_speaker_data_plane_repairs_total{what="entries"} 2"#,
             r#"herald_speaker_takeover_seconds_bucket{le="0.2",stage="certified"} 1"#,
             r#"herald_speaker_takeover_seconds_bucket{le="0.15",stage="certified"} 0"#,
             r#"herald_speaker_ring_members{segment="192.0.2.0/24",state="node_down"} 1"#,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use herald_dataplane::{Desired, Targets};
+use herald_l2::Pace;
 use herald_model::{
     IfIndex, Incarnation, Instant, InterfaceName, InterfacePattern, MacAddress, Node, NodeName,
     SegmentName, Service, ServiceEndpoints, ServiceKey,
@@ -21,12 +22,14 @@ use crate::ring::RingKeys;
 use crate::uplinks::{Interfaces, Uplink};
 use crate::vip::Vip;
 use crate::writer::Writer;
+pub use overview::{Announced, Overview};
 use ring::{Right, RingState};
 
 mod conflict;
 mod data_plane;
 mod election;
 mod hold;
+mod overview;
 mod probe;
 mod report;
 mod ring;
@@ -55,6 +58,8 @@ pub struct Config {
     pub boot_id: Arc<str>,
     /// Interfaces on which nothing is announced.
     pub excluded_interfaces: Vec<InterfacePattern>,
+    /// How many frames each interface sends to announce addresses.
+    pub pace: Pace,
     /// Seconds since 1970 at [`Instant::ORIGIN`].
     pub wall_origin: i64,
 }
@@ -67,6 +72,7 @@ impl Config {
             version: Arc::from(""),
             boot_id: Arc::from(""),
             excluded_interfaces: Vec::new(),
+            pace: Pace::default(),
             wall_origin: 0,
         }
     }
@@ -92,6 +98,8 @@ pub struct Core {
     uplinks: BTreeMap<SegmentName, Uplink>,
     ports: BTreeMap<IfIndex, Port>,
     incarnations: BTreeMap<SegmentName, Incarnation>,
+    /// The lives in which nothing can be served any more.
+    lame: BTreeMap<SegmentName, Incarnation>,
     groups: BTreeMap<(IfIndex, Ipv6Addr), BTreeSet<IpAddr>>,
     /// Neighbour entries, some of an earlier life of this program, not looked at yet.
     found_neighbours: BTreeMap<(IfIndex, IpAddr), MacAddress>,
@@ -155,6 +163,8 @@ struct DataPlane {
     /// The last generation that was handed over, well or not.
     answered: u64,
     error: Option<Arc<str>>,
+    /// The interfaces on which something is missing that can't be put back, and why.
+    wrong: BTreeMap<IfIndex, Arc<str>>,
 }
 
 /// What has to be looked at.
@@ -170,6 +180,8 @@ struct Dirty {
     members: bool,
     /// Addresses that are to be defended if they are still held.
     challenged: BTreeSet<IpAddr>,
+    /// Segments on which our life is to end.
+    lame: BTreeSet<SegmentName>,
     /// Whether what the watches said may be old.
     stale: bool,
 }
@@ -184,34 +196,6 @@ enum Timer {
     Ring,
     Speaker,
     Stop,
-}
-
-/// What a core would say of itself.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Overview {
-    /// Why the speaker is not ready; empty: it is.
-    pub waiting_for: Vec<String>,
-    /// What this node announces.
-    pub announced: Vec<Announced>,
-    /// Addresses known.
-    pub vips: usize,
-    /// Addresses that strangers on the LAN answer for, and who does.
-    pub strangers: Vec<(IpAddr, MacAddress)>,
-    /// How often a stranger was heard of for the first time.
-    pub conflicts: u64,
-}
-
-/// One address that this node announces for one Service.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Announced {
-    /// The Service.
-    pub service: ServiceKey,
-    /// The address.
-    pub address: IpAddr,
-    /// The interface.
-    pub interface: IfIndex,
-    /// The interface's name.
-    pub interface_name: InterfaceName,
 }
 
 impl Core {
@@ -232,6 +216,7 @@ impl Core {
             uplinks: BTreeMap::new(),
             ports: BTreeMap::new(),
             incarnations: BTreeMap::new(),
+            lame: BTreeMap::new(),
             groups: BTreeMap::new(),
             found_neighbours: BTreeMap::new(),
             rings: BTreeMap::new(),
@@ -300,6 +285,7 @@ impl Core {
                 generation,
                 outcome,
             } => self.data_plane_applied(now, generation, outcome.err()),
+            Input::DataPlaneChecked(wrong) => self.data_plane_checked(wrong),
             Input::NeighbourFailed { interface, address } => {
                 self.neighbour_failed(now, interface, address);
             }
@@ -382,17 +368,6 @@ impl Core {
         self.refresh(now, out);
         self.write_report(now, out);
         self.stop(now, out);
-    }
-
-    /// What there is to say of this node now.
-    pub fn overview(&self) -> Overview {
-        Overview {
-            waiting_for: self.waiting_for(),
-            announced: self.announced(),
-            vips: self.vips.len(),
-            strangers: self.strangers(),
-            conflicts: self.conflicts,
-        }
     }
 
     /// Whether everything is complete that a decision rests on.

@@ -283,9 +283,21 @@ impl DataPlane {
     /// [`BpfError::Attach`] if no hook takes them, or the link can't be pinned.
     pub fn attach(&mut self, index: IfIndex, interface: &InterfaceName) -> Result<Hook, BpfError> {
         self.attach_one(EGRESS, index, interface)?;
-        let hook = self.attach_one(INGRESS, index, interface)?;
+        let (hook, _is_new) = self.attach_one(INGRESS, index, interface)?;
         self.remove_older(index)?;
         Ok(hook)
+    }
+
+    /// Attaches both programs to an interface again if somebody detached one since [`Self::attach`].
+    /// Returns whether somebody had.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Self::attach`].
+    pub fn reattach(&mut self, index: IfIndex, interface: &InterfaceName) -> Result<bool, BpfError> {
+        let (_hook, is_egress_new) = self.attach_one(EGRESS, index, interface)?;
+        let (_hook, is_ingress_new) = self.attach_one(INGRESS, index, interface)?;
+        Ok(is_egress_new || is_ingress_new)
     }
 
     /// Detaches both programs from an interface.
@@ -380,6 +392,26 @@ impl DataPlane {
             maps::read(name, map, &mut contents)?;
         }
         Ok(contents)
+    }
+
+    /// The first of these entries that the kernel does not have, or has with another value.
+    ///
+    /// # Errors
+    ///
+    /// [`BpfError::Map`] if one can't be read.
+    pub fn missing<'a>(
+        &self,
+        entries: impl Iterator<Item = (MapName, &'a [u8], &'a [u8])>,
+    ) -> Result<Option<MapName>, BpfError> {
+        for (name, key, value) in entries {
+            let map = self.maps.get(&name).ok_or(BpfError::Missing {
+                name: name.as_str(),
+            })?;
+            if !maps::has(name, map, key, value)? {
+                return Ok(Some(name));
+            }
+        }
+        Ok(None)
     }
 
     /// Carries writes out, in their order, and stops at the first that fails.
@@ -494,7 +526,7 @@ impl DataPlane {
         direction: Direction,
         index: IfIndex,
         interface: &InterfaceName,
-    ) -> Result<Hook, BpfError> {
+    ) -> Result<(Hook, bool), BpfError> {
         let path = self.link_path(direction, index);
         let classifier = program(&mut self.ebpf, direction)?;
         let mut tried = Vec::new();
@@ -504,7 +536,7 @@ impl DataPlane {
                 Hook::Clsact => attach_clsact(classifier, direction, interface),
             };
             match result {
-                Ok(()) => return Ok(hook),
+                Ok(is_new) => return Ok((hook, is_new)),
                 Err(error) => tried.push(format!("{}: {}", hook.as_str(), chain(&*error))),
             }
         }

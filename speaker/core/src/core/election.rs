@@ -22,7 +22,7 @@ impl Core {
         }
         let uplinks = self.open_uplinks();
         let dirty: Vec<IpAddr> = self.dirty.vips.iter().copied().collect();
-        let mut lame = BTreeSet::new();
+        let mut lame = std::mem::take(&mut self.dirty.lame);
         for address in dirty {
             self.update_vip(now, address, &uplinks, &mut lame, out);
         }
@@ -136,7 +136,8 @@ impl Core {
                 && spec.announce != Announce::None
                 && vip.yielded.get(segment).is_none_or(|left| left.is_free)
                 && !holders(spec, &self.services).is_empty(),
-            can_serve: uplink.is_some_and(|uplink| uplink.carrier),
+            can_serve: uplink.is_some_and(|uplink| uplink.carrier)
+                && self.lame.get(segment) != Some(&me.incarnation),
             may_take,
         };
         let right = self.rights.entry(key).or_default();

@@ -72,6 +72,11 @@ impl RingState {
             && self.view.as_ref().is_some_and(|view| view.quorum)
     }
 
+    /// Whether somebody else is up.
+    pub(super) fn reaches_others(&self) -> bool {
+        self.view.as_ref().is_some_and(|view| view.live.len() > 1)
+    }
+
     /// Whether a node is up, as far as the ring knows.
     pub(super) fn reaches(&self, node: &NodeName) -> bool {
         self.view

@@ -368,7 +368,11 @@ impl Story {
 
     /// Everything is known, sockets are open, and there is no address yet.
     fn ready(mode: DataPlaneMode) -> Self {
-        let mut story = Self::new();
+        Self::new().know_all(mode)
+    }
+
+    fn know_all(self, mode: DataPlaneMode) -> Self {
+        let mut story = self;
         story.tell([
             link(true),
             address("192.0.2.11/24"),
@@ -1509,4 +1513,52 @@ fn who_is_to_retire_hands_over_then_has_everything_removed_unless_the_process_is
         other.core.stopping.is_none(),
         "that is another node's affair"
     );
+}
+
+#[test]
+fn more_addresses_than_the_burst_allows_are_said_with_the_time_they_take() {
+    let mut story = Story::new();
+    story.core.config.pace = herald_l2::Pace {
+        burst_frames: 2,
+        frames_per_second: 1,
+    };
+    let mut story = story.know_all(DataPlaneMode::None);
+    let service = service("web", &[vip4(), vip6()]);
+    story.tell([endpoints("web"), applied(service), vip(vip4(), 1, "node1")]);
+    let said = |story: &Story| {
+        let report = story.core.report(at(story.now));
+        report.conditions[0].message.clone()
+    };
+    assert_eq!(said(&story), "announces; forwarding is left to kube-proxy");
+    story.tell([vip(vip6(), 1, "node1")]);
+    assert_eq!(
+        said(&story),
+        "announces; forwarding is left to kube-proxy; the last of its addresses on eth0 is announced 5 s \
+         after the first, as announceBurst and announceRate allow no more",
+        "a second, said coarsely"
+    );
+}
+
+#[test]
+fn a_node_whose_data_plane_cannot_be_repaired_steps_down_at_once_and_once_if_others_are_there() {
+    let wrong = || Input::DataPlaneChecked([(ETH0, "cannot attach".into())].into());
+    let mut story = Story::announcing(DataPlaneMode::Tcx);
+    let effects = story.tell([wrong()]);
+    assert_eq!(effects[..2], [released(vip4()), remove_neighbour(vip4())]);
+    assert_eq!(story.ring, [RingCommand::StepDown]);
+    let report = story.core.report(at(story.now));
+    assert_eq!(report.conditions[0].message, "cannot attach");
+    assert!(!report.conditions[0].holds);
+    assert_eq!(story.tell([endpoints("web")]), [], "not again in this life");
+    story.tell([view(&[("node1", 2), ("node2", 1)])]);
+    assert_eq!(story.tell([wrong()]), [], "known");
+    let effects = story.tell([Input::DataPlaneChecked(BTreeMap::new())]);
+    assert_eq!(effects, [], "node2 was a candidate of nothing");
+    assert!(story.core.report(at(story.now)).conditions[0].holds);
+
+    let mut story = Story::announcing(DataPlaneMode::Tcx);
+    story.tell([view(&[("node1", 1)])]);
+    let effects = story.tell([wrong()]);
+    assert!(!effects.contains(&released(vip4())), "{effects:?}");
+    assert_eq!(story.ring, [], "there is nobody else");
 }
