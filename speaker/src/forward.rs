@@ -348,7 +348,9 @@ impl Runner {
                 Err(error) if interface_index(name) == Some(*index) => {
                     wrong.insert(*index, herald_config::sentence(&error).into());
                 }
-                Err(error) => debug!(interface = %name, error = &error as &dyn Error, "not attached"),
+                Err(error) => {
+                    debug!(interface = %name, error = &error as &dyn Error, "not attached")
+                }
             }
         }
         if let Err(error) = self.check_entries(inputs) {

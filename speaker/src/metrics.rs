@@ -290,7 +290,10 @@ impl Page<'_> {
         registry.register("flows", "New flows", flows);
         let repairs = Counters::default();
         let repaired = counted.repairs;
-        for (what, count) in [("programs", repaired.programs), ("entries", repaired.entries)] {
+        for (what, count) in [
+            ("programs", repaired.programs),
+            ("entries", repaired.entries),
+        ] {
             repairs
                 .get_or_create(&vec![("what", what.to_owned())])
                 .inc_by(count);

@@ -4,7 +4,8 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::{
-    AdvertisementName, ConflictPolicy, Epoch, Incarnation, NodeName, PoolName, SegmentName, ServiceKey, Uid,
+    AdvertisementName, ConflictPolicy, Epoch, Incarnation, NodeName, PoolName, SegmentName,
+    ServiceKey, Uid,
 };
 
 /// The spec of a `VirtualIP`: one per address, and the lock on it.

@@ -113,9 +113,8 @@ impl Vip {
     /// The segments on which it is left to a stranger that we have heard, without those that others
     /// speak for.
     fn left(&self, spoken_for: &BTreeSet<SegmentName>) -> BTreeMap<SegmentName, MacAddress> {
-        let is_ours = |name: &SegmentName| {
-            !self.holds.contains_key(name) && !spoken_for.contains(name)
-        };
+        let is_ours =
+            |name: &SegmentName| !self.holds.contains_key(name) && !spoken_for.contains(name);
         self.yielded
             .iter()
             .filter(|(name, yielded)| !yielded.is_free && is_ours(name))
@@ -271,12 +270,7 @@ pub(crate) fn probing_status(vip: &Vip, now: i64) -> Option<VipStatus> {
     })
 }
 
-fn conflict(
-    user: Option<MacAddress>,
-    is_left: bool,
-    before: &[Condition],
-    now: i64,
-) -> Condition {
+fn conflict(user: Option<MacAddress>, is_left: bool, before: &[Condition], now: i64) -> Condition {
     let left = if is_left {
         ": nobody announces it until that machine has been silent for a minute"
     } else {
@@ -324,10 +318,7 @@ fn conditions(
     let new = |kind, (holds, reason, message): (bool, &str, String)| {
         Condition::new(kind, holds, reason, message, before, now)
     };
-    let announced = new(
-        ConditionKind::Announced,
-        announced(vip, segments),
-    );
+    let announced = new(ConditionKind::Announced, announced(vip, segments));
     if segments.is_empty() {
         return vec![announced];
     }

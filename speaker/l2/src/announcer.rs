@@ -185,7 +185,8 @@ impl Queue {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        let paced = |due: Instant, address: IpAddr| due.max(self.bucket.ready_at(frames_of(address)));
+        let paced =
+            |due: Instant, address: IpAddr| due.max(self.bucket.ready_at(frames_of(address)));
         let first = self.first.first().map(|(due, _, ip)| paced(*due, *ip));
         // While first announcements wait for the pace, repeats wait behind them.
         let repeat = || self.repeats.first().map(|(due, ip)| paced(*due, *ip));

@@ -133,7 +133,10 @@ mod tests {
                 }
                 let took = now.saturating_since(start);
                 let said = pace.time_for(u64::from(frames));
-                assert!(said.abs_diff(took) < Duration::from_millis(1), "{said:?} {took:?}");
+                assert!(
+                    said.abs_diff(took) < Duration::from_millis(1),
+                    "{said:?} {took:?}"
+                );
             }
         }
     }

@@ -294,7 +294,11 @@ impl DataPlane {
     /// # Errors
     ///
     /// As of [`Self::attach`].
-    pub fn reattach(&mut self, index: IfIndex, interface: &InterfaceName) -> Result<bool, BpfError> {
+    pub fn reattach(
+        &mut self,
+        index: IfIndex,
+        interface: &InterfaceName,
+    ) -> Result<bool, BpfError> {
         let (_hook, is_egress_new) = self.attach_one(EGRESS, index, interface)?;
         let (_hook, is_ingress_new) = self.attach_one(INGRESS, index, interface)?;
         Ok(is_egress_new || is_ingress_new)

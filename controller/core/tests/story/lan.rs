@@ -186,7 +186,8 @@ fn a_service_whose_address_is_left_to_a_stranger_keeps_it_and_says_why_nobody_an
     story.announce_none("10.0.0.0");
     story.pass(Duration::from_secs(3));
     let writes = story.writes();
-    let said = format!("Announced=False/AddressConflict(10.0.0.0 is in use on the LAN: {STRANGER})");
+    let said =
+        format!("Announced=False/AddressConflict(10.0.0.0 is in use on the LAN: {STRANGER})");
     let says = |line: &&String| line.contains(&said) && line.contains("[10.0.0.0]");
     assert_eq!(writes.iter().filter(says).count(), 1, "{writes:#?}");
 

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use herald_dataplane::{DesiredNode, DesiredVip, Holder};
 use herald_elect::elected;
 use herald_model::{
-    Candidate, IfIndex, Instant, InterfaceName, MacAddress, Node, NodeName, SegmentName, VipSegment,
-    VirtualIp,
+    Candidate, IfIndex, Instant, InterfaceName, MacAddress, Node, NodeName, SegmentName,
+    VipSegment, VirtualIp,
 };
 
 use super::ring::RingState;

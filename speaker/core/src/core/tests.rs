@@ -1518,7 +1518,7 @@ fn who_is_to_retire_hands_over_then_has_everything_removed_unless_the_process_is
 #[test]
 fn more_addresses_than_the_burst_allows_are_said_with_the_time_they_take() {
     let mut story = Story::new();
-    story.core.config.pace = herald_l2::Pace {
+    story.core.config.pace = Pace {
         burst_frames: 2,
         frames_per_second: 1,
     };

@@ -253,7 +253,10 @@ fn a_thousand_addresses_that_move_repeat_and_are_defended_at_once_never_exceed_t
                 let until = from + seconds * 1_000;
                 let within = sent.partition_point(|at| *at < until) - place;
                 let allowed = burst + RATE * usize::try_from(seconds).unwrap() + 1;
-                assert!(within <= allowed, "{within} frames in {seconds} s, burst {burst}");
+                assert!(
+                    within <= allowed,
+                    "{within} frames in {seconds} s, burst {burst}"
+                );
             }
         }
     }
