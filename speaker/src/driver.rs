@@ -202,13 +202,14 @@ fn log_pace(before: &Overview, now: &Overview) {
     if before.slowest_announcement == now.slowest_announcement {
         return;
     }
-    match &now.slowest_announcement {
-        Some((interface, seconds)) => info!(
-            %interface, seconds,
-            "more addresses than --announce-burst allows at once: this long until the last is announced"
-        ),
-        None => info!("all addresses can be announced at once again"),
-    }
+    let Some((interface, seconds)) = &now.slowest_announcement else {
+        info!("all addresses can be announced at once again");
+        return;
+    };
+    info!(
+        %interface, seconds,
+        "more addresses than --announce-burst allows at once: this long until the last is announced"
+    );
 }
 
 /// The effects of one decision in the order in which they are carried out, each kind in the core's.

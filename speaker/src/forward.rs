@@ -349,7 +349,7 @@ impl Runner {
                     wrong.insert(*index, herald_config::sentence(&error).into());
                 }
                 Err(error) => {
-                    debug!(interface = %name, error = &error as &dyn Error, "not attached")
+                    debug!(interface = %name, error = &error as &dyn Error, "not attached");
                 }
             }
         }

@@ -11,6 +11,8 @@ mod fixtures;
 mod kube_proxy;
 #[path = "disruptive/lab.rs"]
 mod lab;
+#[path = "disruptive/links.rs"]
+mod links;
 #[path = "disruptive/restarts.rs"]
 mod restarts;
 #[path = "disruptive/retire.rs"]
