@@ -19,6 +19,8 @@ pub const ADDRESS_CONFLICT: &str = "AddressConflict";
 pub const ANNOUNCED: &str = "Announced";
 /// An address moved to another node.
 pub const MOVED: &str = "Moved";
+/// A node took an address over, but another machine or nobody answers for it on the LAN.
+pub const UNVERIFIED: &str = "Unverified";
 /// No node may announce an address.
 pub const NO_ELIGIBLE_NODE: &str = "NoEligibleNode";
 /// No advertisement selects an address whose pool wants one.

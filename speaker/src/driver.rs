@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use herald_model::{IfIndex, Incarnation, MacAddress, SegmentName};
-use herald_speaker_core::{Core, Effect, Input, Overview, RingEvent, SpeakerReport};
+use herald_speaker_core::{Core, Effect, EventReason, Input, Overview, RingEvent, SpeakerReport};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -163,7 +163,11 @@ impl Driver {
                 reason,
                 note,
             } => {
-                info!(service = %service.key, vip = %address, ?reason, "{note}");
+                if reason == EventReason::Unverified {
+                    warn!(service = %service.key, vip = %address, ?reason, "{note}");
+                } else {
+                    info!(service = %service.key, vip = %address, ?reason, "{note}");
+                }
                 self.writer.event(&service, address, reason, note);
             }
             _work => {}

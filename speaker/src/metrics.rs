@@ -127,6 +127,22 @@ impl Page<'_> {
             Unit::Seconds,
             slowest,
         );
+        let verified = Counters::default();
+        let found = self.overview.verified;
+        for (answer, count) in [
+            ("right", found.right),
+            ("wrong", found.wrong),
+            ("none", found.silent),
+        ] {
+            verified
+                .get_or_create(&vec![("answer", answer.to_owned())])
+                .inc_by(count);
+        }
+        registry.register(
+            "verifications",
+            "How the LAN answered when asked for an address that another node had taken over",
+            verified,
+        );
         let conflicts = Counter::<u64, AtomicU64>::default();
         conflicts.inc_by(self.overview.conflicts);
         registry.register(
@@ -343,6 +359,11 @@ mod tests {
                 herald_model::MacAddress([2, 0, 0, 0, 0, 0xee]),
             )],
             conflicts: 2,
+            verified: herald_speaker_core::Verified {
+                right: 5,
+                wrong: 1,
+                silent: 0,
+            },
             slowest_announcement: Some(("eth0".into(), 20)),
         };
         let layer2 = AllCounts::from([(
@@ -401,6 +422,7 @@ mod tests {
             "herald_speaker_virtualips 1",
             r#"herald_speaker_conflict{ip="192.0.2.10",mac="02:00:00:00:00:ee"} 1"#,
             "herald_speaker_conflicts_total 2",
+            r#"herald_speaker_verifications_total{answer="right"} 5"#,
             r#"herald_speaker_slowest_announcement_seconds{interface="eth0"} 20"#,
             r#"herald_speaker_requests_received_total{ip="192.0.2.10",interface="eth0",protocol="arp"} 3"#,
             r#"herald_speaker_replies_sent_total{ip="192.0.2.10",interface="eth0",protocol="arp"} 2"#,

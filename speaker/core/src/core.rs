@@ -24,6 +24,8 @@ use crate::vip::Vip;
 use crate::writer::Writer;
 pub use overview::{Announced, Overview};
 use ring::{Right, RingState};
+pub use verify::Verified;
+use verify::Verifying;
 
 mod conflict;
 mod data_plane;
@@ -33,6 +35,7 @@ mod overview;
 mod probe;
 mod report;
 mod ring;
+mod verify;
 
 /// How long a speaker that was asked to end goes on answering for what nobody has taken over.
 const STOPPING: Duration = Duration::from_secs(5);
@@ -123,6 +126,7 @@ pub struct Core {
     refreshed_at: Option<Instant>,
     /// Strangers heard of so far, each as often as it begins.
     conflicts: u64,
+    verifying: Verifying,
 
     dirty: Dirty,
     timers: BTreeSet<(Instant, Timer)>,
@@ -196,6 +200,7 @@ enum Timer {
     Ring,
     Speaker,
     Stop,
+    Verify,
 }
 
 impl Core {
@@ -233,6 +238,7 @@ impl Core {
             exited: false,
             refreshed_at: None,
             conflicts: 0,
+            verifying: Verifying::default(),
             dirty: Dirty::default(),
             timers: BTreeSet::new(),
         }
@@ -365,6 +371,8 @@ impl Core {
             self.write_statuses(now, out);
         }
         self.defend(out);
+        self.verify(now, out);
+        self.tell_unverified(out);
         self.refresh(now, out);
         self.write_report(now, out);
         self.stop(now, out);
@@ -557,7 +565,7 @@ impl Core {
                 }
                 Timer::DataPlane => self.data_plane.changed = true,
                 Timer::Ring => self.dirty.all_vips = true,
-                Timer::Speaker | Timer::Stop => {}
+                Timer::Speaker | Timer::Stop | Timer::Verify => {}
             }
         }
     }

@@ -263,6 +263,8 @@ pub enum EventReason {
     Moved,
     /// A stranger on the LAN answers for an address held here.
     AddressConflict,
+    /// Another node took an address over, but does not answer for it.
+    Unverified,
 }
 
 /// What must be complete before anything is decided.

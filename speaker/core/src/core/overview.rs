@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use herald_model::{IfIndex, InterfaceName, MacAddress, ServiceKey};
 
-use super::Core;
+use super::{Core, Verified};
 use crate::vip::holders;
 
 /// What a core would say of itself.
@@ -22,6 +22,8 @@ pub struct Overview {
     pub strangers: Vec<(IpAddr, MacAddress)>,
     /// How often a stranger was heard of for the first time.
     pub conflicts: u64,
+    /// What came of asking the LAN for addresses that other nodes had taken over.
+    pub verified: Verified,
     /// The interface whose addresses take longest to be announced once, and how many seconds at most;
     /// `None`: they are all announced at once.
     pub slowest_announcement: Option<(InterfaceName, u64)>,
@@ -49,6 +51,7 @@ impl Core {
             vips: self.vips.len(),
             strangers: self.strangers(),
             conflicts: self.conflicts,
+            verified: self.verifying.tally,
             slowest_announcement: self.slowest_announcement(),
         }
     }

@@ -263,19 +263,28 @@ impl Core {
             }
             RingEvent::Hold(heard) => {
                 let right = self.rights.entry((heard.vip, segment.clone())).or_default();
+                let before = right.hold.other().map(|other| other.node.clone());
+                let fallen = right.fallen.as_ref().map(|(node, _)| node.clone());
+                let was_ours = right.hold.is_held();
                 if heard.held {
                     right.fallen = None;
                 }
+                let holder = Candidate {
+                    node: heard.node,
+                    incarnation: heard.incarnation,
+                };
                 right.hold.heard(Claim {
                     epoch: heard.epoch,
                     rank: heard.rank,
-                    holder: Candidate {
-                        node: heard.node,
-                        incarnation: heard.incarnation,
-                    },
+                    holder: holder.clone(),
                     held: heard.held,
                 });
+                let was_anothers = before.or(fallen).is_some_and(|node| node != holder.node);
+                let is_known = right.hold.other() == Some(&holder);
                 self.dirty.vips.insert(heard.vip);
+                if heard.held && is_known && (was_ours || was_anothers) {
+                    self.verify_later(now, heard.vip, segment, holder);
+                }
             }
             RingEvent::View(view) => self.view_changed(now, segment, view),
         }

@@ -16,6 +16,7 @@ use crate::status::{AnnouncedSegment, Condition, ConditionKind, ForwardingState,
 mod conflicts;
 mod probing;
 mod settling;
+mod verifying;
 
 const ETH0: IfIndex = IfIndex(2);
 const MAC1: MacAddress = MacAddress([2, 0, 0, 0, 0, 1]);
@@ -898,14 +899,16 @@ fn peers_claim_is_settled_by_the_ring_else_by_a_fresh_look_and_defended_if_still
         address: vip4(),
         mac: MAC2,
     };
-    let defence = Effect::Layer2(herald_l2::Input::Challenged {
-        interface: ETH0,
-        address: vip4(),
-    });
+    let defence = || {
+        Effect::Layer2(herald_l2::Input::Challenged {
+            interface: ETH0,
+            address: vip4(),
+        })
+    };
     let mut story = Story::announcing(DataPlaneMode::Tcx);
     assert_eq!(story.tell([heard()]), [], "the ring will say");
     story.now += 2_000;
-    assert_eq!(story.decide(), [defence]);
+    assert_eq!(story.decide(), [defence()]);
 
     let mut story = Story::announcing(DataPlaneMode::Tcx);
     story.tell([view(&[("node1", 1)])]);
@@ -919,7 +922,7 @@ fn peers_claim_is_settled_by_the_ring_else_by_a_fresh_look_and_defended_if_still
     moved.status = status(1, EPOCH + 1);
     story.tell([Input::VipApplied(moved), claim(vip4(), 2, 0, true)]);
     story.now += 5_000;
-    assert_eq!(story.decide(), [], "it is not ours");
+    assert!(!story.decide().contains(&defence()), "it is not ours");
 }
 
 #[test]
