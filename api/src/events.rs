@@ -21,6 +21,8 @@ pub const ANNOUNCED: &str = "Announced";
 pub const MOVING: &str = "Moving";
 /// An address moved to another node.
 pub const MOVED: &str = "Moved";
+/// A node took an address over, but another machine or nobody answers for it on the LAN.
+pub const UNVERIFIED: &str = "Unverified";
 /// No node may announce an address.
 pub const NO_ELIGIBLE_NODE: &str = "NoEligibleNode";
 /// No advertisement selects an address whose pool wants one.

@@ -112,6 +112,12 @@ pub struct IPPoolSpec {
     #[serde(default = "yes")]
     pub conflict_probe: bool,
 
+    /// What is done when a machine that is no node of the cluster answers for an address in use.
+    /// `Defend`: it is kept, and announced again. `Yield`: nobody announces it until that machine has
+    /// been silent for a minute.
+    #[serde(default)]
+    pub conflict_policy: ConflictPolicy,
+
     /// How long a freed address rests before it is given again, such as `0s`, `90s`, `5m` or
     /// `1h30m`.
     #[serde(default = "no_delay")]
@@ -131,6 +137,7 @@ impl Default for IPPoolSpec {
             allowed: Allowed::default(),
             advertisement: AdvertisementPolicy::default(),
             conflict_probe: yes(),
+            conflict_policy: ConflictPolicy::default(),
             reuse_delay: no_delay(),
         }
     }
@@ -162,6 +169,16 @@ pub enum AdvertisementPolicy {
     Default,
     /// Nobody.
     Explicit,
+}
+
+/// What is done when a stranger on the LAN answers for an address in use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum ConflictPolicy {
+    /// It is kept, and announced again, at most every ten seconds.
+    #[default]
+    Defend,
+    /// Nobody announces it until the stranger has been silent for a minute.
+    Yield,
 }
 
 /// Which Services a pool serves: those in one of the namespaces, named or selected, that also match

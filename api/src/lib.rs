@@ -46,7 +46,8 @@ mod virtual_ip;
 
 pub use crds::{crd_files, crds};
 pub use ip_pool::{
-    AddressCounts, AdvertisementPolicy, Allowed, IPPool, IPPoolSpec, IPPoolStatus, Scope,
+    AddressCounts, AdvertisementPolicy, Allowed, ConflictPolicy, IPPool, IPPoolSpec, IPPoolStatus,
+    Scope,
 };
 pub use l2_advertisement::{
     L2Advertisement, L2AdvertisementSpec, L2AdvertisementStatus, PreferredNodeSelector,

@@ -5,7 +5,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::schema;
+use crate::{ConflictPolicy, schema};
 
 /// The claim on an address and the plan for it. Written by the controller.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -100,6 +100,10 @@ pub struct VirtualIPSpec {
 
     /// Who announces it.
     pub announce: Announcers,
+
+    /// What its pool wants done when a stranger on the LAN answers for it.
+    #[serde(default)]
+    pub conflict_policy: ConflictPolicy,
 
     /// The advertisements that decided who announces it; none if `announce` is not `Listed`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -210,6 +214,12 @@ pub struct VirtualIPStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::segment_names")]
     pub probed: Vec<String>,
+
+    /// The segments on which nobody announces it, as a stranger answers for it there and its
+    /// pool has conflict policy `Yield`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::segment_names")]
+    pub yielded: Vec<String>,
 
     /// `Announced`, `Forwarding` and `Conflict`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -1,9 +1,12 @@
 //! `IPPool`.
 
-use herald_api::{AdvertisementPolicy as ApiAdvertisementPolicy, IPPool, Scope as ApiScope};
+use herald_api::{
+    AdvertisementPolicy as ApiAdvertisementPolicy, ConflictPolicy as ApiConflictPolicy, IPPool,
+    Scope as ApiScope,
+};
 use herald_model::{
-    AddressRange, AdvertisementPolicy, Allowed, NamespaceName, ParseRangeError, Pool, PoolName,
-    Scope, Selector,
+    AddressRange, AdvertisementPolicy, Allowed, ConflictPolicy, NamespaceName, ParseRangeError,
+    Pool, PoolName, Scope, Selector,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
@@ -100,10 +103,18 @@ pub fn pool(object: &IPPool) -> Result<Pool, InvalidPool> {
             ApiAdvertisementPolicy::Explicit => AdvertisementPolicy::Explicit,
         },
         conflict_probe: spec.conflict_probe,
+        conflict_policy: conflict_policy(spec.conflict_policy),
         reuse_delay: duration(&spec.reuse_delay).ok_or_else(|| InvalidPool::ReuseDelay {
             text: spec.reuse_delay.clone(),
         })?,
     })
+}
+
+pub(crate) const fn conflict_policy(policy: ApiConflictPolicy) -> ConflictPolicy {
+    match policy {
+        ApiConflictPolicy::Defend => ConflictPolicy::Defend,
+        ApiConflictPolicy::Yield => ConflictPolicy::Yield,
+    }
 }
 
 fn ranges(texts: &[String]) -> Result<Vec<AddressRange>, InvalidPool> {

@@ -3,17 +3,18 @@
 use std::net::IpAddr;
 
 use herald_api::{
-    Announcers, Candidate as ApiCandidate, PlannedSegment, ServiceReference, VipPhase,
-    VirtualIP as ApiVirtualIp, VirtualIPSpec,
+    Announcers, Candidate as ApiCandidate, ConflictPolicy as ApiConflictPolicy, PlannedSegment,
+    ServiceReference, VipPhase, VirtualIP as ApiVirtualIp, VirtualIPSpec,
 };
 use herald_model::{
-    AdvertisementName, Announce, Candidate, Epoch, Incarnation, NodeName, Phase, PoolName,
-    SegmentName, ServiceKey, ServiceRef, Uid, VipSegment, VirtualIp,
+    AdvertisementName, Announce, Candidate, ConflictPolicy, Epoch, Incarnation, NodeName, Phase,
+    PoolName, SegmentName, ServiceKey, ServiceRef, Uid, VipSegment, VirtualIp,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 
 use crate::meta;
+use crate::pool::conflict_policy;
 
 /// Why a claim cannot be understood.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -111,6 +112,7 @@ pub fn virtual_ip(object: &ApiVirtualIp) -> Result<VirtualIp, InvalidVirtualIp> 
             Announcers::Listed => Announce::Listed,
             Announcers::None => Announce::None,
         },
+        conflict_policy: conflict_policy(spec.conflict_policy),
         advertisements: spec
             .advertisements
             .iter()
@@ -177,6 +179,10 @@ pub fn virtual_ip_spec(vip: &VirtualIp) -> VirtualIPSpec {
             Announce::All => Announcers::All,
             Announce::Listed => Announcers::Listed,
             Announce::None => Announcers::None,
+        },
+        conflict_policy: match vip.conflict_policy {
+            ConflictPolicy::Defend => ApiConflictPolicy::Defend,
+            ConflictPolicy::Yield => ApiConflictPolicy::Yield,
         },
         advertisements: vip.advertisements.iter().map(ToString::to_string).collect(),
         services: vip

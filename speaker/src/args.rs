@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
 use herald_config::{LogFlags, ServiceFlags};
+use herald_l2::Pace;
 use herald_ring::Profile;
 
 use crate::io::bpf;
@@ -79,6 +80,27 @@ pub(crate) struct Args {
         value_parser = clap::value_parser!(u32).range(2..=100_000)
     )]
     pub(crate) announce_burst: u32,
+
+    /// How many frames a second ask on one interface whether anybody uses an address, before it is used,
+    /// once the first of them are sent; three are for one address.
+    #[arg(
+        long,
+        env = "HERALD_PROBE_RATE",
+        value_name = "FRAMES",
+        default_value_t = Pace::QUESTIONS.frames_per_second,
+        value_parser = clap::value_parser!(u32).range(1..=100_000)
+    )]
+    pub(crate) probe_rate: u32,
+
+    /// How many such frames may be sent at once, before the rate counts.
+    #[arg(
+        long,
+        env = "HERALD_PROBE_BURST",
+        value_name = "FRAMES",
+        default_value_t = Pace::QUESTIONS.burst_frames,
+        value_parser = clap::value_parser!(u32).range(2..=100_000)
+    )]
+    pub(crate) probe_burst: u32,
 
     /// A folder in a mounted BPF file system, where programs and maps outlast this process.
     #[arg(
@@ -165,6 +187,16 @@ pub(crate) enum RingProfile {
     Fast,
     Default,
     Slow,
+}
+
+impl Args {
+    /// How many frames each interface sends to announce addresses.
+    pub(crate) const fn announcements(&self) -> Pace {
+        Pace {
+            burst_frames: self.announce_burst,
+            frames_per_second: self.announce_rate,
+        }
+    }
 }
 
 impl From<RingProfile> for Profile {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use herald_api::{self as api, conditions};
-use herald_model::{Epoch, NodeName};
+use herald_model::{Epoch, NodeName, SegmentName};
 use herald_ring::KeyId;
 use herald_speaker_core::{
     AnnouncedSegment, Condition, ConditionKind, DataPlaneMode, DataPlaneReport, ForwardingState,
@@ -105,6 +105,7 @@ pub(crate) fn vip_status_object(status: &VipStatus) -> api::VirtualIPStatus {
             .targets
             .map(|targets| i32::try_from(targets).unwrap_or(i32::MAX)),
         probed: status.probed.iter().map(ToString::to_string).collect(),
+        yielded: status.yielded.iter().map(ToString::to_string).collect(),
         conditions: status.conditions.iter().map(condition).collect(),
     }
 }
@@ -123,13 +124,14 @@ fn vip_status(status: &api::VirtualIPStatus) -> VipStatus {
         targets: status
             .targets
             .and_then(|targets| u32::try_from(targets).ok()),
-        probed: status
-            .probed
-            .iter()
-            .map(|name| name.as_str().into())
-            .collect(),
+        probed: segment_names(&status.probed),
+        yielded: segment_names(&status.yielded),
         conditions: conditions_seen(&status.conditions),
     }
+}
+
+fn segment_names(names: &[String]) -> Vec<SegmentName> {
+    names.iter().map(|name| name.as_str().into()).collect()
 }
 
 fn segment(entry: &api::AnnouncedSegment) -> Option<AnnouncedSegment> {
@@ -240,6 +242,7 @@ mod tests {
             forwarding_reason: Some("why".into()),
             targets: Some(2),
             probed: vec!["192.0.2.0/24".into()],
+            yielded: vec!["198.51.100.0/24".into()],
             conditions: vec![
                 condition(ConditionKind::Announced, true),
                 condition(ConditionKind::Conflict, false),

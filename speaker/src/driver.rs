@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use herald_model::{IfIndex, Incarnation, MacAddress, SegmentName};
-use herald_speaker_core::{Core, Effect, Input, Overview, RingEvent, SpeakerReport};
+use herald_speaker_core::{Core, Effect, EventReason, Input, Overview, RingEvent, SpeakerReport};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -81,6 +81,7 @@ impl Driver {
             let before = self.overview.load_full();
             if *before != overview {
                 log_readiness(&before, &overview);
+                log_pace(&before, &overview);
                 self.overview.store(Arc::new(overview));
             }
             if let Some(retires) = exit {
@@ -162,7 +163,11 @@ impl Driver {
                 reason,
                 note,
             } => {
-                info!(service = %service.key, vip = %address, ?reason, "{note}");
+                if reason == EventReason::Unverified {
+                    warn!(service = %service.key, vip = %address, ?reason, "{note}");
+                } else {
+                    info!(service = %service.key, vip = %address, ?reason, "{note}");
+                }
                 self.writer.event(&service, address, reason, note);
             }
             _work => {}
@@ -194,6 +199,21 @@ fn log_readiness(before: &Overview, now: &Overview) {
     } else {
         debug!(waiting_for, "not ready");
     }
+}
+
+/// A failure that moves the addresses here or away lasts as long.
+fn log_pace(before: &Overview, now: &Overview) {
+    if before.slowest_announcement == now.slowest_announcement {
+        return;
+    }
+    let Some((interface, seconds)) = &now.slowest_announcement else {
+        info!("all addresses can be announced at once again");
+        return;
+    };
+    info!(
+        %interface, seconds,
+        "more addresses than --announce-burst allows at once: this long until the last is announced"
+    );
 }
 
 /// The effects of one decision in the order in which they are carried out, each kind in the core's.

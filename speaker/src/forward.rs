@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use herald_dataplane::{Counters, Desired, MapContents, Refused, compile, diff};
+use herald_dataplane::{Counters, Desired, MapContents, MapName, Refused, compile, diff};
 use herald_model::{IfIndex, InterfaceName, ServiceKey};
 use herald_speaker_core::{DataPlaneMode, DataPlaneReport, Input};
 use tokio::sync::mpsc::UnboundedSender;
@@ -18,12 +18,20 @@ use tracing::{debug, info, warn};
 
 use crate::io::black_holes::BlackHoles;
 use crate::io::bpf::{BpfError, DataPlane, Hook, Options};
+use crate::io::sys::interface_index;
 
 /// Between two attempts to open a data plane that may yet work.
 const RETRY: Duration = Duration::from_secs(30);
 
 /// Between two looks at the rules and routes: network managers remove what they do not know.
 const CHECK: Duration = Duration::from_secs(30);
+
+/// Between two looks at our own programs and entries: no event tells that somebody detached or removed
+/// one.
+const OWN_CHECK: Duration = Duration::from_secs(1);
+
+/// Entries that are looked at each time; of more, the next ones the next time.
+const ENTRIES: usize = 4_096;
 
 /// What the thread is told.
 enum Command {
@@ -41,6 +49,16 @@ enum Command {
 pub(crate) struct Counted {
     pub(crate) counters: Counters,
     pub(crate) services: BTreeMap<ServiceKey, u32>,
+    pub(crate) repairs: Repairs,
+}
+
+/// What had to be put back, as somebody else had taken it away.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Repairs {
+    /// How often programs were attached again.
+    pub(crate) programs: u64,
+    /// How often entries of maps were written again.
+    pub(crate) entries: u64,
 }
 
 /// The running thread. Dropping it ends the thread and leaves the programs attached.
@@ -111,7 +129,17 @@ fn carry_out(options: &Options, commands: &mut Commands, inputs: &UnboundedSende
     let Some(mut runner) = open(options, commands, inputs) else {
         return;
     };
-    while let Ok(command) = commands.next(None) {
+    let mut checked = Instant::now();
+    loop {
+        if checked.elapsed() >= OWN_CHECK {
+            runner.check(inputs);
+            checked = Instant::now();
+        }
+        let command = match commands.next(Some(checked + OWN_CHECK)) {
+            Ok(command) => command,
+            Err(mpsc::RecvTimeoutError::Timeout) => continue,
+            Err(mpsc::RecvTimeoutError::Disconnected) => return,
+        };
         match command {
             Command::Apply {
                 generation,
@@ -119,6 +147,7 @@ fn carry_out(options: &Options, commands: &mut Commands, inputs: &UnboundedSende
                 names,
             } => {
                 let outcome = runner.apply(&desired, &names, inputs);
+                runner.wish = Some((desired, names));
                 if let Err(error) = &outcome {
                     warn!(
                         reason = error.kind(),
@@ -164,6 +193,10 @@ fn open(
                     observed: None,
                     services: BTreeMap::new(),
                     refused: Vec::new(),
+                    wish: None,
+                    looked_at: 0,
+                    wrong: BTreeMap::new(),
+                    repairs: Repairs::default(),
                 });
             }
             Err(error) => error,
@@ -291,9 +324,74 @@ struct Runner {
     observed: Option<MapContents>,
     services: BTreeMap<ServiceKey, u32>,
     refused: Vec<Refused>,
+    /// The last wish.
+    wish: Option<(Arc<Desired>, BTreeMap<IfIndex, InterfaceName>)>,
+    /// How many entries were looked at, of those there are.
+    looked_at: usize,
+    /// What could not be repaired the last time, by interface.
+    wrong: BTreeMap<IfIndex, Arc<str>>,
+    repairs: Repairs,
 }
 
 impl Runner {
+    /// Puts back what somebody else has taken away; what can't be, the core is told.
+    fn check(&mut self, inputs: &UnboundedSender<Input>) {
+        let mut wrong = BTreeMap::new();
+        for (index, name) in &self.attached {
+            match self.data_plane.reattach(*index, name) {
+                Ok(false) => {}
+                Ok(true) => {
+                    self.repairs.programs += 1;
+                    warn!(interface = %name, "somebody detached the eBPF programs: attached again");
+                }
+                // One that is gone, or has another name now, the core hears of from the kernel.
+                Err(error) if interface_index(name) == Some(*index) => {
+                    wrong.insert(*index, herald_config::sentence(&error).into());
+                }
+                Err(error) => {
+                    debug!(interface = %name, error = &error as &dyn Error, "not attached");
+                }
+            }
+        }
+        if let Err(error) = self.check_entries(inputs) {
+            let sentence: Arc<str> = herald_config::sentence(&error).into();
+            let all = self.attached.keys();
+            wrong.extend(all.map(|index| (*index, Arc::clone(&sentence))));
+        }
+        if self.wrong == wrong {
+            return;
+        }
+        for (index, error) in &wrong {
+            warn!(%index, %error, "the data plane can't be repaired");
+        }
+        self.wrong.clone_from(&wrong);
+        report(inputs, Input::DataPlaneChecked(wrong));
+    }
+
+    fn check_entries(&mut self, inputs: &UnboundedSender<Input>) -> Result<(), BpfError> {
+        // What failed to be written is tried again when the core says so.
+        let (Some(contents), Some((desired, names))) = (&self.observed, self.wish.clone()) else {
+            return Ok(());
+        };
+        let of = |map: MapName| {
+            let entries = contents.entries(map);
+            entries.map(move |(key, value)| (map, key, value))
+        };
+        let many = || of(MapName::Services).chain(of(MapName::Vips));
+        let count = many().count();
+        let start = self.looked_at.checked_rem(count).unwrap_or(0);
+        self.looked_at = start.saturating_add(ENTRIES);
+        let some = many().chain(many()).skip(start).take(ENTRIES.min(count));
+        let few = of(MapName::Config).chain(of(MapName::Filters));
+        let Some(map) = self.data_plane.missing(few.chain(some))? else {
+            return Ok(());
+        };
+        self.repairs.entries += 1;
+        warn!(%map, "somebody changed an eBPF map of ours: written again");
+        self.observed = None;
+        self.apply(&desired, &names, inputs)
+    }
+
     fn apply(
         &mut self,
         desired: &Desired,
@@ -363,6 +461,7 @@ impl Runner {
             Ok(counters) => Some(Counted {
                 counters,
                 services: self.services.clone(),
+                repairs: self.repairs,
             }),
             Err(error) => {
                 debug!(error = &error as &dyn Error, "cannot read counters");

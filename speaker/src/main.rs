@@ -53,6 +53,7 @@ use crate::args::Args;
 use crate::clock::Clock;
 use crate::driver::Driver;
 use crate::io::groups::Groups;
+use crate::io::layer2::Paces;
 use crate::io::netlink::{self, Neighbours};
 use crate::io::reports::{self, Listener};
 use crate::io::rings::{KeyStore, Rings};
@@ -105,6 +106,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
             .cloned()
             .map(InterfacePattern)
             .collect(),
+        pace: args.announcements(),
         wall_origin: clock::wall(),
     });
 
@@ -199,9 +201,12 @@ fn start_layer2(
     clock: Clock,
     store: &KeyStore,
 ) -> anyhow::Result<(Arc<io::layer2::Handle>, Listener)> {
-    let pace = Pace {
-        burst_frames: args.announce_burst,
-        frames_per_second: args.announce_rate,
+    let paces = Paces {
+        announcements: args.announcements(),
+        questions: Pace {
+            burst_frames: args.probe_burst,
+            frames_per_second: args.probe_rate,
+        },
     };
     let options = io::rings::Options {
         profile: args.ring_profile.into(),
@@ -210,7 +215,7 @@ fn start_layer2(
     };
     let (reporter, listener) = reports::channel();
     let rings = Rings::new(options, clock, Arc::clone(store), reporter.clone());
-    let layer2 = io::layer2::start(pace, clock, rings, reporter)
+    let layer2 = io::layer2::start(paces, clock, rings, reporter)
         .context("the layer 2 thread cannot be started")?;
     Ok((Arc::new(layer2), listener))
 }

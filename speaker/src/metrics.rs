@@ -104,6 +104,52 @@ impl Page<'_> {
             "VirtualIP objects that this node knows",
             known,
         );
+        let strangers: Family<Labels, Gauge> = Family::default();
+        for (address, mac) in &self.overview.strangers {
+            strangers
+                .get_or_create(&vec![("ip", address.to_string()), ("mac", mac.to_string())])
+                .set(1);
+        }
+        registry.register(
+            "conflict",
+            "Addresses that a machine on the LAN answers for which is no node of the cluster",
+            strangers,
+        );
+        let slowest: Family<Labels, Gauge> = Family::default();
+        if let Some((interface, seconds)) = &self.overview.slowest_announcement {
+            slowest
+                .get_or_create(&vec![("interface", interface.to_string())])
+                .set(i64::try_from(*seconds).unwrap_or(i64::MAX));
+        }
+        registry.register_with_unit(
+            "slowest_announcement",
+            "Until the last of the addresses held on an interface can be announced; absent: at once",
+            Unit::Seconds,
+            slowest,
+        );
+        let verified = Counters::default();
+        let found = self.overview.verified;
+        for (answer, count) in [
+            ("right", found.right),
+            ("wrong", found.wrong),
+            ("none", found.silent),
+        ] {
+            verified
+                .get_or_create(&vec![("answer", answer.to_owned())])
+                .inc_by(count);
+        }
+        registry.register(
+            "verifications",
+            "How the LAN answered when asked for an address that another node had taken over",
+            verified,
+        );
+        let conflicts = Counter::<u64, AtomicU64>::default();
+        conflicts.inc_by(self.overview.conflicts);
+        registry.register(
+            "conflicts",
+            "How often such a machine was heard of for the first time",
+            conflicts,
+        );
     }
 
     fn layer2(&self, registry: &mut Registry) {
@@ -258,6 +304,21 @@ impl Page<'_> {
         registry.register("reply_packets", "Replies sent to clients", reply_packets);
         registry.register_with_unit("replies", "Sent to clients", Unit::Bytes, reply_bytes);
         registry.register("flows", "New flows", flows);
+        let repairs = Counters::default();
+        let repaired = counted.repairs;
+        for (what, count) in [
+            ("programs", repaired.programs),
+            ("entries", repaired.entries),
+        ] {
+            repairs
+                .get_or_create(&vec![("what", what.to_owned())])
+                .inc_by(count);
+        }
+        registry.register(
+            "data_plane_repairs",
+            "How often eBPF programs or map entries that somebody had removed were put back",
+            repairs,
+        );
         let happened = Counters::default();
         for (event, count) in &counted.counters.events {
             happened
@@ -293,6 +354,17 @@ mod tests {
                 interface_name: "eth0".into(),
             }],
             vips: 1,
+            strangers: vec![(
+                [192, 0, 2, 10].into(),
+                herald_model::MacAddress([2, 0, 0, 0, 0, 0xee]),
+            )],
+            conflicts: 2,
+            verified: herald_speaker_core::Verified {
+                right: 5,
+                wrong: 1,
+                silent: 0,
+            },
+            slowest_announcement: Some(("eth0".into(), 20)),
         };
         let layer2 = AllCounts::from([(
             (IfIndex(2), [192, 0, 2, 10].into()),
@@ -313,6 +385,7 @@ mod tests {
         };
         counted.counters.services.insert(7, counters);
         counted.counters.events.insert(Event::ALL[0], 9);
+        counted.repairs.entries = 2;
         let takeovers = Takeovers::default();
         takeovers.observe(&Takeover {
             suspected: Duration::from_millis(110),
@@ -347,6 +420,10 @@ mod tests {
             r#"herald_speaker_announced{service="ns/web",protocol="layer2",node="node1",ip="192.0.2.10",interface="eth0"} 1"#,
             "herald_speaker_ready 1",
             "herald_speaker_virtualips 1",
+            r#"herald_speaker_conflict{ip="192.0.2.10",mac="02:00:00:00:00:ee"} 1"#,
+            "herald_speaker_conflicts_total 2",
+            r#"herald_speaker_verifications_total{answer="right"} 5"#,
+            r#"herald_speaker_slowest_announcement_seconds{interface="eth0"} 20"#,
             r#"herald_speaker_requests_received_total{ip="192.0.2.10",interface="eth0",protocol="arp"} 3"#,
             r#"herald_speaker_replies_sent_total{ip="192.0.2.10",interface="eth0",protocol="arp"} 2"#,
             r#"herald_speaker_gratuitous_sent_total{ip="192.0.2.10",interface="eth0",protocol="arp"} 14"#,
@@ -356,6 +433,7 @@ mod tests {
             r#"herald_speaker_reply_packets_total{service="ns/web"} 4"#,
             r#"herald_speaker_replies_bytes_total{service="ns/web"} 200"#,
             r#"herald_speaker_flows_total{service="ns/web"} 1"#,
+            r#"herald_speaker_data_plane_repairs_total{what="entries"} 2"#,
             r#"herald_speaker_takeover_seconds_bucket{le="0.2",stage="certified"} 1"#,
             r#"herald_speaker_takeover_seconds_bucket{le="0.15",stage="certified"} 0"#,
             r#"herald_speaker_ring_members{segment="192.0.2.0/24",state="node_down"} 1"#,

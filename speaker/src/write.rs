@@ -139,6 +139,7 @@ impl Writer {
             EventReason::Announced => (events::ANNOUNCED, false),
             EventReason::Moved => (events::MOVED, false),
             EventReason::AddressConflict => (events::ADDRESS_CONFLICT, true),
+            EventReason::Unverified => (events::UNVERIFIED, true),
         };
         let report = events::Report {
             regarding: ObjectReference {

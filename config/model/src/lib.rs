@@ -40,7 +40,7 @@ pub use ids::{
     NodeName, ParseMacError, PoolName, SegmentName, ServiceKey, Uid,
 };
 pub use node::{Departure, Node};
-pub use pool::{AdvertisementPolicy, Allowed, Pool, Scope};
+pub use pool::{AdvertisementPolicy, Allowed, ConflictPolicy, Pool, Scope};
 pub use selector::{Labels, Operator, Requirement, Selector};
 pub use service::{
     ForwardingMode, IpFamilyPolicy, Protocol, Request, Service, ServicePort, SessionAffinity,

@@ -28,6 +28,8 @@ pub struct Pool {
     pub advertisement: AdvertisementPolicy,
     /// Whether the LAN is asked before a new address is used.
     pub conflict_probe: bool,
+    /// What is done when a stranger answers for an address in use.
+    pub conflict_policy: ConflictPolicy,
     /// How long a freed address rests before it is given again.
     pub reuse_delay: Duration,
 }
@@ -50,6 +52,16 @@ pub enum AdvertisementPolicy {
     Default,
     /// Nobody.
     Explicit,
+}
+
+/// What is done when a stranger on the LAN answers for an address in use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ConflictPolicy {
+    /// It is kept and defended.
+    #[default]
+    Defend,
+    /// Nobody announces it until the stranger has been silent for a minute.
+    Yield,
 }
 
 /// Which Services a pool serves: (namespaces ∪ namespace selectors) ∩ service selectors.

@@ -4,7 +4,8 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::{
-    AdvertisementName, Epoch, Incarnation, NodeName, PoolName, SegmentName, ServiceKey, Uid,
+    AdvertisementName, ConflictPolicy, Epoch, Incarnation, NodeName, PoolName, SegmentName,
+    ServiceKey, Uid,
 };
 
 /// The spec of a `VirtualIP`: one per address, and the lock on it.
@@ -20,6 +21,8 @@ pub struct VirtualIp {
     pub phase: Phase,
     /// Who announces it.
     pub announce: Announce,
+    /// What its pool wants done when a stranger answers for it.
+    pub conflict_policy: ConflictPolicy,
     /// The advertisements that decided so; empty under [`Announce::All`].
     pub advertisements: Vec<AdvertisementName>,
     /// The Services that hold it; more than one if they share it.

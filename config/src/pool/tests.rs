@@ -41,6 +41,7 @@ fn a_pool_of_addresses_alone_has_the_documented_defaults() {
             allowed: Allowed::default(),
             advertisement: AdvertisementPolicy::Default,
             conflict_probe: true,
+            conflict_policy: ConflictPolicy::Defend,
             reuse_delay: Duration::ZERO,
         })
     );
@@ -66,10 +67,12 @@ fn every_field_is_carried_over() {
         },
         advertisement: ApiAdvertisementPolicy::Explicit,
         conflict_probe: false,
+        conflict_policy: ApiConflictPolicy::Yield,
         reuse_delay: "1h2m3s4ms".to_owned(),
     };
     let got = pool(&object).unwrap();
     assert!(!got.auto_assign && got.avoid_buggy_ips && !got.conflict_probe);
+    assert_eq!(got.conflict_policy, ConflictPolicy::Yield);
     assert_eq!(got.scope, Scope::Internal);
     assert_eq!(got.priority, -3);
     assert_eq!(got.advertisement, AdvertisementPolicy::Explicit);

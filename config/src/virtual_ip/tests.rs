@@ -21,6 +21,7 @@ fn vip() -> VirtualIp {
             until: 1_767_323_045,
         },
         announce: Announce::Listed,
+        conflict_policy: ConflictPolicy::Yield,
         advertisements: vec!["lan".into()],
         services: vec![ServiceRef {
             key: ServiceKey::new("shop", "web"),
@@ -49,6 +50,7 @@ fn a_claim_looks_as_documented_on_the_wire() {
             "phase": "Resting",
             "until": "2026-01-02T03:04:05Z",
             "announce": "Listed",
+            "conflictPolicy": "Yield",
             "advertisements": ["lan"],
             "services": [{ "namespace": "shop", "name": "web", "uid": "0c9d" }],
             "segments": [{
@@ -145,26 +147,29 @@ fn vips() -> impl Strategy<Value = VirtualIp> {
         Just(Announce::Listed),
         Just(Announce::None)
     ];
+    let policy = prop_oneof![Just(ConflictPolicy::Defend), Just(ConflictPolicy::Yield)];
     (
         (
             addresses(),
             "[a-z]{1,8}",
             0..=u64::MAX >> 1,
             phases(),
-            announce,
+            (announce, policy),
         ),
         vec("[a-z]{1,8}", 0..3),
         vec(service, 0..3),
         vec(segments(), 0..3),
     )
         .prop_map(
-            |((address, pool, epoch, phase, announce), advertisements, services, segments)| {
+            |((address, pool, epoch, phase, who), advertisements, services, segments)| {
+                let (announce, conflict_policy) = who;
                 VirtualIp {
                     address,
                     pool: pool.into(),
                     epoch: Epoch(epoch),
                     phase,
                     announce,
+                    conflict_policy,
                     advertisements: advertisements.into_iter().map(Into::into).collect(),
                     services,
                     segments,

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use herald_model::{
-    Advertisement, AdvertisementPolicy, Allowed, Family, ForwardingMode, Incarnation,
-    InterfaceName, IpFamilyPolicy, Labels, MacAddress, Node, NodeName, Pool, Protocol, Request,
-    Scope, SegmentName, Selector, Service, ServiceKey, ServicePort, SessionAffinity, Speaker,
-    SpeakerSegment, TrafficPolicy,
+    Advertisement, AdvertisementPolicy, Allowed, ConflictPolicy, Family, ForwardingMode,
+    Incarnation, InterfaceName, IpFamilyPolicy, Labels, MacAddress, Node, NodeName, Pool, Protocol,
+    Request, Scope, SegmentName, Selector, Service, ServiceKey, ServicePort, SessionAffinity,
+    Speaker, SpeakerSegment, TrafficPolicy,
 };
 
 use crate::io::Input;
@@ -218,6 +218,7 @@ pub fn pool(name: &str) -> PoolBuilder {
             allowed: Allowed::default(),
             advertisement: AdvertisementPolicy::Default,
             conflict_probe: false,
+            conflict_policy: ConflictPolicy::Defend,
             reuse_delay: Duration::ZERO,
         },
     }

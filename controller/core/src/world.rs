@@ -365,6 +365,7 @@ mod tests {
                 epoch: herald_model::Epoch(1),
                 phase: herald_model::Phase::Active,
                 announce: herald_model::Announce::All,
+                conflict_policy: herald_model::ConflictPolicy::Defend,
                 advertisements: Vec::new(),
                 services: Vec::new(),
                 segments: Vec::new(),

@@ -17,7 +17,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use anyhow::{Result, bail};
-use herald_dataplane::{Event, Spread};
+use herald_dataplane::{Event, MapName, Spread};
 use herald_e2e::wait::{LONG, eventually, same};
 use herald_speaker::io::bpf::Hook;
 use ipnet::IpNet;
@@ -449,6 +449,35 @@ fn detached_programs_leave_everything_alone() -> Result<()> {
     world.detach(1)?;
     world.restart(1)?;
     world.connect(VIP4, PORT, 0)?.ask()?;
+    Ok(())
+}
+
+#[test]
+fn what_somebody_takes_away_is_found_and_put_back() -> Result<()> {
+    for hook in [Hook::Tcx, Hook::Clsact] {
+        let mut world = World::on(&[hook])?;
+        same(&world.reattach(1)?, &false)?;
+        if hook == Hook::Tcx {
+            let pins = world.pins(1)?;
+            let links = pins.join(only_name(&pins)?).join("links");
+            for link in fs::read_dir(&links)? {
+                fs::remove_file(link?.path())?;
+            }
+        } else {
+            world.lan.hosts[1].exec(&["tc", "qdisc", "del", "dev", "eth0", "clsact"])?;
+        }
+        same(&world.reattach(1)?, &true)?;
+        same(&world.reattach(1)?, &false)?;
+        world.connect(VIP4, PORT, 0)?.ask()?;
+
+        same(&world.missing(1)?, &None)?;
+        for map in [MapName::Vips, MapName::Services, MapName::Filters] {
+            same(&world.lose_entry(1, map)?, &Some(map))?;
+            world.program()?;
+            same(&world.missing(1)?, &None)?;
+            world.connect(VIP4, PORT, 0)?.ask()?;
+        }
+    }
     Ok(())
 }
 

@@ -11,6 +11,8 @@ mod fixtures;
 mod kube_proxy;
 #[path = "disruptive/lab.rs"]
 mod lab;
+#[path = "disruptive/links.rs"]
+mod links;
 #[path = "disruptive/moves.rs"]
 mod moves;
 #[path = "disruptive/restarts.rs"]

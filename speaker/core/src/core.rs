@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use herald_dataplane::{Desired, Targets};
+use herald_l2::Pace;
 use herald_model::{
     IfIndex, Incarnation, Instant, InterfaceName, InterfacePattern, MacAddress, Node, NodeName,
     SegmentName, Service, ServiceEndpoints, ServiceKey,
@@ -21,16 +22,22 @@ use crate::ring::RingKeys;
 use crate::uplinks::{Interfaces, Uplink};
 use crate::vip::Vip;
 use crate::writer::Writer;
+pub use overview::{Announced, Overview};
 use ring::{Right, RingState};
 use stop::Stopping;
+pub use verify::Verified;
+use verify::Verifying;
 
+mod conflict;
 mod data_plane;
 mod election;
 mod hold;
+mod overview;
 mod probe;
 mod report;
 mod ring;
 mod stop;
+mod verify;
 
 /// How long a stranger's claim is remembered.
 const CONFLICT: Duration = Duration::from_mins(1);
@@ -52,6 +59,8 @@ pub struct Config {
     pub boot_id: Arc<str>,
     /// Interfaces on which nothing is announced.
     pub excluded_interfaces: Vec<InterfacePattern>,
+    /// How many frames each interface sends to announce addresses.
+    pub pace: Pace,
     /// Seconds since 1970 at [`Instant::ORIGIN`].
     pub wall_origin: i64,
 }
@@ -64,6 +73,7 @@ impl Config {
             version: Arc::from(""),
             boot_id: Arc::from(""),
             excluded_interfaces: Vec::new(),
+            pace: Pace::default(),
             wall_origin: 0,
         }
     }
@@ -89,6 +99,8 @@ pub struct Core {
     uplinks: BTreeMap<SegmentName, Uplink>,
     ports: BTreeMap<IfIndex, Port>,
     incarnations: BTreeMap<SegmentName, Incarnation>,
+    /// The lives in which nothing can be served any more.
+    lame: BTreeMap<SegmentName, Incarnation>,
     groups: BTreeMap<(IfIndex, Ipv6Addr), BTreeSet<IpAddr>>,
     /// Neighbour entries, some of an earlier life of this program, not looked at yet.
     found_neighbours: BTreeMap<(IfIndex, IpAddr), MacAddress>,
@@ -110,6 +122,9 @@ pub struct Core {
     stopping: Option<Stopping>,
     exited: bool,
     refreshed_at: Option<Instant>,
+    /// Strangers heard of so far, each as often as it begins.
+    conflicts: u64,
+    verifying: Verifying,
 
     dirty: Dirty,
     timers: BTreeSet<(Instant, Timer)>,
@@ -139,6 +154,8 @@ struct DataPlane {
     /// The last generation that was handed over, well or not.
     answered: u64,
     error: Option<Arc<str>>,
+    /// The interfaces on which something is missing that can't be put back, and why.
+    wrong: BTreeMap<IfIndex, Arc<str>>,
 }
 
 /// What has to be looked at.
@@ -154,6 +171,8 @@ struct Dirty {
     members: bool,
     /// Addresses that are to be defended if they are still held.
     challenged: BTreeSet<IpAddr>,
+    /// Segments on which our life is to end.
+    lame: BTreeSet<SegmentName>,
     /// Whether what the watches said may be old.
     stale: bool,
 }
@@ -169,30 +188,7 @@ enum Timer {
     Speaker,
     HandOver,
     Stop,
-}
-
-/// What a core would say of itself.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Overview {
-    /// Why the speaker is not ready; empty: it is.
-    pub waiting_for: Vec<String>,
-    /// What this node announces.
-    pub announced: Vec<Announced>,
-    /// Addresses known.
-    pub vips: usize,
-}
-
-/// One address that this node announces for one Service.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Announced {
-    /// The Service.
-    pub service: ServiceKey,
-    /// The address.
-    pub address: IpAddr,
-    /// The interface.
-    pub interface: IfIndex,
-    /// The interface's name.
-    pub interface_name: InterfaceName,
+    Verify,
 }
 
 impl Core {
@@ -213,6 +209,7 @@ impl Core {
             uplinks: BTreeMap::new(),
             ports: BTreeMap::new(),
             incarnations: BTreeMap::new(),
+            lame: BTreeMap::new(),
             groups: BTreeMap::new(),
             found_neighbours: BTreeMap::new(),
             rings: BTreeMap::new(),
@@ -228,6 +225,8 @@ impl Core {
             stopping: None,
             exited: false,
             refreshed_at: None,
+            conflicts: 0,
+            verifying: Verifying::default(),
             dirty: Dirty::default(),
             timers: BTreeSet::new(),
         }
@@ -280,6 +279,7 @@ impl Core {
                 generation,
                 outcome,
             } => self.data_plane_applied(now, generation, outcome.err()),
+            Input::DataPlaneChecked(wrong) => self.data_plane_checked(wrong),
             Input::NeighbourFailed { interface, address } => {
                 self.neighbour_failed(now, interface, address);
             }
@@ -348,18 +348,11 @@ impl Core {
             self.write_statuses(now, out);
         }
         self.defend(out);
+        self.verify(now, out);
+        self.tell_unverified(out);
         self.refresh(now, out);
         self.write_report(now, out);
         self.stop(now, out);
-    }
-
-    /// What there is to say of this node now.
-    pub fn overview(&self) -> Overview {
-        Overview {
-            waiting_for: self.waiting_for(),
-            announced: self.announced(),
-            vips: self.vips.len(),
-        }
     }
 
     /// Whether everything is complete that a decision rests on.
@@ -550,7 +543,7 @@ impl Core {
                 Timer::DataPlane => self.data_plane.changed = true,
                 Timer::Ring => self.dirty.all_vips = true,
                 Timer::HandOver => self.pass_over(now),
-                Timer::Speaker | Timer::Stop => {}
+                Timer::Speaker | Timer::Stop | Timer::Verify => {}
             }
         }
     }

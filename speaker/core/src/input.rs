@@ -95,6 +95,9 @@ pub enum Input {
         /// Why it failed, if it did.
         outcome: Result<(), Arc<str>>,
     },
+    /// The data plane has looked at its programs and maps, and put back what somebody had taken away: on
+    /// these interfaces it could not, and why. Said when it changes.
+    DataPlaneChecked(BTreeMap<IfIndex, Arc<str>>),
     /// A neighbour entry could not be set; it is tried again.
     NeighbourFailed {
         /// The interface.
@@ -260,6 +263,8 @@ pub enum EventReason {
     Moved,
     /// A stranger on the LAN answers for an address held here.
     AddressConflict,
+    /// Another node took an address over, but does not answer for it.
+    Unverified,
 }
 
 /// What must be complete before anything is decided.

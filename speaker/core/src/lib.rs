@@ -38,7 +38,7 @@ mod uplinks;
 mod vip;
 mod writer;
 
-pub use crate::core::{Announced, Config, Core, Overview};
+pub use crate::core::{Announced, Config, Core, Overview, Verified};
 pub use crate::input::{
     Cache, DataPlaneMode, DataPlaneReport, Effect, EventReason, Grants, Input, Link,
     ObservedSpeaker, ObservedVip, Priority, SpeakerReport, Takeover, WriteOutcome,

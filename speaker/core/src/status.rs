@@ -18,6 +18,8 @@ pub struct VipStatus {
     /// The segments whose LAN was asked before it was used, in order; the answer is in condition
     /// [`ConditionKind::Conflict`].
     pub probed: Vec<SegmentName>,
+    /// The segments on which nobody announces it, as it is left to a stranger, in order.
+    pub yielded: Vec<SegmentName>,
     /// Conditions, ordered by kind.
     pub conditions: Vec<Condition>,
 }

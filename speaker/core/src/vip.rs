@@ -24,12 +24,29 @@ pub(crate) struct Vip {
     pub(crate) writer: Writer<VipStatus>,
     /// Who else answered for it, and when that was last heard.
     pub(crate) conflict: Option<(MacAddress, Instant)>,
-    /// Whether people have not been told of it yet.
-    pub(crate) conflict_to_tell: bool,
+    /// A stranger that people have not been told of yet.
+    pub(crate) conflict_to_tell: Option<MacAddress>,
+    /// The segments on which it is left to a stranger.
+    pub(crate) yielded: BTreeMap<SegmentName, Yielded>,
     /// What the LAN was asked before the address is used, and under which plan.
     pub(crate) questions: BTreeMap<SegmentName, (Epoch, Answer)>,
     /// Whether the object is gone.
     pub(crate) deleted: bool,
+}
+
+/// That an address is left to a stranger on a segment, as its pool wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Yielded {
+    /// Who, if we have heard it ourselves.
+    pub(crate) stranger: Option<MacAddress>,
+    /// When it was last heard, or we began to ask.
+    pub(crate) heard: Instant,
+    /// When we asked last; `None`: that is not for us to do.
+    pub(crate) asked: Option<Instant>,
+    /// Whether the status has said it.
+    pub(crate) is_said: bool,
+    /// Whether it has been silent for long enough.
+    pub(crate) is_free: bool,
 }
 
 /// What came of asking whether somebody uses an address.
@@ -89,10 +106,23 @@ impl Vip {
             holds: BTreeMap::new(),
             writer: Writer::default(),
             conflict: None,
-            conflict_to_tell: false,
+            conflict_to_tell: None,
+            yielded: BTreeMap::new(),
             questions: BTreeMap::new(),
             deleted: false,
         }
+    }
+
+    /// The segments on which it is left to a stranger that we have heard, without those that others
+    /// speak for.
+    fn left(&self, spoken_for: &BTreeSet<SegmentName>) -> BTreeMap<SegmentName, MacAddress> {
+        let is_ours =
+            |name: &SegmentName| !self.holds.contains_key(name) && !spoken_for.contains(name);
+        self.yielded
+            .iter()
+            .filter(|(name, yielded)| !yielded.is_free && is_ours(name))
+            .filter_map(|(name, yielded)| Some((name.clone(), yielded.stranger?)))
+            .collect()
     }
 }
 
@@ -136,19 +166,24 @@ pub(crate) fn wanted_status(
             .and_then(|planned| planned.candidates.first())
             .is_some_and(|candidate| candidate.node != *me)
     };
+    let left = vip.left(spoken_for);
     let is_abandoned = |entry: &AnnouncedSegment| {
         entry.node == *me
             && entry.epoch <= spec.epoch
             && !vip.holds.contains_key(&entry.name)
             && !spoken_for.contains(&entry.name)
-            && !successor(&entry.name)
+            && (!successor(&entry.name) || left.contains_key(&entry.name))
     };
     let holds = vip.holds.values().any(|hold| hold.announced);
-    if !holds && !observed.segments.iter().any(is_abandoned) {
+    let is_news = left.keys().any(|name| !observed.yielded.contains(name));
+    if !holds && !is_news && !observed.segments.iter().any(is_abandoned) {
         return None;
     }
 
     let is_planned = |name: &SegmentName| spec.segments.iter().any(|planned| planned.name == *name);
+    let mut yielded: BTreeSet<SegmentName> = observed.yielded.iter().cloned().collect();
+    yielded.retain(|name| vip.yielded.contains_key(name) && !vip.holds.contains_key(name));
+    yielded.extend(left.keys().cloned());
     let mut segments: BTreeMap<SegmentName, AnnouncedSegment> = observed
         .segments
         .iter()
@@ -162,21 +197,51 @@ pub(crate) fn wanted_status(
         }
     }
     let segments: Vec<AnnouncedSegment> = segments.into_values().collect();
+    let yielded: Vec<SegmentName> = yielded.into_iter().collect();
+    let before = &observed.conditions;
+    let conflict = match (left.into_values().min(), vip.conflict) {
+        (Some(mac), _) => conflict(Some(mac), true, before, now),
+        (None, Some((mac, _heard))) => conflict(Some(mac), false, before, now),
+        // Whoever left it to a stranger said to which.
+        (None, None) => said_conflict(before)
+            .filter(|_| !yielded.is_empty())
+            .unwrap_or_else(|| conflict(None, false, before, now)),
+    };
     if segments.first().is_some_and(|first| first.node != *me) {
+        let mut conditions = before.clone();
+        if is_news {
+            conditions.retain(|condition| condition.kind != ConditionKind::Conflict);
+            conditions.push(conflict);
+            conditions.sort_by_key(|condition| condition.kind);
+        }
         return Some(VipStatus {
             segments,
+            yielded,
+            conditions,
             ..observed.clone()
         });
     }
-    let conditions = conditions(vip, &segments, plan, data_plane_error, now);
+    let mut conditions = conditions(vip, &segments, plan, data_plane_error, now);
+    if !segments.is_empty() || !yielded.is_empty() {
+        conditions.insert(1, conflict);
+    }
     Some(VipStatus {
         segments,
         forwarding: plan.state,
         forwarding_reason: (!plan.reasons.is_empty()).then(|| plan.reasons.join("; ").into()),
         targets: plan.targets,
         probed: Vec::new(),
+        yielded,
         conditions,
     })
+}
+
+/// The condition, if it says that there is a stranger.
+fn said_conflict(conditions: &[Condition]) -> Option<Condition> {
+    conditions
+        .iter()
+        .find(|condition| condition.kind == ConditionKind::Conflict && condition.holds)
+        .cloned()
 }
 
 /// What the status is to say of an address that is not used yet: what came of asking, beside what
@@ -195,13 +260,9 @@ pub(crate) fn probing_status(vip: &Vip, now: i64) -> Option<VipStatus> {
         Answer::InUse(mac) => Some(*mac),
         Answer::Open | Answer::Silent => None,
     });
-    let said = observed
-        .conditions
-        .iter()
-        .find(|condition| condition.kind == ConditionKind::Conflict && condition.holds);
-    let conflict = match (user, said) {
-        (None, Some(said)) => said.clone(),
-        (user, _) => conflict(user, &observed.conditions, now),
+    let conflict = match (user, said_conflict(&observed.conditions)) {
+        (None, Some(said)) => said,
+        (user, _) => conflict(user, false, &observed.conditions, now),
     };
     let mut probed: BTreeSet<SegmentName> = observed.probed.iter().cloned().collect();
     probed.extend(known.into_keys().cloned());
@@ -212,12 +273,17 @@ pub(crate) fn probing_status(vip: &Vip, now: i64) -> Option<VipStatus> {
     })
 }
 
-fn conflict(user: Option<MacAddress>, before: &[Condition], now: i64) -> Condition {
+fn conflict(user: Option<MacAddress>, is_left: bool, before: &[Condition], now: i64) -> Condition {
+    let left = if is_left {
+        ": nobody announces it until that machine has been silent for a minute"
+    } else {
+        ""
+    };
     let (holds, reason, message) = match user {
         Some(mac) => (
             true,
             reasons::ADDRESS_CONFLICT,
-            format!("{mac} answers for the address, and belongs to no node of the cluster"),
+            format!("{mac} answers for the address, and belongs to no node of the cluster{left}"),
         ),
         None => (
             false,
@@ -255,17 +321,12 @@ fn conditions(
     let new = |kind, (holds, reason, message): (bool, &str, String)| {
         Condition::new(kind, holds, reason, message, before, now)
     };
-    let announced = new(
-        ConditionKind::Announced,
-        announced(&vip.observed.vip, segments),
-    );
+    let announced = new(ConditionKind::Announced, announced(vip, segments));
     if segments.is_empty() {
         return vec![announced];
     }
-    let user = vip.conflict.map(|(mac, _heard)| mac);
     vec![
         announced,
-        conflict(user, before, now),
         new(
             ConditionKind::Forwarding,
             forwarding(plan, data_plane_error),
@@ -273,7 +334,8 @@ fn conditions(
     ]
 }
 
-fn announced(spec: &VirtualIp, segments: &[AnnouncedSegment]) -> (bool, &'static str, String) {
+fn announced(vip: &Vip, segments: &[AnnouncedSegment]) -> (bool, &'static str, String) {
+    let spec = &vip.observed.vip;
     if !segments.is_empty() {
         let places: Vec<String> = segments
             .iter()
@@ -293,8 +355,13 @@ fn announced(spec: &VirtualIp, segments: &[AnnouncedSegment]) -> (bool, &'static
         .all(|planned| planned.candidates.is_empty())
     {
         (reasons::NO_ELIGIBLE_NODE, "no node may announce it")
-    } else {
+    } else if vip.yielded.is_empty() {
         (reasons::WAITING_FOR_SPEAKER, "no node announces it now")
+    } else {
+        (
+            reasons::ADDRESS_CONFLICT,
+            "a stranger on the LAN answers for it, and its pool wants it left to that machine",
+        )
     };
     (false, reason, message.to_owned())
 }

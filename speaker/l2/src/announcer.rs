@@ -90,6 +90,14 @@ impl Announcer {
         }
     }
 
+    /// Announces an address that is held once more, as soon as the pace allows: behind those that were
+    /// not announced at all yet, before all other repeats.
+    pub fn again(&mut self, now: Instant, interface: IfIndex, address: IpAddr) {
+        if let Some(queue) = self.interfaces.get_mut(&interface) {
+            queue.again(now, address);
+        }
+    }
+
     /// Forgets an interface.
     pub fn remove(&mut self, interface: IfIndex) {
         self.interfaces.remove(&interface);
@@ -147,6 +155,23 @@ impl Queue {
         self.first.insert((now, arrival, address));
     }
 
+    fn again(&mut self, now: Instant, address: IpAddr) {
+        let start = match self.addresses.get(&address) {
+            None | Some(Progress::Waiting { .. }) => return,
+            Some(Progress::Repeating { start, due }) => {
+                self.repeats.remove(&(*due, address));
+                *start
+            }
+            // None of the repeats of its beginning is left.
+            Some(Progress::Settled) => Instant::ORIGIN,
+        };
+        // Before those that wait for the pace since long.
+        let due = self.repeats.first().map_or(now, |(due, _)| now.min(*due));
+        self.repeats.insert((due, address));
+        let progress = Progress::Repeating { start, due };
+        self.addresses.insert(address, progress);
+    }
+
     fn forget(&mut self, address: IpAddr) {
         match self.addresses.remove(&address) {
             Some(Progress::Waiting { since, arrival }) => {
@@ -160,7 +185,8 @@ impl Queue {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        let paced = |due: Instant, address: IpAddr| due.max(self.bucket.ready_at(frames(address)));
+        let paced =
+            |due: Instant, address: IpAddr| due.max(self.bucket.ready_at(frames_of(address)));
         let first = self.first.first().map(|(due, _, ip)| paced(*due, *ip));
         // While first announcements wait for the pace, repeats wait behind them.
         let repeat = || self.repeats.first().map(|(due, ip)| paced(*due, *ip));
@@ -173,7 +199,7 @@ impl Queue {
     /// The next address to announce now.
     fn pop(&mut self, now: Instant) -> Option<IpAddr> {
         if let Some(&(due, arrival, address)) = self.first.first() {
-            if due > now || !self.bucket.take(now, frames(address)) {
+            if due > now || !self.bucket.take(now, frames_of(address)) {
                 return None;
             }
             self.first.remove(&(due, arrival, address));
@@ -183,7 +209,7 @@ impl Queue {
         if let Some(&(due, address)) = self.repeats.first()
             && due <= now
         {
-            if !self.bucket.take(now, frames(address)) {
+            if !self.bucket.take(now, frames_of(address)) {
                 return None;
             }
             self.repeats.remove(&(due, address));
@@ -232,8 +258,8 @@ impl Queue {
     }
 }
 
-/// Frames of one announcement.
-const fn frames(address: IpAddr) -> u32 {
+/// The frames of one announcement of an address: IPv4 is announced in two forms.
+pub const fn frames_of(address: IpAddr) -> u32 {
     match address {
         IpAddr::V4(_) => 2,
         IpAddr::V6(_) => 1,

@@ -94,12 +94,13 @@ pub enum Effect {
 }
 
 impl Layer2 {
-    /// A machine that holds nothing; every interface has its own pace.
-    pub fn new(pace: Pace) -> Self {
+    /// A machine that holds nothing; every interface has a pace of its own for what it announces, and
+    /// one for what it asks.
+    pub fn new(announcements: Pace, questions: Pace) -> Self {
         Self {
             responder: Responder::new(),
-            announcer: Announcer::new(pace),
-            prober: Prober::default(),
+            announcer: Announcer::new(announcements),
+            prober: Prober::new(questions),
             ports: BTreeMap::new(),
             defended: BTreeMap::new(),
         }
@@ -129,7 +130,7 @@ impl Layer2 {
                     self.announcer.hold(now, interface, address);
                 }
             }
-            Input::Challenged { interface, address } => self.defend(now, interface, address, out),
+            Input::Challenged { interface, address } => self.defend(now, interface, address),
             Input::Released { interface, address } => {
                 self.defended.remove(&(interface, address));
                 self.responder.release(interface, address);
@@ -167,21 +168,16 @@ impl Layer2 {
         }
     }
 
-    fn defend(&mut self, now: Instant, interface: IfIndex, address: IpAddr, out: &mut Vec<Effect>) {
+    fn defend(&mut self, now: Instant, interface: IfIndex, address: IpAddr) {
         let place = (interface, address);
         let is_tired = self
             .defended
             .get(&place)
             .is_some_and(|before| now.saturating_since(*before) < DEFENCE);
-        let (Some(port), Some(counts), false) = (
-            self.ports.get(&interface),
-            self.responder.counts_mut(interface, address),
-            is_tired,
-        ) else {
-            return;
-        };
-        self.defended.insert(place, now);
-        announce(port, address, counts, out);
+        if self.responder.counts(interface, address).is_some() && !is_tired {
+            self.defended.insert(place, now);
+            self.announcer.again(now, interface, address);
+        }
     }
 
     /// When the next announcement is due.

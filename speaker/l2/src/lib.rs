@@ -6,13 +6,13 @@
 //!
 //! Invariants: only an address that is held on that very interface is answered or announced; a
 //! release takes effect with the next frame; nothing is allocated to answer a frame; frames that
-//! nobody asked for never exceed the pace of their interface; the probes of addresses have one of their own.
+//! nobody asked for never exceed the pace of their interface; the questions for addresses have one of their own.
 //!
 //! ```
 //! use herald_l2::{Effect, Input, Layer2, Pace, Port};
 //! use herald_model::{IfIndex, Instant, MacAddress};
 //!
-//! let mut layer2 = Layer2::new(Pace::default());
+//! let mut layer2 = Layer2::new(Pace::default(), Pace::QUESTIONS);
 //! let mut out = Vec::new();
 //! let port = Port { index: IfIndex(2), mac: MacAddress([2, 0, 0, 0, 0, 1]), source: None };
 //! layer2.handle(Instant::ORIGIN, Input::PortSet(port), &mut out);
@@ -30,7 +30,7 @@ mod pace;
 mod prober;
 mod responder;
 
-pub use announcer::Announcer;
+pub use announcer::{Announcer, frames_of};
 pub use layer2::{Effect, Input, Layer2};
 pub use pace::Pace;
 pub use responder::{Answer, Responder};

@@ -16,6 +16,23 @@ pub struct Pace {
     pub frames_per_second: u32,
 }
 
+impl Pace {
+    /// The pace of the questions whether anybody uses an address: a hundred, then 1,000 a second, as
+    /// somebody waits for the answers.
+    pub const QUESTIONS: Self = Self {
+        burst_frames: 100,
+        frames_per_second: 1_000,
+    };
+
+    /// How long it takes until the last of so many frames is sent, after a silence: nothing up to the
+    /// burst, `(frames - burst) / rate` seconds beyond.
+    pub fn time_for(self, frames: u64) -> Duration {
+        let late = frames.saturating_sub(u64::from(self.burst_frames.max(2)));
+        let nanos = u128::from(late) * 1_000_000_000 / u128::from(self.frames_per_second.max(1));
+        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+    }
+}
+
 impl Default for Pace {
     /// A burst of 2,000 frames, then 100 a second.
     fn default() -> Self {
@@ -97,6 +114,31 @@ mod tests {
             .filter(|tick| bucket.take(at(60_000 + tick), 1))
             .count();
         assert_eq!(sent, 99, "one every 10 ms from the tenth millisecond on");
+    }
+
+    #[test]
+    fn time_for_many_frames_is_what_the_bucket_takes() {
+        for (burst_frames, frames_per_second) in [(2_000, 100), (2, 10), (20, 7)] {
+            let pace = Pace {
+                burst_frames,
+                frames_per_second,
+            };
+            for frames in [0, 1, 2, 20, 2_000, 4_000_u32] {
+                let mut bucket = Bucket::new(pace);
+                let start = at(3_600_000);
+                let mut now = start;
+                for _ in 0..frames {
+                    now = now.max(bucket.ready_at(1));
+                    assert!(bucket.take(now, 1));
+                }
+                let took = now.saturating_since(start);
+                let said = pace.time_for(u64::from(frames));
+                assert!(
+                    said.abs_diff(took) < Duration::from_millis(1),
+                    "{said:?} {took:?}"
+                );
+            }
+        }
     }
 
     #[test]

@@ -13,15 +13,12 @@ const PROBES: u32 = 3;
 /// Between two probes, and from the last one to the verdict. RFC 5227 waits a second or two; the
 /// LAN of a cluster answers within milliseconds, and somebody waits for the address.
 const INTERVAL: Duration = Duration::from_millis(100);
-/// How many probes an interface sends, apart from what it announces.
-const PACE: Pace = Pace {
-    burst_frames: 100,
-    frames_per_second: 1_000,
-};
 
 /// The questions that are open.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Prober {
+    /// How many questions each interface sends, apart from what it announces.
+    pace: Pace,
     interfaces: BTreeMap<IfIndex, Asking>,
 }
 
@@ -48,9 +45,20 @@ pub(crate) enum Due {
 }
 
 impl Prober {
+    pub(crate) fn new(pace: Pace) -> Self {
+        Self {
+            pace,
+            interfaces: BTreeMap::new(),
+        }
+    }
+
     /// Begins to ask, unless that goes on already.
     pub(crate) fn begin(&mut self, interface: IfIndex, address: IpAddr) {
-        let asking = self.interfaces.entry(interface).or_insert_with(Asking::new);
+        let pace = self.pace;
+        let asking = self
+            .interfaces
+            .entry(interface)
+            .or_insert_with(|| Asking::new(pace));
         if asking.open.insert(address) {
             asking.waiting.push_back(address);
         }
@@ -88,9 +96,9 @@ impl Prober {
 }
 
 impl Asking {
-    fn new() -> Self {
+    fn new(pace: Pace) -> Self {
         Self {
-            bucket: Bucket::new(PACE),
+            bucket: Bucket::new(pace),
             begun: BTreeMap::new(),
             turns: BTreeSet::new(),
             waiting: VecDeque::new(),
@@ -184,7 +192,7 @@ mod tests {
 
     #[test]
     fn a_burst_is_asked_for_at_the_pace_and_what_has_begun_is_finished_first() {
-        let mut prober = Prober::default();
+        let mut prober = Prober::new(Pace::QUESTIONS);
         for number in 0..3_000 {
             prober.begin(LAN, vip(number));
         }
@@ -202,7 +210,7 @@ mod tests {
 
     #[test]
     fn what_is_of_no_interest_any_more_takes_nobodys_turn() {
-        let mut prober = Prober::default();
+        let mut prober = Prober::new(Pace::QUESTIONS);
         for number in 0..3_000 {
             prober.begin(LAN, vip(number));
         }

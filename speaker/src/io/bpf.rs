@@ -10,17 +10,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::Duration;
 
-use aya::maps::{Map, MapError};
-use aya::programs::{ProgramError, SchedClassifier, TcAttachType, TestRun as _, TestRunOptions};
-use aya::{Ebpf, EbpfError, EbpfLoader};
+use aya::maps::Map;
+use aya::programs::{SchedClassifier, TcAttachType, TestRun as _, TestRunOptions};
+use aya::{Ebpf, EbpfLoader};
 use herald_dataplane::{Counters, MapContents, MapName, MapOp};
 use herald_model::{IfIndex, InterfaceName};
 
+mod error;
 mod hooks;
 mod maps;
 
+pub use error::BpfError;
 use hooks::{attach_clsact, attach_tcx, clsact_link};
 
 /// Where the BPF file system keeps our maps and links, unless told otherwise.
@@ -32,6 +35,11 @@ const LAYOUT: &str = "v4";
 
 /// Flows that are remembered, unless told otherwise.
 pub const DEFAULT_FLOWS: u32 = 131_072;
+
+/// How often a program that somebody detached is attached again before that counts as impossible.
+const ATTEMPTS: u32 = 10;
+/// Between two attempts.
+const PAUSE: Duration = Duration::from_millis(30);
 
 /// What [`DataPlane::open`] needs to know.
 #[derive(Clone, Debug)]
@@ -71,94 +79,6 @@ impl Hook {
             Self::Tcx => "tcx",
             Self::Clsact => "clsact",
         }
-    }
-}
-
-/// Why the data plane can't do what it was asked to.
-#[derive(Debug, thiserror::Error)]
-pub enum BpfError {
-    /// The folder for maps and links can't be used.
-    #[error("cannot {call} {}; is a BPF file system mounted there?", path.display())]
-    PinFolder {
-        /// What was tried.
-        call: &'static str,
-        /// The file or folder.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        source: io::Error,
-    },
-    /// The maps could not be made, or the object is not what this kernel takes.
-    #[error("cannot load the eBPF object")]
-    Object {
-        /// Why not.
-        #[source]
-        source: Box<EbpfError>,
-    },
-    /// The object has no such map or program: it is not the one this binary was built with.
-    #[error("the eBPF object has no {name} of the expected type")]
-    Missing {
-        /// Its name.
-        name: &'static str,
-    },
-    /// The kernel refuses a program.
-    #[error("the kernel refuses the program {program}")]
-    Program {
-        /// Its name.
-        program: &'static str,
-        /// Why.
-        #[source]
-        source: Box<ProgramError>,
-    },
-    /// No hook takes the program.
-    #[error("cannot attach {program} to {interface}; {}", tried.join("; "))]
-    Attach {
-        /// The program.
-        program: &'static str,
-        /// The interface.
-        interface: InterfaceName,
-        /// Each hook that was tried, and what it said.
-        tried: Vec<String>,
-    },
-    /// A map can't be read or written.
-    #[error("cannot {call} map {map}")]
-    Map {
-        /// What was tried.
-        call: &'static str,
-        /// The map.
-        map: &'static str,
-        /// Why not; "argument list too long" means that the map is full.
-        #[source]
-        source: MapError,
-    },
-    /// A key or value has not the size that the map has.
-    #[error("an entry for map {map} has {bytes} bytes")]
-    EntrySize {
-        /// The map.
-        map: &'static str,
-        /// Bytes of key or value.
-        bytes: usize,
-    },
-}
-
-impl BpfError {
-    /// The kind of the error, a metric label.
-    pub const fn kind(&self) -> &'static str {
-        match self {
-            Self::PinFolder { .. } => "pin_folder",
-            Self::Object { .. } => "object",
-            Self::Missing { .. } => "missing",
-            Self::Program { .. } => "program",
-            Self::Attach { .. } => "attach",
-            Self::Map { .. } => "map",
-            Self::EntrySize { .. } => "entry_size",
-        }
-    }
-
-    /// Whether the same call may succeed later: writes to a map that was full may, a kernel
-    /// that lacks something does not get it.
-    pub const fn is_retryable(&self) -> bool {
-        matches!(self, Self::Map { .. } | Self::Attach { .. })
     }
 }
 
@@ -217,6 +137,8 @@ pub struct DataPlane {
     events: Map,
     /// The elements of `stats` that are in use.
     counted: BTreeSet<u32>,
+    /// At which hook we attached the programs, by interface.
+    attached_at: BTreeMap<IfIndex, Hook>,
 }
 
 impl DataPlane {
@@ -269,6 +191,7 @@ impl DataPlane {
             maps,
             events,
             counted: BTreeSet::new(),
+            attached_at: BTreeMap::new(),
         };
         let contents = data_plane.read()?;
         data_plane.counted = contents.referenced(MapName::Stats);
@@ -282,10 +205,52 @@ impl DataPlane {
     ///
     /// [`BpfError::Attach`] if no hook takes them, or the link can't be pinned.
     pub fn attach(&mut self, index: IfIndex, interface: &InterfaceName) -> Result<Hook, BpfError> {
-        self.attach_one(EGRESS, index, interface)?;
-        let hook = self.attach_one(INGRESS, index, interface)?;
+        let hooks = self.hooks.clone();
+        self.attach_one(EGRESS, index, interface, &hooks)?;
+        let (hook, _is_new) = self.attach_one(INGRESS, index, interface, &hooks)?;
+        self.attached_at.insert(index, hook);
         self.remove_older(index)?;
         Ok(hook)
+    }
+
+    /// Attaches both programs to an interface again if somebody detached one since [`Self::attach`].
+    /// Returns whether somebody had.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Self::attach`].
+    pub fn reattach(
+        &mut self,
+        index: IfIndex,
+        interface: &InterfaceName,
+    ) -> Result<bool, BpfError> {
+        let mut is_new = false;
+        if let Some(hook) = self.attached_at.get(&index).copied() {
+            for direction in [EGRESS, INGRESS] {
+                is_new |= self.reattach_one(direction, index, interface, hook)?;
+            }
+        }
+        Ok(is_new)
+    }
+
+    /// Never at another hook: a link whose last name is gone lets go of its program only a moment later, and
+    /// until then the kernel does not take the same program a second time.
+    fn reattach_one(
+        &mut self,
+        direction: Direction,
+        index: IfIndex,
+        interface: &InterfaceName,
+        hook: Hook,
+    ) -> Result<bool, BpfError> {
+        let mut attempts = 0;
+        loop {
+            match self.attach_one(direction, index, interface, &[hook]) {
+                Ok((_hook, is_new)) => return Ok(is_new),
+                Err(error) if attempts >= ATTEMPTS => return Err(error),
+                Err(_perhaps_still_attached) => attempts += 1,
+            }
+            thread::sleep(PAUSE);
+        }
     }
 
     /// Detaches both programs from an interface.
@@ -294,6 +259,7 @@ impl DataPlane {
     ///
     /// [`BpfError::PinFolder`] if a link is there and can't be removed.
     pub fn detach(&mut self, index: IfIndex, interface: &InterfaceName) -> Result<(), BpfError> {
+        self.attached_at.remove(&index);
         for direction in [INGRESS, EGRESS] {
             let path = self.link_path(direction, index);
             match fs::remove_file(&path) {
@@ -380,6 +346,26 @@ impl DataPlane {
             maps::read(name, map, &mut contents)?;
         }
         Ok(contents)
+    }
+
+    /// The first of these entries that the kernel does not have, or has with another value.
+    ///
+    /// # Errors
+    ///
+    /// [`BpfError::Map`] if one can't be read.
+    pub fn missing<'a>(
+        &self,
+        entries: impl Iterator<Item = (MapName, &'a [u8], &'a [u8])>,
+    ) -> Result<Option<MapName>, BpfError> {
+        for (name, key, value) in entries {
+            let map = self.maps.get(&name).ok_or(BpfError::Missing {
+                name: name.as_str(),
+            })?;
+            if !maps::has(name, map, key, value)? {
+                return Ok(Some(name));
+            }
+        }
+        Ok(None)
     }
 
     /// Carries writes out, in their order, and stops at the first that fails.
@@ -494,17 +480,18 @@ impl DataPlane {
         direction: Direction,
         index: IfIndex,
         interface: &InterfaceName,
-    ) -> Result<Hook, BpfError> {
+        hooks: &[Hook],
+    ) -> Result<(Hook, bool), BpfError> {
         let path = self.link_path(direction, index);
         let classifier = program(&mut self.ebpf, direction)?;
         let mut tried = Vec::new();
-        for &hook in &self.hooks {
+        for &hook in hooks {
             let result = match hook {
                 Hook::Tcx => attach_tcx(classifier, direction, interface, &path),
                 Hook::Clsact => attach_clsact(classifier, direction, interface),
             };
             match result {
-                Ok(()) => return Ok(hook),
+                Ok(is_new) => return Ok((hook, is_new)),
                 Err(error) => tried.push(format!("{}: {}", hook.as_str(), chain(&*error))),
             }
         }

@@ -68,6 +68,15 @@ enum Command {
     Stop(mpsc::Sender<()>),
 }
 
+/// How many frames each interface sends that nobody asked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Paces {
+    /// Those that announce addresses.
+    pub(crate) announcements: Pace,
+    /// Those that ask whether anybody uses an address.
+    pub(crate) questions: Pace,
+}
+
 /// The running thread.
 #[derive(Debug)]
 pub(crate) struct Handle {
@@ -80,7 +89,7 @@ pub(crate) struct Handle {
 /// When the thread panics the process ends: nobody would answer, and the other speakers take over
 /// only from one that is silent.
 pub(crate) fn start(
-    pace: Pace,
+    paces: Paces,
     clock: Clock,
     rings: Rings,
     reports: Reporter,
@@ -89,7 +98,7 @@ pub(crate) fn start(
     let (wake, woken) = UnixDatagram::pair()?;
     wake.set_nonblocking(true)?;
     woken.set_nonblocking(true)?;
-    let driver = Driver::new(pace, clock, rings, reports, (receiver, woken));
+    let driver = Driver::new(paces, clock, rings, reports, (receiver, woken));
     thread::Builder::new()
         .name("layer2".to_owned())
         .spawn(move || {
@@ -172,14 +181,14 @@ struct Sockets {
 
 impl Driver {
     fn new(
-        pace: Pace,
+        paces: Paces,
         clock: Clock,
         rings: Rings,
         reports: Reporter,
         (commands, woken): (mpsc::Receiver<Command>, UnixDatagram),
     ) -> Self {
         Self {
-            machine: Layer2::new(pace),
+            machine: Layer2::new(paces.announcements, paces.questions),
             rings,
             clock,
             reports,

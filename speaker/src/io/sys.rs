@@ -1,16 +1,17 @@
 //! The system calls that no crate of ours wraps.
 #![expect(
     unsafe_code,
-    reason = "sockaddr_ll, ppoll, SO_BINDTOIFINDEX, SO_RCVBUFFORCE, CLOCK_BOOTTIME, mlock2 and the scheduler have no safe wrapper among our dependencies"
+    reason = "sockaddr_ll, ppoll, SO_BINDTOIFINDEX, SO_RCVBUFFORCE, CLOCK_BOOTTIME, if_nametoindex, mlock2 and the scheduler have no safe wrapper among our dependencies"
 )]
 
+use std::ffi::CString;
 use std::mem::size_of;
 use std::ops::Range;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::time::Duration;
 use std::{fs, io};
 
-use herald_model::IfIndex;
+use herald_model::{IfIndex, InterfaceName};
 use herald_speaker_core::Priority;
 use socket2::{Domain, SockAddr, SockAddrStorage, SockFilter, Socket, Type};
 
@@ -42,6 +43,14 @@ fn link_address(interface: IfIndex, ether_type: u16) -> io::Result<SockAddr> {
         libc::socklen_t::try_from(size_of::<libc::sockaddr_ll>()).map_err(io::Error::other)?;
     // SAFETY: the family is AF_PACKET, and the storage holds a whole sockaddr_ll of this length.
     Ok(unsafe { SockAddr::new(storage, length) })
+}
+
+/// The index of the interface that has this name now.
+pub(crate) fn interface_index(name: &InterfaceName) -> Option<IfIndex> {
+    let name = CString::new(name.as_str()).ok()?;
+    // SAFETY: the pointer is to a string that ends with zero and outlives the call.
+    let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
+    (index != 0).then_some(IfIndex(index))
 }
 
 /// Waits for descriptors; allocates only when there are more of them than ever before.

@@ -127,6 +127,10 @@ impl Leader {
             let idle = observed.is_none_or(|observed| observed.holdings.is_empty());
             self.watch_announcing(now, address, idle || !plan.eligible);
             let pool = self.allocator.pool_of(address);
+            let conflict_policy = pool
+                .map(|pool| pool.conflict_policy)
+                .or_else(|| observed.map(|observed| observed.vip.conflict_policy))
+                .unwrap_or_default();
             let name = pool
                 .map(|pool| pool.name.clone())
                 .or_else(|| observed.map(|observed| observed.vip.pool.clone()))
@@ -138,6 +142,7 @@ impl Leader {
                     epoch: plan.epoch,
                     phase,
                     announce: plan.announce,
+                    conflict_policy,
                     advertisements: plan.advertisements,
                     services: holders,
                     segments: plan.segments,
@@ -223,6 +228,7 @@ impl Leader {
             epoch,
             phase: Phase::Resting { until },
             announce: Announce::None,
+            conflict_policy: observed.map_or_else(Default::default, |vip| vip.conflict_policy),
             advertisements: Vec::new(),
             services: Vec::new(),
             segments: Vec::new(),

@@ -189,7 +189,7 @@ impl Leader {
     }
 }
 
-fn said_of(address: IpAddr, stranger: &str) -> String {
+pub(super) fn said_of(address: IpAddr, stranger: &str) -> String {
     format!("{address} is in use on the LAN: {stranger}")
 }
 

@@ -2,8 +2,9 @@
 
 use std::net::IpAddr;
 
-use herald_model::{Announce, Instant, ServiceKey};
+use herald_model::{Announce, ConflictPolicy, Instant, ServiceKey};
 
+use super::lan::{ADDRESS_CONFLICT, said_of};
 use super::{Assignment, Key, Leader};
 use crate::io::{ServiceStatus, Write};
 use crate::observed::{Condition, ObservedService};
@@ -224,6 +225,15 @@ impl Leader {
                     ),
                 );
             }
+        }
+        let left = target.iter().find_map(|address| {
+            let vip = world.vips.get(address)?;
+            let is_left =
+                vip.vip.conflict_policy == ConflictPolicy::Yield && vip.holdings.is_empty();
+            Some((address, self.strangers.get(address).filter(|_| is_left)?))
+        });
+        if let Some((address, stranger)) = left {
+            return say(false, ADDRESS_CONFLICT, &said_of(*address, stranger));
         }
         match announcers(world, observed, target) {
             Some(announcers) => say(true, "Announced", &announcers),

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use herald_controller_core::testkit::{pool, svc, well};
+use herald_model::ConflictPolicy;
 
 use super::teller::Story;
 
@@ -159,4 +160,41 @@ fn a_service_that_is_not_ours_any_more_leaves_an_address_to_a_stranger_once() {
         story.writes_now()[0],
         "replace 10.0.0.0@2 public e2 Resting(1121) None []"
     );
+}
+
+#[test]
+fn a_service_whose_address_is_left_to_a_stranger_keeps_it_and_says_why_nobody_announces_it() {
+    let mut story = Story::default();
+    story.tell(well("n1"));
+    let public = pool("public").range("10.0.0.0/30");
+    story.tell([public.clone().applied()]);
+    story.lead();
+    story.skip();
+    story.tell([svc("ns/web").applied()]);
+    story.announce("10.0.0.0", "n1");
+    story.skip();
+
+    let yields = public.with(|pool| pool.conflict_policy = ConflictPolicy::Yield);
+    story.tell([yields.applied()]);
+    assert_eq!(
+        story.count("replace 10.0.0.0@2 public e1 Active All yields [ns/web] lan:n1"),
+        1,
+        "{:#?}",
+        story.writes()
+    );
+    story.answer_of_the_lan("10.0.0.0", Some(STRANGER));
+    story.announce_none("10.0.0.0");
+    story.pass(Duration::from_secs(3));
+    let writes = story.writes();
+    let said =
+        format!("Announced=False/AddressConflict(10.0.0.0 is in use on the LAN: {STRANGER})");
+    let says = |line: &&String| line.contains(&said) && line.contains("[10.0.0.0]");
+    assert_eq!(writes.iter().filter(says).count(), 1, "{writes:#?}");
+
+    story.answer_of_the_lan("10.0.0.0", None);
+    story.announce("10.0.0.0", "n1");
+    story.pass(Duration::from_secs(3));
+    let writes = story.writes();
+    let says = |line: &&String| line.contains("Announced=True");
+    assert_eq!(writes.iter().filter(says).count(), 1, "{writes:#?}");
 }

@@ -11,8 +11,8 @@ use herald_controller_core::{
     PoolStatus, Regarding, ServiceStatus, Settings, UserObject, Version, Write, WriteResult,
 };
 use herald_model::{
-    AdvertisementName, Announce, Epoch, Instant, MacAddress, Phase, Service, ServiceKey,
-    ServiceRef, VirtualIp,
+    AdvertisementName, Announce, ConflictPolicy, Epoch, Instant, MacAddress, Phase, Service,
+    ServiceKey, ServiceRef, VirtualIp,
 };
 
 /// One run of a controller, with an API server that does what it is asked unless told otherwise.
@@ -196,6 +196,7 @@ impl Story {
             epoch: Epoch(1),
             phase: Phase::Active,
             announce: Announce::All,
+            conflict_policy: ConflictPolicy::Defend,
             advertisements: Vec::new(),
             services: services
                 .iter()
@@ -417,9 +418,13 @@ fn claim(vip: &VirtualIp) -> String {
         }
         announce => format!("{announce:?}"),
     };
+    let policy = match vip.conflict_policy {
+        ConflictPolicy::Defend => "",
+        ConflictPolicy::Yield => " yields",
+    };
     let services: Vec<String> = vip.services.iter().map(|s| s.key.to_string()).collect();
     let mut text = format!(
-        "{} e{} {phase} {announce} [{}]",
+        "{} e{} {phase} {announce}{policy} [{}]",
         vip.pool,
         vip.epoch,
         services.join(",")

@@ -134,12 +134,21 @@ fn an_address_is_announced_by_gratuitous_arp_in_both_forms_at_once_and_again() -
         let mut forms = BTreeSet::new();
         for frame in &seen {
             let Body::Arp {
-                operation, sender, ..
+                operation,
+                sender,
+                target,
             } = &frame.body
             else {
                 continue;
             };
             ensure!(frame.source == mac && sender.0 == mac, "{frame:?}");
+            // Linux takes a reply to be gratuitous only if it names the sender as the target.
+            let meant = if *operation == 1 {
+                "00:00:00:00:00:00"
+            } else {
+                &mac
+            };
+            same(&target.0.as_str(), &meant)?;
             forms.insert(*operation);
             let early = frame.at.saturating_sub(seen[0].at) < Duration::from_millis(50);
             ensure!(
@@ -190,6 +199,33 @@ fn announcements(capture: &Capture, address: IpAddr, seconds: u64) -> Result<Vec
             "only {seen:?}"
         );
         Ok(seen)
+    })
+}
+
+#[test]
+fn a_client_whose_entry_is_younger_than_a_second_follows_at_once() -> Result<()> {
+    sandbox(|it| {
+        pool(it, json!({}))?;
+        it.service("web", json!({}))?;
+        let address = it.wait_announced("web")?;
+        let (old, _) = it.cluster.announcer(address)?;
+        let nodes = it.cluster.nodes();
+        let new = nodes.iter().find(|node| **node != old).context("one")?;
+        let mac = it.cluster.lab.node(new)?.address.mac;
+        let capture = Capture::start(&it.cluster.lab, "client")?;
+        let selector = json!([{"matchLabels": {"kubernetes.io/hostname": new}}]);
+        it.advertisement("one", json!({"nodeSelectors": selector}))?;
+        // Made anew all the time: for a second the client's kernel takes no ordinary reply for it.
+        let of_new = || {
+            let seen = capture.announcements(address);
+            seen.into_iter().find(|frame| frame.source == mac)
+        };
+        eventually("the new node announces", LONG, || {
+            it.client().forget(address)?;
+            it.client().one_answer(address)?;
+            of_new().context("it does not yet").map(drop)
+        })?;
+        same(&it.client().neighbour(address)?, &Some(mac))
     })
 }
 

@@ -1,13 +1,15 @@
 //! Addresses of a pool that a machine on the LAN has, which is no node of the cluster.
 
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use herald_e2e::api::herald;
+use herald_e2e::capture::{Body, Capture};
 use herald_e2e::cluster::OTHER_CLIENT;
 use herald_e2e::object::{condition, text};
 use herald_e2e::sandbox::{Sandbox, sandbox};
-use herald_e2e::wait::{LONG, eventually, same};
+use herald_e2e::wait::{LONG, eventually, same, throughout};
 use herald_lab::Lab;
 use herald_model::VirtualIp;
 use serde_json::json;
@@ -32,6 +34,17 @@ impl<'a> Stranger<'a> {
             stranger.ip("add", address)?;
         }
         Ok(stranger)
+    }
+
+    /// Tells the LAN that it has an IPv4 address, whether it has it or not.
+    fn claim(&self, address: IpAddr) -> Result<()> {
+        let text = address.to_string();
+        let command = [
+            "arping", "-c", "1", "-w", "1", "-i", "eth0", "-U", "-S", &text, &text,
+        ];
+        // Nobody answers that.
+        self.lab.exec(OTHER_CLIENT, command)?;
+        Ok(())
     }
 
     fn ip(&self, what: &str, address: IpAddr) -> Result<()> {
@@ -141,5 +154,136 @@ fn a_pool_without_the_probe_gives_an_address_that_a_stranger_uses() -> Result<()
         it.pool("a", json!({"addresses": addresses, "conflictProbe": false}))?;
         it.service("web", json!({}))?;
         it.expect_addresses("web", &[it.v4(0)])
+    })
+}
+
+#[test]
+fn who_claims_an_address_in_use_is_named_and_answered_at_most_every_ten_seconds() -> Result<()> {
+    sandbox(|it| {
+        it.pool("a", json!({"addresses": [it.range_v4(0, 9)]}))?;
+        it.service("web", json!({}))?;
+        let address = it.wait_announced("web")?;
+        let (node, mac) = it.cluster.announcer(address)?;
+        // Its first announcements are over.
+        let quiet = |capture: &Capture| {
+            let seen = capture.announcements(address);
+            ensure!(seen.is_empty(), "announced {seen:?}");
+            Ok(())
+        };
+        eventually("the address is announced no more", LONG, || {
+            let capture = Capture::start(&it.cluster.lab, "client")?;
+            std::thread::sleep(Duration::from_millis(2_500));
+            quiet(&capture)
+        })?;
+
+        let capture = Capture::start(&it.cluster.lab, "client")?;
+        let stranger = Stranger::with(it, &[])?;
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_secs(12) {
+            stranger.claim(address)?;
+        }
+        let claims = capture.announcements(address);
+        let claims = claims.iter().filter(|frame| frame.source == stranger.mac);
+        ensure!(claims.count() >= 5, "hardly any claim is seen");
+        let defences: Vec<_> = capture
+            .announcements(address)
+            .into_iter()
+            .filter(|frame| frame.source == mac)
+            .filter(|frame| matches!(frame.body, Body::Arp { operation: 1, .. }))
+            .collect();
+        // One at once, one after ten seconds, and perhaps that of the minute.
+        ensure!(
+            (2..=3).contains(&defences.len()),
+            "announced {} times in 12 s: {defences:?}",
+            defences.len()
+        );
+        same(&it.client().one_answer(address)?, &mac)?;
+
+        let note = it.expect_event_of("web", "Warning", "AddressConflict", address)?;
+        ensure!(note.contains(&stranger.mac), "the note is {note:?}");
+        let path = herald("virtualips", &VirtualIp::object_name(address));
+        eventually("the conflict is in the status", LONG, || {
+            let vip = it.cluster.api.get(&path)?;
+            let conflict = condition(&vip, "Conflict");
+            same(&text(&conflict["status"]), &"True")?;
+            ensure!(
+                text(&conflict["message"]).contains(&stranger.mac),
+                "{conflict}"
+            );
+            Ok(())
+        })?;
+        let (ip, by) = (
+            format!("ip=\"{address}\""),
+            format!("mac=\"{}\"", stranger.mac),
+        );
+        let metrics = it.cluster.speaker_metrics(&node)?;
+        same(
+            &metrics.series("herald_speaker_conflict", &[&ip, &by]),
+            &vec![1.0],
+        )
+    })
+}
+
+#[test]
+fn where_the_pool_yields_nobody_announces_an_address_until_its_stranger_has_been_silent()
+-> Result<()> {
+    sandbox(|it| {
+        let addresses = [it.range_v4(0, 9)];
+        it.pool(
+            "a",
+            json!({"addresses": addresses, "conflictPolicy": "Yield"}),
+        )?;
+        it.service("web", json!({}))?;
+        let address = it.wait_announced("web")?;
+        let (_, mac) = it.cluster.announcer(address)?;
+        same(&it.client().one_answer(address)?, &mac)?;
+
+        let stranger = Stranger::with(it, &[address])?;
+        stranger.claim(address)?;
+        let strangers = stranger.mac.clone();
+        eventually("only the stranger answers", Duration::from_secs(5), || {
+            same(&it.client().one_answer(address)?, &strangers)
+        })?;
+        let capture = Capture::start(&it.cluster.lab, "client")?;
+        let note = it.expect_event_of("web", "Warning", "AddressConflict", address)?;
+        ensure!(note.contains(&strangers), "the note is {note:?}");
+        let path = herald("virtualips", &VirtualIp::object_name(address));
+        eventually("the status says so", LONG, || {
+            let vip = it.cluster.api.get(&path)?;
+            same(&vip["status"]["segments"], &json!(null))?;
+            ensure!(vip["status"]["yielded"][0].is_string(), "{}", vip["status"]);
+            let conflict = condition(&vip, "Conflict");
+            same(&text(&conflict["status"]), &"True")?;
+            let announced = condition(&vip, "Announced");
+            same(&text(&announced["reason"]), &"AddressConflict")
+        })?;
+        eventually("the Service says so", LONG, || {
+            let service = it.get_service("web")?;
+            let announced = condition(&service, "heraldlb.io/Announced");
+            same(&text(&announced["status"]), &"False")?;
+            same(&text(&announced["reason"]), &"AddressConflict")
+        })?;
+        throughout("only the stranger answers", Duration::from_secs(25), || {
+            same(&it.client().one_answer(address)?, &strangers)
+        })?;
+        let of_ours = capture.announcements(address);
+        let of_ours: Vec<_> = of_ours.iter().filter(|it| it.source != strangers).collect();
+        ensure!(of_ours.is_empty(), "announced all the same: {of_ours:?}");
+
+        drop(stranger);
+        let left = Instant::now();
+        // Asked every 20 s, and silent for a minute from the last answer on.
+        eventually("it is announced again", Duration::from_secs(120), || {
+            it.cluster.announcer(address).map(drop)
+        })?;
+        let after = left.elapsed();
+        ensure!(after > Duration::from_secs(38), "after {after:?} already");
+        let (_, mac) = it.cluster.announcer(address)?;
+        same(&it.client().one_answer(address)?, &mac)?;
+        eventually("the conflict is over", LONG, || {
+            let vip = it.cluster.api.get(&path)?;
+            same(&text(&condition(&vip, "Conflict")["status"]), &"False")?;
+            same(&vip["status"]["yielded"], &json!(null))
+        })
     })
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use herald_dataplane::{
     Compiled, Counters, Desired, DesiredNode, DesiredService, DesiredVip, Event, Forwarding,
-    Holder, MapContents, ServiceCounters, Spread, Targets, compile, diff,
+    Holder, MapContents, MapName, MapOp, ServiceCounters, Spread, Targets, compile, diff,
 };
 use herald_e2e::netns::{Host, Lan};
 use herald_model::{InterfaceName, NodeName, Protocol, ServiceKey};
@@ -203,6 +203,41 @@ impl World {
                 .data_plane
                 .detach(host.index, &InterfaceName::from("eth0"))?)
         })
+    }
+
+    /// Has a node look whether its programs are where it attached them; whether they were not.
+    pub(crate) fn reattach(&mut self, node: usize) -> Result<bool> {
+        let host = &self.lan.hosts[node];
+        let plane = &mut self.planes[node - 1];
+        host.run(|| {
+            Ok(plane
+                .data_plane
+                .reattach(host.index, &InterfaceName::from("eth0"))?)
+        })
+    }
+
+    /// The map in which a node misses an entry.
+    pub(crate) fn missing(&self, node: usize) -> Result<Option<MapName>> {
+        let plane = &self.planes[node - 1];
+        let of = |map: MapName| {
+            let entries = plane.contents.entries(map);
+            entries.map(move |(key, value)| (map, key, value))
+        };
+        Ok(plane
+            .data_plane
+            .missing(MapName::ALL.into_iter().flat_map(of))?)
+    }
+
+    /// Somebody removes an entry of a node's map: in which the node then misses one.
+    pub(crate) fn lose_entry(&mut self, node: usize, map: MapName) -> Result<Option<MapName>> {
+        let plane = &mut self.planes[node - 1];
+        let first = plane.contents.entries(map).next();
+        let key = first.context("there is no entry")?.0.to_vec();
+        plane.data_plane.apply(&[MapOp::Delete { map, key }])?;
+        let missing = self.missing(node)?;
+        let plane = &mut self.planes[node - 1];
+        plane.contents = plane.data_plane.read()?;
+        Ok(missing)
     }
 
     pub(crate) fn desired(&self, me: usize) -> Desired {

@@ -12,6 +12,7 @@ use herald_model::{
     VipSegment, VirtualIp,
 };
 
+use super::ring::RingState;
 use super::{Core, RETRY, Timer};
 use crate::forwarding::{Facts, Plan, Reach, plan};
 use crate::input::{DataPlaneMode, DataPlaneReport, Effect};
@@ -63,7 +64,7 @@ impl Core {
             None => Gate::Shut,
             Some(report) if report.mode == DataPlaneMode::None => Gate::Open,
             // A data plane that fails must not keep an address silent: kube-proxy serves it.
-            Some(_) if self.data_plane.error.is_some() => Gate::Open,
+            Some(_) if self.data_plane_error().is_some() => Gate::Open,
             Some(_) => Gate::After {
                 next: self
                     .data_plane
@@ -311,5 +312,36 @@ impl Core {
             state.error = error;
             self.dirty.all_vips = true;
         }
+    }
+
+    /// Where something is missing that can't be put back, the others serve better: our life there ends, once.
+    /// With nobody to take over, kube-proxy on this node goes on serving.
+    pub(super) fn data_plane_checked(&mut self, wrong: BTreeMap<IfIndex, Arc<str>>) {
+        let before = std::mem::replace(&mut self.data_plane.wrong, wrong);
+        let is_new = |index: &IfIndex| {
+            self.data_plane.wrong.contains_key(index) && !before.contains_key(index)
+        };
+        let lame: Vec<SegmentName> = self
+            .uplinks
+            .iter()
+            .filter(|(name, uplink)| {
+                let ring = self.rings.get(*name);
+                is_new(&uplink.index) && ring.is_some_and(RingState::reaches_others)
+            })
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in lame {
+            if let Some(life) = self.incarnations.get(&name) {
+                self.lame.insert(name.clone(), *life);
+                self.dirty.lame.insert(name);
+            }
+        }
+        self.dirty.all_vips = true;
+    }
+
+    /// Why it does not do all it should.
+    pub(super) fn data_plane_error(&self) -> Option<&Arc<str>> {
+        let wrong = self.data_plane.wrong.values().next();
+        self.data_plane.error.as_ref().or(wrong)
     }
 }

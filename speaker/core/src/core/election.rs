@@ -22,7 +22,7 @@ impl Core {
         }
         let uplinks = self.open_uplinks();
         let dirty: Vec<IpAddr> = self.dirty.vips.iter().copied().collect();
-        let mut lame = BTreeSet::new();
+        let mut lame = std::mem::take(&mut self.dirty.lame);
         for address in dirty {
             self.update_vip(now, address, &uplinks, &mut lame, out);
         }
@@ -43,6 +43,7 @@ impl Core {
         lame: &mut BTreeSet<SegmentName>,
         out: &mut Vec<Effect>,
     ) {
+        self.follow_strangers(now, address);
         let Some(vip) = self.vips.get(&address) else {
             return;
         };
@@ -73,6 +74,7 @@ impl Core {
             }
         }
         self.ask_for_new(address, uplinks, out);
+        self.ask_for_yielded(now, address, uplinks, out);
         let Some(vip) = self.vips.get_mut(&address) else {
             return;
         };
@@ -143,8 +145,10 @@ impl Core {
                 && !vip.deleted
                 && spec.phase == Phase::Active
                 && spec.announce != Announce::None
+                && vip.yielded.get(segment).is_none_or(|left| left.is_free)
                 && !holders(spec, &self.services).is_empty(),
-            can_serve: uplink.is_some_and(|uplink| uplink.carrier),
+            can_serve: uplink.is_some_and(|uplink| uplink.carrier)
+                && self.lame.get(segment) != Some(&me.incarnation),
             may_take,
             hands_over: self.stopping.is_some(),
         };
@@ -210,6 +214,7 @@ impl Core {
             neighbour: None,
         };
         vip.holds.insert(segment.clone(), hold);
+        vip.yielded.remove(segment);
     }
 
     fn renew(&mut self, address: IpAddr, segment: &SegmentName, epoch: Epoch, rank: u8) {

@@ -1,12 +1,12 @@
-//! Interfaces, what a hold needs in the kernel, and rivals for an address.
+//! Interfaces, and what a hold needs in the kernel.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use herald_model::{IfIndex, Incarnation, Instant, MacAddress, SegmentName};
+use herald_model::{IfIndex, Incarnation, Instant, SegmentName};
 
-use super::{CONFLICT, Core, DEFENCE, Port, PortState, REFRESH, RETRY, Timer};
+use super::{Core, Port, PortState, REFRESH, RETRY, Timer};
 use crate::input::{Effect, EventReason};
 use crate::uplinks::Uplink;
 use crate::vip::{Hold, holders};
@@ -264,59 +264,6 @@ impl Core {
         }
     }
 
-    /// Somebody else claims an address held here. A stranger is a conflict, and the address is
-    /// defended. A peer acts on another plan than we do, and the ring says by which right; from one that the ring
-    /// does not reach we can't hear it, so everything is asked for anew. Who holds the address after that
-    /// defends it.
-    pub(super) fn foreign_claim(
-        &mut self,
-        now: Instant,
-        interface: IfIndex,
-        address: IpAddr,
-        mac: MacAddress,
-    ) {
-        let peer = self.speakers.values().find(|speaker| {
-            speaker
-                .report
-                .segments
-                .iter()
-                .any(|segment| segment.mac == mac)
-        });
-        let Some(vip) = self.vips.get_mut(&address) else {
-            return;
-        };
-        if !vip.holds.values().any(|hold| hold.interface == interface) {
-            return;
-        }
-        if let Some(peer) = peer {
-            self.dirty.stale |= !self.rings.values().any(|ring| ring.reaches(&peer.node));
-            self.timers.insert((now + DEFENCE, Timer::Defence(address)));
-            return;
-        }
-        let is_new = vip.conflict.is_none_or(|(before, _)| before != mac);
-        vip.conflict = Some((mac, now));
-        vip.conflict_to_tell |= is_new;
-        self.dirty.challenged.insert(address);
-        self.dirty.vips.insert(address);
-        self.timers.insert((now + CONFLICT, Timer::Vip(address)));
-    }
-
-    pub(super) fn defend(&mut self, out: &mut Vec<Effect>) {
-        for address in std::mem::take(&mut self.dirty.challenged) {
-            let holds = self
-                .vips
-                .get(&address)
-                .into_iter()
-                .flat_map(|vip| vip.holds.values());
-            for hold in holds.filter(|hold| hold.announced) {
-                out.push(Effect::Layer2(herald_l2::Input::Challenged {
-                    interface: hold.interface,
-                    address,
-                }));
-            }
-        }
-    }
-
     pub(super) fn refresh(&mut self, now: Instant, out: &mut Vec<Effect>) {
         let is_due = self
             .refreshed_at
@@ -324,28 +271,6 @@ impl Core {
         if std::mem::take(&mut self.dirty.stale) && is_due && self.is_synced() {
             self.refreshed_at = Some(now);
             out.push(Effect::Refresh);
-        }
-    }
-
-    pub(super) fn tell_conflicts(&mut self, out: &mut Vec<Effect>) {
-        let told: Vec<(IpAddr, MacAddress)> = self
-            .dirty
-            .vips
-            .iter()
-            .filter_map(|address| {
-                let vip = self.vips.get_mut(address)?;
-                std::mem::take(&mut vip.conflict_to_tell)
-                    .then_some(vip.conflict)
-                    .flatten()
-                    .map(|(mac, _)| (*address, mac))
-            })
-            .collect();
-        for (address, mac) in told {
-            let note = format!(
-                "{mac} answers for {address} too, and belongs to no node of the cluster: find the \
-                 machine that uses the address, or take it out of the pool"
-            );
-            self.emit_events(address, EventReason::AddressConflict, &note, out);
         }
     }
 

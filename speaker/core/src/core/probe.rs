@@ -61,11 +61,15 @@ impl Core {
     ) {
         // A node of ours that answers has only not heard yet that the address was given back.
         let stranger = user.filter(|mac| !self.is_peer(*mac));
-        let segments = self
+        let segments: Vec<SegmentName> = self
             .uplinks
             .iter()
-            .filter(|(_, uplink)| uplink.index == interface);
-        for (segment, _) in segments {
+            .filter(|(_, uplink)| uplink.index == interface)
+            .map(|(segment, _)| segment.clone())
+            .collect();
+        for segment in &segments {
+            self.stranger_answered(now, address, segment, stranger);
+            self.verified(address, segment, user);
             let key = (address, segment.clone());
             if let Some(right) = self.rights.get_mut(&key)
                 && right.probe == Probe::Asked
@@ -99,13 +103,5 @@ impl Core {
             }
         }
         self.dirty.vips.insert(address);
-    }
-
-    /// Whether a MAC address belongs to a node of the cluster.
-    pub(super) fn is_peer(&self, mac: MacAddress) -> bool {
-        self.speakers
-            .values()
-            .flat_map(|speaker| &speaker.report.segments)
-            .any(|segment| segment.mac == mac)
     }
 }

@@ -6,17 +6,17 @@ use std::sync::Arc;
 
 use herald_model::{Instant, Phase, SegmentName, SpeakerSegment};
 
-use super::{Announced, Core};
+use super::Core;
 use crate::input::{Cache, DataPlaneMode, Effect, Priority, SpeakerReport};
 use crate::status::{Condition, ConditionKind, reasons};
-use crate::vip::{holders, probing_status, wanted_status};
+use crate::vip::{probing_status, wanted_status};
 
 impl Core {
     /// Writes the statuses of the addresses that something happened to.
     pub(super) fn write_statuses(&mut self, now: Instant, out: &mut Vec<Effect>) {
         self.tell_conflicts(out);
         let wall = self.wall(now);
-        let error = self.data_plane.error.clone();
+        let error = self.data_plane_error().cloned();
         let opening = self.opening();
         let dirty: BTreeSet<IpAddr> = std::mem::take(&mut self.dirty.vips);
         for address in dirty {
@@ -207,7 +207,7 @@ impl Core {
             let message = format!("cannot take part in the ring of {segment}: {reason}");
             return (false, reasons::NO_RING, message);
         }
-        if let Some(error) = &self.data_plane.error {
+        if let Some(error) = self.data_plane_error() {
             return (false, reasons::DATA_PLANE_FAILED, error.to_string());
         }
         let work = match &self.data_plane.report {
@@ -229,7 +229,15 @@ impl Core {
                 "; RLIMIT_MEMLOCK is too low for its code, answers may be late when memory is short"
             }
         };
-        (true, reasons::READY, format!("{work}{priority}{memory}"))
+        let pace = match self.slowest_announcement() {
+            None => String::new(),
+            Some((interface, seconds)) => format!(
+                "; the last of its addresses on {interface} is announced {seconds} s after the first, \
+                 as announceBurst and announceRate allow no more"
+            ),
+        };
+        let message = format!("{work}{priority}{memory}{pace}");
+        (true, reasons::READY, message)
     }
 
     /// What still has to come before the speaker is ready to serve.
@@ -259,22 +267,5 @@ impl Core {
             waiting.push("the end: it was asked to stop".to_owned());
         }
         waiting
-    }
-
-    pub(super) fn announced(&self) -> Vec<Announced> {
-        let mut announced = Vec::new();
-        for (address, vip) in &self.vips {
-            for hold in vip.holds.values().filter(|hold| hold.announced) {
-                for service in holders(&vip.observed.vip, &self.services) {
-                    announced.push(Announced {
-                        service: service.key.clone(),
-                        address: *address,
-                        interface: hold.interface,
-                        interface_name: hold.interface_name.clone(),
-                    });
-                }
-            }
-        }
-        announced
     }
 }

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use herald_elect::hold::{self, Claim};
-use herald_model::{Candidate, IfIndex, Incarnation, Instant, MacAddress, NodeName, SegmentName};
+use herald_model::{
+    Candidate, IfIndex, Incarnation, Instant, MacAddress, NodeName, SegmentName, Tenure,
+};
 use herald_ring::{KeyId, Keys, Member, Scope, Timeline};
 use ipnet::IpNet;
 
@@ -70,6 +72,11 @@ impl RingState {
     pub(super) fn may_take(&self, now: Instant) -> bool {
         self.settled_at.is_some_and(|at| now >= at)
             && self.view.as_ref().is_some_and(|view| view.quorum)
+    }
+
+    /// Whether somebody else is up.
+    pub(super) fn reaches_others(&self) -> bool {
+        self.view.as_ref().is_some_and(|view| view.live.len() > 1)
     }
 
     /// Whether a node is up, as far as the ring knows.
@@ -258,19 +265,28 @@ impl Core {
             }
             RingEvent::Hold(heard) => {
                 let right = self.rights.entry((heard.vip, segment.clone())).or_default();
+                let before = right.hold.other().map(|other| other.node.clone());
+                let fallen = right.fallen.as_ref().map(|(node, _)| node.clone());
+                let was_ours = right.hold.is_held();
                 if heard.tenure.is_held() {
                     right.fallen = None;
                 }
+                let holder = Candidate {
+                    node: heard.node,
+                    incarnation: heard.incarnation,
+                };
                 right.hold.heard(Claim {
                     epoch: heard.epoch,
                     rank: heard.rank,
-                    holder: Candidate {
-                        node: heard.node,
-                        incarnation: heard.incarnation,
-                    },
+                    holder: holder.clone(),
                     tenure: heard.tenure,
                 });
+                let was_anothers = before.or(fallen).is_some_and(|node| node != holder.node);
+                let is_known = right.hold.other() == Some(&holder);
                 self.dirty.vips.insert(heard.vip);
+                if heard.tenure == Tenure::Held && is_known && (was_ours || was_anothers) {
+                    self.verify_later(now, heard.vip, segment, holder);
+                }
             }
             RingEvent::View(view) => self.view_changed(now, segment, view),
         }

@@ -1,8 +1,8 @@
 use herald_dataplane::{DesiredVip, Forwarding, Holder};
 use herald_model::{
-    Announce, Candidate, Endpoint, Epoch, Family, ForwardingMode, IpFamilyPolicy, Labels, Phase,
-    Protocol, Request, Scope, ServicePort, ServiceRef, SessionAffinity, SpeakerSegment, Tenure,
-    TrafficPolicy, VipSegment, VirtualIp,
+    Announce, Candidate, ConflictPolicy, Endpoint, Epoch, Family, ForwardingMode, IpFamilyPolicy,
+    Labels, Phase, Protocol, Request, Scope, ServicePort, ServiceRef, SessionAffinity,
+    SpeakerSegment, Tenure, TrafficPolicy, VipSegment, VirtualIp,
 };
 
 use herald_elect::hold::NO_RANK;
@@ -13,9 +13,11 @@ use crate::input::{DataPlaneMode, EventReason, Link, Priority};
 use crate::ring::{RingCommand, RingEvent, View};
 use crate::status::{AnnouncedSegment, Condition, ConditionKind, ForwardingState, VipStatus};
 
+mod conflicts;
 mod probing;
 mod settling;
 mod stop;
+mod verifying;
 
 const ETH0: IfIndex = IfIndex(2);
 const MAC1: MacAddress = MacAddress([2, 0, 0, 0, 0, 1]);
@@ -144,6 +146,7 @@ fn observed(address: IpAddr, epoch: u64, holder: &str, version: &str) -> Observe
             epoch: Epoch(epoch),
             phase: Phase::Active,
             announce: Announce::All,
+            conflict_policy: ConflictPolicy::Defend,
             advertisements: Vec::new(),
             services: vec![reference("web")],
             segments: vec![VipSegment {
@@ -303,6 +306,7 @@ fn status(epoch: u64, since: i64) -> VipStatus {
         forwarding_reason: None,
         targets: Some(2),
         probed: Vec::new(),
+        yielded: Vec::new(),
         conditions: vec![
             condition(
                 ConditionKind::Announced,
@@ -375,7 +379,11 @@ impl Story {
 
     /// Everything is known, sockets are open, and there is no address yet.
     fn ready(mode: DataPlaneMode) -> Self {
-        let mut story = Self::new();
+        Self::new().know_all(mode)
+    }
+
+    fn know_all(self, mode: DataPlaneMode) -> Self {
+        let mut story = self;
         story.tell([
             link(true),
             address("192.0.2.11/24"),
@@ -901,14 +909,16 @@ fn peers_claim_is_settled_by_the_ring_else_by_a_fresh_look_and_defended_if_still
         address: vip4(),
         mac: MAC2,
     };
-    let defence = Effect::Layer2(herald_l2::Input::Challenged {
-        interface: ETH0,
-        address: vip4(),
-    });
+    let defence = || {
+        Effect::Layer2(herald_l2::Input::Challenged {
+            interface: ETH0,
+            address: vip4(),
+        })
+    };
     let mut story = Story::announcing(DataPlaneMode::Tcx);
     assert_eq!(story.tell([heard()]), [], "the ring will say");
     story.now += 2_000;
-    assert_eq!(story.decide(), [defence]);
+    assert_eq!(story.decide(), [defence()]);
 
     let mut story = Story::announcing(DataPlaneMode::Tcx);
     story.tell([view(&[("node1", 1)])]);
@@ -922,7 +932,7 @@ fn peers_claim_is_settled_by_the_ring_else_by_a_fresh_look_and_defended_if_still
     moved.status = status(1, EPOCH + 1);
     story.tell([Input::VipApplied(moved), claim(vip4(), 2, 0, true)]);
     story.now += 5_000;
-    assert_eq!(story.decide(), [], "it is not ours");
+    assert!(!story.decide().contains(&defence()), "it is not ours");
 }
 
 #[test]
@@ -1472,4 +1482,52 @@ fn who_is_to_retire_hands_over_then_has_everything_removed_unless_the_process_is
         other.core.stopping.is_none(),
         "that is another node's affair"
     );
+}
+
+#[test]
+fn more_addresses_than_the_burst_allows_are_said_with_the_time_they_take() {
+    let mut story = Story::new();
+    story.core.config.pace = Pace {
+        burst_frames: 2,
+        frames_per_second: 1,
+    };
+    let mut story = story.know_all(DataPlaneMode::None);
+    let service = service("web", &[vip4(), vip6()]);
+    story.tell([endpoints("web"), applied(service), vip(vip4(), 1, "node1")]);
+    let said = |story: &Story| {
+        let report = story.core.report(at(story.now));
+        report.conditions[0].message.clone()
+    };
+    assert_eq!(said(&story), "announces; forwarding is left to kube-proxy");
+    story.tell([vip(vip6(), 1, "node1")]);
+    assert_eq!(
+        said(&story),
+        "announces; forwarding is left to kube-proxy; the last of its addresses on eth0 is announced 5 s \
+         after the first, as announceBurst and announceRate allow no more",
+        "a second, said coarsely"
+    );
+}
+
+#[test]
+fn a_node_whose_data_plane_cannot_be_repaired_steps_down_at_once_and_once_if_others_are_there() {
+    let wrong = || Input::DataPlaneChecked([(ETH0, "cannot attach".into())].into());
+    let mut story = Story::announcing(DataPlaneMode::Tcx);
+    let effects = story.tell([wrong()]);
+    assert_eq!(effects[..2], [released(vip4()), remove_neighbour(vip4())]);
+    assert_eq!(story.ring, [RingCommand::StepDown]);
+    let report = story.core.report(at(story.now));
+    assert_eq!(report.conditions[0].message, "cannot attach");
+    assert!(!report.conditions[0].holds);
+    assert_eq!(story.tell([endpoints("web")]), [], "not again in this life");
+    story.tell([view(&[("node1", 2), ("node2", 1)])]);
+    assert_eq!(story.tell([wrong()]), [], "known");
+    let effects = story.tell([Input::DataPlaneChecked(BTreeMap::new())]);
+    assert_eq!(effects, [], "node2 was a candidate of nothing");
+    assert!(story.core.report(at(story.now)).conditions[0].holds);
+
+    let mut story = Story::announcing(DataPlaneMode::Tcx);
+    story.tell([view(&[("node1", 1)])]);
+    let effects = story.tell([wrong()]);
+    assert!(!effects.contains(&released(vip4())), "{effects:?}");
+    assert_eq!(story.ring, [], "there is nobody else");
 }

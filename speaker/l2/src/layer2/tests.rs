@@ -52,7 +52,7 @@ struct Story {
 impl Story {
     fn begin() -> Self {
         let mut story = Self {
-            machine: Layer2::new(Pace::default()),
+            machine: Layer2::new(Pace::default(), Pace::QUESTIONS),
         };
         assert_eq!(story.at(0, Input::PortSet(port(NODE))), []);
         story
@@ -195,6 +195,90 @@ fn challenged_address_is_defended_once_in_ten_seconds() {
     assert_eq!(story.at(30_000, challenged), ipv4_announcement(NODE));
     assert_eq!(story.at(39_999, challenged), []);
     assert_eq!(story.at(40_000, challenged), ipv4_announcement(NODE));
+}
+
+#[test]
+fn a_thousand_addresses_that_move_repeat_and_are_defended_at_once_never_exceed_the_pace() {
+    const RATE: usize = 100;
+    for burst in [2, 200, 2_000] {
+        let pace = Pace {
+            burst_frames: burst,
+            frames_per_second: u32::try_from(RATE).unwrap(),
+        };
+        let mut story = Story {
+            machine: Layer2::new(pace, Pace::QUESTIONS),
+        };
+        story.at(0, Input::PortSet(port(NODE)));
+        let mut sent: Vec<u64> = Vec::new();
+        let mut note = |millis: u64, effects: &[Effect]| {
+            sent.extend(effects.iter().map(|_frame| millis));
+        };
+        let addresses: Vec<IpAddr> = (0..500_u32)
+            .flat_map(|number| {
+                let low = u128::from(number);
+                [
+                    Ipv4Addr::from_bits(0x0a00_0000 + number).into(),
+                    Ipv6Addr::from_bits((0xfd00 << 112) + low).into(),
+                ]
+            })
+            .collect();
+        for address in &addresses {
+            note(1_000, &story.at(1_000, held(*address)));
+        }
+        for second in 1..40 {
+            for address in &addresses {
+                let challenged = Input::Challenged {
+                    interface: ETH0,
+                    address: *address,
+                };
+                note(second * 1_000, &story.at(second * 1_000, challenged));
+            }
+            if second == 20 {
+                note(20_500, &story.at(20_500, Input::PortSet(port(CLIENT))));
+            }
+            while let Some(due) = story.machine.next_deadline()
+                && due < at(second * 1_000 + 1_000)
+            {
+                let millis = due.as_nanos() / 1_000_000;
+                let mut out = Vec::new();
+                story.machine.on_deadline(due, &mut out);
+                note(millis, &out);
+            }
+        }
+        let burst = usize::try_from(burst).unwrap();
+        assert!(sent.len() >= burst + 38 * RATE, "{} frames", sent.len());
+        // In any time, no more than the burst and what the rate allows.
+        for (place, from) in sent.iter().enumerate() {
+            for seconds in [1, 5, 20_u64] {
+                let until = from + seconds * 1_000;
+                let within = sent.partition_point(|at| *at < until) - place;
+                let allowed = burst + RATE * usize::try_from(seconds).unwrap() + 1;
+                assert!(
+                    within <= allowed,
+                    "{within} frames in {seconds} s, burst {burst}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn defence_waits_for_the_pace_and_goes_before_repeats() {
+    let pace = Pace {
+        burst_frames: 2,
+        frames_per_second: 1,
+    };
+    let mut story = Story {
+        machine: Layer2::new(pace, Pace::QUESTIONS),
+    };
+    story.at(0, Input::PortSet(port(NODE)));
+    assert_eq!(story.at(60_000, held(VIP)), ipv4_announcement(NODE));
+    let challenged = Input::Challenged {
+        interface: ETH0,
+        address: VIP.into(),
+    };
+    assert_eq!(story.at(60_100, challenged), [], "the bucket is empty");
+    assert_eq!(story.wait(62_000), ipv4_announcement(NODE));
 }
 
 fn probed(address: impl Into<IpAddr>, user: Option<MacAddress>) -> Effect {

@@ -19,15 +19,17 @@ const CLSACT_HANDLE: TcHandle = TcHandle::new(0, 0x4852);
 
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Puts the program into the link that is pinned there, or makes and pins one.
+/// Puts the program into the link that is pinned there, or makes and pins one. Returns whether it had
+/// to be made.
 pub(super) fn attach_tcx(
     classifier: &mut SchedClassifier,
     direction: Direction,
     interface: &InterfaceName,
     path: &Path,
-) -> Result<(), AnyError> {
+) -> Result<bool, AnyError> {
+    // Of a link whose interface is gone, or that somebody detached, the kernel takes no program.
     if replace_pinned(classifier, path).is_ok() {
-        return Ok(());
+        return Ok(false);
     }
     // What may be pinned there belongs to an interface that is gone and whose number is used again.
     if let Err(error) = fs::remove_file(path)
@@ -40,7 +42,7 @@ pub(super) fn attach_tcx(
     let id = classifier.attach_with_options(interface.as_str(), direction.attach, first)?;
     let link: FdLink = classifier.take_link(id)?.try_into()?;
     link.pin(path)?;
-    Ok(())
+    Ok(true)
 }
 
 fn replace_pinned(classifier: &mut SchedClassifier, path: &Path) -> Result<(), AnyError> {
@@ -64,26 +66,28 @@ pub(super) fn clsact_link(
     )
 }
 
-/// Replaces our filter if it is there, else adds it. A filter has no owner and needs no pin.
+/// Replaces our filter if it is there, else adds it. A filter has no owner and needs no pin. Returns
+/// whether it had to be added.
 pub(super) fn attach_clsact(
     classifier: &mut SchedClassifier,
     direction: Direction,
     interface: &InterfaceName,
-) -> Result<(), AnyError> {
+) -> Result<bool, AnyError> {
     // Fails if the qdisc is there already; if for another reason, attaching fails as well.
     drop(qdisc_add_clsact(interface.as_str()));
     let present = clsact_link(direction, interface)?;
-    let id = if let Ok(id) = classifier.attach_to_link(present) {
-        id
+    let (id, is_new) = if let Ok(id) = classifier.attach_to_link(present) {
+        (id, false)
     } else {
         let options = TcAttachOptions::Netlink(NlOptions {
             priority: CLSACT_PRIORITY,
             handle: CLSACT_HANDLE,
             classid: None,
         });
-        classifier.attach_with_options(interface.as_str(), direction.attach, options)?
+        let id = classifier.attach_with_options(interface.as_str(), direction.attach, options)?;
+        (id, true)
     };
     // Dropping the link would remove the filter.
     std::mem::forget(classifier.take_link(id)?);
-    Ok(())
+    Ok(is_new)
 }

@@ -49,6 +49,49 @@ pub(super) fn read(name: MapName, map: &Map, into: &mut MapContents) -> Result<(
     }
 }
 
+/// Whether an entry is in a map with this value. Only of those maps that say what is done with an
+/// address; of others everything counts as there.
+pub(super) fn has(name: MapName, map: &Map, key: &[u8], value: &[u8]) -> Result<bool, BpfError> {
+    match name {
+        MapName::Config => has_element::<8>(name, map, key, value),
+        MapName::Filters => has_element::<FILTERS>(name, map, key, value),
+        MapName::Services => has_entry::<20, 16>(name, map, key, value),
+        MapName::Vips => has_entry::<20, 28>(name, map, key, value),
+        MapName::Nodes
+        | MapName::Addresses
+        | MapName::Macs
+        | MapName::Blocks
+        | MapName::Ranges
+        | MapName::Stats => Ok(true),
+    }
+}
+
+fn has_element<const V: usize>(
+    name: MapName,
+    map: &Map,
+    key: &[u8],
+    value: &[u8],
+) -> Result<bool, BpfError> {
+    let array: Array<&MapData, [u8; V]> = map.try_into().map_err(failed("open", name))?;
+    let index = u32::from_le_bytes(sized(name, key)?);
+    let found = array.get(&index, 0).map_err(failed("read", name))?;
+    Ok(found == *value)
+}
+
+fn has_entry<const K: usize, const V: usize>(
+    name: MapName,
+    map: &Map,
+    key: &[u8],
+    value: &[u8],
+) -> Result<bool, BpfError> {
+    let hash: HashMap<&MapData, [u8; K], [u8; V]> = map.try_into().map_err(failed("open", name))?;
+    match hash.get(&sized(name, key)?, 0) {
+        Ok(found) => Ok(found == *value),
+        Err(MapError::KeyNotFound) => Ok(false),
+        Err(source) => Err(failed("read", name)(source)),
+    }
+}
+
 /// Carries one write out.
 pub(super) fn write(map: &mut Map, op: &MapOp) -> Result<(), BpfError> {
     match op {

@@ -150,7 +150,11 @@ fn driver(
     let (commands, receiver) = mpsc::channel();
     let (wake, woken) = UnixDatagram::pair().unwrap();
     woken.set_nonblocking(true).unwrap();
-    let driver = Driver::new(Pace::default(), clock, rings, reporter, (receiver, woken));
+    let paces = Paces {
+        announcements: Pace::default(),
+        questions: Pace::QUESTIONS,
+    };
+    let driver = Driver::new(paces, clock, rings, reporter, (receiver, woken));
     (driver, listener, Handle { commands, wake })
 }
 

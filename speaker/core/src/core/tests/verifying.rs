@@ -1,0 +1,141 @@
+//! One node asks the LAN for an address that another has taken over.
+
+use super::*;
+
+fn asked() -> Effect {
+    Effect::Layer2(herald_l2::Input::Probe {
+        interface: ETH0,
+        address: vip4(),
+    })
+}
+
+fn answered(user: Option<MacAddress>) -> Input {
+    Input::Probed {
+        interface: ETH0,
+        address: vip4(),
+        user,
+    }
+}
+
+/// node1 held the address, and node2 has taken it under a newer plan.
+fn handed_over() -> Story {
+    let mut story = Story::announcing(DataPlaneMode::None);
+    let mut moved = observed(vip4(), 2, "node2", "9");
+    moved.status = status(1, EPOCH + 1);
+    let effects = story.tell([Input::VipApplied(moved), claim(vip4(), 2, 0, true)]);
+    assert!(effects.contains(&released(vip4())), "{effects:?}");
+    story.now += 999;
+    assert_eq!(story.decide(), [], "it has a second");
+    story
+}
+
+fn verified(right: u64, wrong: u64, silent: u64) -> Verified {
+    Verified {
+        right,
+        wrong,
+        silent,
+    }
+}
+
+#[test]
+fn whoever_does_not_hold_an_address_that_moved_asks_for_it_once_and_is_content_with_its_holder() {
+    let mut story = handed_over();
+    story.now += 1;
+    assert_eq!(story.decide(), [asked()]);
+    assert_eq!(story.tell([answered(Some(MAC2))]), []);
+    assert_eq!(story.core.overview().verified, verified(1, 0, 0));
+    assert_eq!(
+        story.tell([answered(None)]),
+        [],
+        "a question of somebody else"
+    );
+    assert_eq!(story.tell([claim(vip4(), 2, 0, true)]), [], "said again");
+    story.now += 60_000;
+    assert_eq!(story.decide(), []);
+    assert_eq!(story.core.overview().verified, verified(1, 0, 0));
+}
+
+#[test]
+fn people_are_told_if_another_machine_answers_or_nobody() {
+    for (user, found, tally) in [
+        (
+            Some(STRANGER),
+            format!("{STRANGER} answered instead of {MAC2}"),
+            verified(0, 1, 0),
+        ),
+        (
+            None,
+            "nobody answered in three times".to_owned(),
+            verified(0, 0, 1),
+        ),
+    ] {
+        let mut story = handed_over();
+        story.now += 1;
+        story.decide();
+        let note =
+            format!("node2 took 192.0.2.10 over, but when node1 asked the LAN for it, {found}");
+        let effects = story.tell([answered(user)]);
+        assert_eq!(effects, [event(EventReason::Unverified, &note)]);
+        assert_eq!(story.core.overview().verified, tally);
+    }
+}
+
+#[test]
+fn of_those_who_do_not_hold_it_one_asks() {
+    let mut askers = 0;
+    for (me, other) in [("node1", "node3"), ("node3", "node1")] {
+        let config = Config {
+            boot_id: "boot".into(),
+            wall_origin: EPOCH,
+            ..Config::new(me.into())
+        };
+        let mut story = Story {
+            core: Core::new(config),
+            ..Story::new()
+        };
+        story.tell([
+            link(true),
+            address("192.0.2.11/24"),
+            speaker(me, MAC1, 11, "boot", 1),
+            speaker("node2", MAC2, 12, "other", 1),
+            speaker(other, STRANGER, 13, "other", 1),
+            data_plane(DataPlaneMode::None),
+        ]);
+        story.tell(Cache::ALL.map(Input::Synced));
+        story.tell([Input::PortOpened(ETH0)]);
+        let live = ["node1", "node2", "node3"].map(|node| (node.into(), Incarnation(1)));
+        story.tell([said(RingEvent::View(View {
+            incarnation: Incarnation(1),
+            quorum: true,
+            live: live.into(),
+            dead: BTreeMap::new(),
+        }))]);
+        let by = |node: &str, epoch| {
+            said(RingEvent::Hold(herald_ring::Hold {
+                vip: vip4(),
+                epoch: Epoch(epoch),
+                rank: 0,
+                node: node.into(),
+                incarnation: Incarnation(1),
+                tenure: Tenure::Held,
+            }))
+        };
+        story.tell([by(other, 1), by("node2", 2)]);
+        story.now += 1_000;
+        askers += story.decide().iter().filter(|it| **it == asked()).count();
+    }
+    assert_eq!(askers, 1);
+}
+
+#[test]
+fn what_is_new_or_moves_on_is_not_asked_for() {
+    let mut story = Story::ready(DataPlaneMode::None);
+    story.tell([vip(vip4(), 1, "node2"), claim(vip4(), 1, 0, true)]);
+    story.now += 1_000;
+    assert_eq!(story.decide(), [], "nobody held it before");
+
+    let mut story = handed_over();
+    story.tell([view(&[("node1", 1)])]);
+    story.now += 1;
+    assert_eq!(story.decide(), [], "its holder is dead");
+}
