@@ -6,86 +6,82 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use herald_model::{IfIndex, Incarnation, MacAddress, SegmentName};
-use herald_speaker_core::{Core, Effect, EventReason, Input, Overview, RingEvent, SpeakerReport};
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::sync::watch;
+use herald_speaker_core::{Effect, EventReason, Input, Overview, RingEvent, SpeakerReport};
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 use tracing::{debug, info, warn};
 
-use crate::clock::Clock;
-use crate::forward;
+use crate::deciding::Parts;
 use crate::io::groups::Groups;
-use crate::io::layer2::{self, Wish};
+use crate::io::layer2::Wish;
 use crate::io::netlink::Neighbours;
-use crate::metrics::Takeovers;
-use crate::write::Writer;
 
 /// Inputs taken in before a decision, so that a flood of them delays it no further.
 const BATCH: usize = 4_096;
 
 /// The core and everything that carries its effects out.
 pub(crate) struct Driver {
-    pub(crate) core: Core,
-    pub(crate) clock: Clock,
-    pub(crate) inputs: UnboundedReceiver<Input>,
-    pub(crate) layer2: Arc<layer2::Handle>,
-    pub(crate) data_plane: forward::Handle,
-    pub(crate) groups: Groups,
-    pub(crate) neighbours: UnboundedSender<NeighbourChange>,
-    pub(crate) writer: Writer,
-    pub(crate) refresh: watch::Sender<u64>,
-    pub(crate) overview: Arc<ArcSwap<Overview>>,
-    pub(crate) takeovers: Takeovers,
+    parts: Parts,
+    groups: Groups,
+    neighbours: UnboundedSender<NeighbourChange>,
     /// Our lives that the core has just heard of.
-    pub(crate) lives: BTreeMap<SegmentName, Incarnation>,
+    lives: BTreeMap<SegmentName, Incarnation>,
 }
 
 impl Driver {
+    pub(crate) fn new(parts: Parts, neighbours: UnboundedSender<NeighbourChange>) -> Self {
+        Self {
+            parts,
+            groups: Groups::default(),
+            neighbours,
+            lives: BTreeMap::new(),
+        }
+    }
+
     /// Runs until the core says that it is over. What our object is to say after everything of ours was
     /// removed from the node; `None`: nothing is to be removed.
     pub(crate) async fn run(mut self) -> Option<SpeakerReport> {
         let mut out = Vec::new();
         loop {
-            let deadline = self.core.next_deadline();
+            let deadline = self.parts.core.next_deadline();
             let wait = async {
                 match deadline {
-                    Some(deadline) => tokio::time::sleep(self.clock.until(deadline)).await,
+                    Some(deadline) => tokio::time::sleep(self.parts.clock.until(deadline)).await,
                     None => std::future::pending().await,
                 }
             };
             tokio::select! {
                 biased;
-                input = self.inputs.recv() => match input {
+                input = self.parts.inputs.recv() => match input {
                     Some(input) => self.take(input),
                     None => return None,
                 },
                 () = wait => {}
             }
             for _ in 1..BATCH {
-                match self.inputs.try_recv() {
+                match self.parts.inputs.try_recv() {
                     Ok(input) => self.take(input),
                     Err(_empty) => break,
                 }
             }
-            let now = self.clock.now();
-            self.core.on_deadline(now, &mut out);
+            let now = self.parts.clock.now();
+            self.parts.core.on_deadline(now, &mut out);
             let exit = out.iter().find_map(|effect| match effect {
                 Effect::Exit { retires } => Some(*retires),
                 _other => None,
             });
             self.carry_out(&mut out);
-            let overview = self.core.overview();
-            let before = self.overview.load_full();
+            let overview = self.parts.core.overview();
+            let before = self.parts.overview.load_full();
             if *before != overview {
                 log_readiness(&before, &overview);
                 log_pace(&before, &overview);
-                self.overview.store(Arc::new(overview));
+                self.parts.overview.store(Arc::new(overview));
             }
             if let Some(retires) = exit {
-                return retires.then(|| self.core.retired(now));
+                return retires.then(|| self.parts.core.retired(now));
             }
         }
     }
@@ -103,7 +99,7 @@ impl Driver {
         for effect in work {
             self.work(effect);
         }
-        self.layer2.wish(wishes);
+        self.parts.layer2.wish(wishes);
         for effect in words {
             self.say(effect);
         }
@@ -133,8 +129,8 @@ impl Driver {
                 generation,
                 desired,
                 names,
-            } => self.data_plane.apply(generation, desired, names),
-            Effect::Refresh => self.refresh.send_modify(|times| *times += 1),
+            } => self.parts.data_plane.apply(generation, desired, names),
+            Effect::Refresh => self.parts.refresh.send_modify(|times| *times += 1),
             _a_wish_or_a_word => {}
         }
     }
@@ -150,13 +146,16 @@ impl Driver {
             Effect::Layer2(input) => debug!(?input, "layer 2"),
             Effect::Ring { segment, command } => debug!(%segment, ?command, "ring"),
             Effect::SetRingKeys(keys) => info!(ids = ?keys.ids(), "keys of the rings"),
-            Effect::TookOver(takeover) => self.takeovers.observe(&takeover),
-            Effect::WriteSpeaker { create, report } => self.writer.speaker(create, report),
+            Effect::TookOver(takeover) => self.parts.takeovers.observe(&takeover),
+            Effect::WriteSpeaker { create, report } => self.parts.writer.speaker(create, report),
             Effect::WriteVipStatus {
                 address,
                 resource_version,
                 status,
-            } => self.writer.vip_status(address, resource_version, status),
+            } => self
+                .parts
+                .writer
+                .vip_status(address, resource_version, status),
             Effect::EmitEvent {
                 service,
                 address,
@@ -168,7 +167,7 @@ impl Driver {
                 } else {
                     info!(service = %service.key, vip = %address, ?reason, "{note}");
                 }
-                self.writer.event(&service, address, reason, note);
+                self.parts.writer.event(&service, address, reason, note);
             }
             _work => {}
         }
@@ -182,7 +181,7 @@ impl Driver {
         {
             self.lives.insert(segment.clone(), view.incarnation);
         }
-        self.core.handle(self.clock.now(), input);
+        self.parts.core.handle(self.parts.clock.now(), input);
     }
 }
 

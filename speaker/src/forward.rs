@@ -18,7 +18,8 @@ use tracing::{debug, info, warn};
 
 use crate::io::black_holes::BlackHoles;
 use crate::io::bpf::{BpfError, DataPlane, Hook, Options};
-use crate::io::sys::interface_index;
+
+use crate::io::sys::{Urgency, interface_index, raise_priority};
 
 /// Between two attempts to open a data plane that may yet work.
 const RETRY: Duration = Duration::from_secs(30);
@@ -70,7 +71,11 @@ pub(crate) fn start(options: Options, inputs: UnboundedSender<Input>) -> io::Res
     let (sender, commands) = mpsc::channel();
     thread::Builder::new()
         .name("data-plane".to_owned())
-        .spawn(move || run(&options, Commands::of(commands), &inputs))?;
+        .spawn(move || {
+            // What is taken over is announced when the programs know of it.
+            raise_priority(Urgency::Second);
+            run(&options, Commands::of(commands), &inputs);
+        })?;
     Ok(Handle(sender))
 }
 

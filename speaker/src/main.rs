@@ -16,13 +16,14 @@
 //! | (core) | `secrets` | list, watch: the one with the keys of the rings |
 //! | `events.k8s.io` | `events` | create |
 //!
-//! Threads: one for layer 2 and the observer rings (`layer2`, real-time priority where the kernel gives it), one for eBPF
-//! system calls (`data-plane`), and the runtime's for everything else.
+//! Threads: one for layer 2 and the observer rings (`layer2`), one that decides (`core`), one for eBPF system calls
+//! (`data-plane`), all three with real-time priority where the kernel gives it; and the runtime's for everything else.
 
 mod admin;
 mod args;
 mod clock;
 mod convert;
+mod deciding;
 mod driver;
 mod forward;
 mod io;
@@ -33,10 +34,8 @@ mod snapshot;
 mod watch;
 mod write;
 
-use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
@@ -46,15 +45,14 @@ use herald_model::{InterfacePattern, NodeName};
 use herald_speaker_core::{Config, Core, Input};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 use crate::admin::Admin;
 use crate::args::Args;
 use crate::clock::Clock;
-use crate::driver::Driver;
-use crate::io::groups::Groups;
+use crate::deciding::Parts;
 use crate::io::layer2::Paces;
-use crate::io::netlink::{self, Neighbours};
+use crate::io::netlink;
 use crate::io::reports::{self, Listener};
 use crate::io::rings::{KeyStore, Rings};
 use crate::metrics::Takeovers;
@@ -65,9 +63,6 @@ use crate::write::Writer;
 
 /// The kernel's id of this boot.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
-
-/// How long the last changes in the kernel may take.
-const LAST_WRITES: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -81,7 +76,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Everything but layer 2 and eBPF takes little work: one thread is enough for it.
+/// Nothing of this is urgent, and it takes little work: one thread is enough for it.
 fn run(args: Args) -> anyhow::Result<()> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -129,13 +124,10 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     };
     let data_plane = forward::start(options, sender.clone())
         .context("the data plane thread cannot be started")?;
-    let netlink = Neighbours::open().context("netlink cannot be used")?;
-    let (neighbours, neighbours_written) = driver::write_neighbours(netlink, sender.clone());
     let takeovers = Takeovers::default();
     let overview = Arc::new(ArcSwap::from_pointee(core.overview()));
 
     let background = [
-        tokio::spawn(reports.run(sender.clone())),
         tokio::spawn(netlink::follow(sender.clone(), Arc::clone(&layer2))),
         tokio::spawn(admin::serve(
             listener,
@@ -162,29 +154,22 @@ async fn serve(args: Args) -> anyhow::Result<()> {
             store,
         },
     );
-    let writer = Writer::new(client, node, own_node, sender);
-    let driver = Driver {
+    let writer = Writer::new(client, node, own_node, sender.clone());
+    let parts = Parts {
         core,
         clock,
         inputs,
         layer2: Arc::clone(&layer2),
         data_plane: data_plane.clone(),
-        groups: Groups::default(),
-        neighbours,
         writer: writer.clone(),
         refresh,
         overview,
         takeovers,
-        lives: BTreeMap::new(),
     };
-    let retired = driver.run().await;
+    let retired = deciding::run(parts, reports, sender).await?;
 
     drop(watches);
     layer2.stop();
-    // The entries of addresses that others have taken over would swallow the replies of our pods.
-    if let Err(_elapsed) = tokio::time::timeout(LAST_WRITES, neighbours_written).await {
-        warn!("not every neighbour entry could be removed");
-    }
     match retired {
         None => info!("the speaker ends; the eBPF programs go on forwarding"),
         Some(report) => retire(&data_plane, &folder, &writer, &report).await?,

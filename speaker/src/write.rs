@@ -14,6 +14,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, Resource as _};
 use serde_json::json;
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::UnboundedSender;
 use tracing::{debug, warn};
@@ -32,6 +33,8 @@ pub(crate) struct Writer {
     own_node: OwnNode,
     permits: Arc<Semaphore>,
     inputs: UnboundedSender<Input>,
+    /// Where they run: not on the thread that wants them.
+    runtime: Handle,
 }
 
 impl Writer {
@@ -47,6 +50,7 @@ impl Writer {
             own_node,
             permits: Arc::new(Semaphore::new(AT_ONCE)),
             inputs,
+            runtime: Handle::current(),
         }
     }
 
@@ -58,7 +62,7 @@ impl Writer {
         status: VipStatus,
     ) {
         let writer = self.clone();
-        tokio::spawn(async move {
+        self.runtime.spawn(async move {
             let _permit = writer.permits.acquire().await;
             let name = VirtualIp::object_name(address);
             let patch = json!({
@@ -79,7 +83,7 @@ impl Writer {
     /// Writes our own `Speaker` object.
     pub(crate) fn speaker(&self, create: bool, report: SpeakerReport) {
         let writer = self.clone();
-        tokio::spawn(async move {
+        self.runtime.spawn(async move {
             let name = writer.node.to_string();
             let written = writer.write_speaker(create, &report).await;
             let outcome = outcome("Speaker", &name, written);
@@ -165,7 +169,7 @@ impl Writer {
         let events: Api<Event> =
             Api::namespaced(self.client.clone(), service.key.namespace.as_str());
         let permits = Arc::clone(&self.permits);
-        tokio::spawn(async move {
+        self.runtime.spawn(async move {
             let _permit = permits.acquire().await;
             if let Err(error) = events.create(&PostParams::default(), &event).await {
                 debug!(error = &error as &dyn Error, "an Event was lost");

@@ -26,7 +26,7 @@ use tracing::{debug, info, trace, warn};
 use super::filter;
 use super::reports::Reporter;
 use super::rings::{RingStatus, Rings};
-use super::sys::{Poller, lock_memory, packet_socket, raise_priority};
+use super::sys::{Poller, Urgency, lock_memory, packet_socket, raise_priority};
 use crate::clock::Clock;
 
 const ETH_P_ARP: u16 = 0x0806;
@@ -204,7 +204,7 @@ impl Driver {
 
     fn run(mut self) {
         let grants = Grants {
-            priority: raise_priority(),
+            priority: raise_priority(Urgency::First),
             code_is_locked: lock_memory(),
         };
         info!(?grants, "layer 2 runs");

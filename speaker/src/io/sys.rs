@@ -151,10 +151,19 @@ pub(crate) fn boot_nanos() -> io::Result<u64> {
     Ok(seconds.saturating_mul(1_000_000_000).saturating_add(nanos))
 }
 
+/// Of two threads that could run, which one does.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Urgency {
+    /// That of the one that answers and hears the rings.
+    First = 10,
+    /// That of those that follow what it heard.
+    Second = 5,
+}
+
 /// Gives the calling thread the best priority that the kernel allows.
-pub(crate) fn raise_priority() -> Priority {
+pub(crate) fn raise_priority(urgency: Urgency) -> Priority {
     // The kernel's struct sched_param (include/uapi/linux/sched/types.h) is one int; musl's has more.
-    let parameters: libc::c_int = 10;
+    let parameters = urgency as libc::c_int;
     // musl's own sched_setscheduler only says ENOSYS; thread 0 is the calling one.
     // SAFETY: the pointer is to a live int, which the kernel only reads.
     let answer = unsafe {
