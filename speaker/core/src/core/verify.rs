@@ -149,9 +149,9 @@ impl Core {
             Some(mac) => format!("{mac} answered instead of {expected}"),
             None => "nobody answered in three times".to_owned(),
         };
-        let (node, me) = (&holder.node, &self.config.node);
+        let (holder, me) = (&holder.node, &self.config.node);
         let note =
-            format!("{node} took {address} over, but when {me} asked the LAN for it, {found}");
+            format!("{holder} took {address} over, but when {me} asked the LAN for it, {found}");
         self.verifying.to_tell.push((address, note));
     }
 
