@@ -220,10 +220,16 @@ fn a_client_whose_entry_is_younger_than_a_second_follows_at_once() -> Result<()>
             let seen = capture.announcements(address);
             seen.into_iter().find(|frame| frame.source == mac)
         };
+        let text = address.to_string();
         eventually("the new node announces", LONG, || {
+            if of_new().is_some() {
+                return Ok(());
+            }
             it.client().forget(address)?;
-            it.client().one_answer(address)?;
-            of_new().context("it does not yet").map(drop)
+            // Whether anybody answers that does not matter: the entry is made.
+            let ping = ["ping", "-c", "1", "-W", "0.2", &text];
+            it.cluster.lab.exec("client", ping)?;
+            anyhow::bail!("it does not yet")
         })?;
         same(&it.client().neighbour(address)?, &Some(mac))
     })

@@ -163,7 +163,7 @@ fn who_claims_an_address_in_use_is_named_and_answered_at_most_every_ten_seconds(
         it.pool("a", json!({"addresses": [it.range_v4(0, 9)]}))?;
         it.service("web", json!({}))?;
         let address = it.wait_announced("web")?;
-        let (node, mac) = it.cluster.announcer(address)?;
+        let (holder, mac) = it.cluster.announcer(address)?;
         // Its first announcements are over.
         let quiet = |capture: &Capture| {
             let seen = capture.announcements(address);
@@ -216,7 +216,7 @@ fn who_claims_an_address_in_use_is_named_and_answered_at_most_every_ten_seconds(
             format!("ip=\"{address}\""),
             format!("mac=\"{}\"", stranger.mac),
         );
-        let metrics = it.cluster.speaker_metrics(&node)?;
+        let metrics = it.cluster.speaker_metrics(&holder)?;
         same(
             &metrics.series("herald_speaker_conflict", &[&ip, &by]),
             &vec![1.0],
@@ -273,7 +273,7 @@ fn where_the_pool_yields_nobody_announces_an_address_until_its_stranger_has_been
         drop(stranger);
         let left = Instant::now();
         // Asked every 20 s, and silent for a minute from the last answer on.
-        eventually("it is announced again", Duration::from_secs(120), || {
+        eventually("it is announced again", Duration::from_mins(2), || {
             it.cluster.announcer(address).map(drop)
         })?;
         let after = left.elapsed();

@@ -247,7 +247,7 @@ impl Core {
         self.release_where(address, out, |name, _| name == segment);
     }
 
-    /// Another interface may stand for the segment now, or the same one have another MAC address.
+    /// Another interface may stand for the segment now, or the same one have another name or MAC address.
     fn follow_uplink(
         &mut self,
         address: IpAddr,
@@ -260,6 +260,7 @@ impl Core {
             return;
         };
         hold.mac = uplink.mac;
+        hold.interface_name.clone_from(&uplink.name);
         if hold.interface == uplink.index {
             return;
         }

@@ -1531,3 +1531,20 @@ fn a_node_whose_data_plane_cannot_be_repaired_steps_down_at_once_and_once_if_oth
     assert!(!effects.contains(&released(vip4())), "{effects:?}");
     assert_eq!(story.ring, [], "there is nobody else");
 }
+
+#[test]
+fn an_interface_that_gets_another_name_goes_on_announcing_and_the_status_has_the_name() {
+    let mut story = Story::announcing(DataPlaneMode::Tcx);
+    let effects = story.tell([Input::LinkApplied(Link {
+        index: ETH0,
+        name: "lan7".into(),
+        mac: Some(MAC1),
+        carrier: true,
+        up: true,
+    })]);
+    let [Effect::WriteVipStatus { status, .. }] = &effects[..] else {
+        panic!("{effects:?}");
+    };
+    assert_eq!(status.segments[0].interface.as_str(), "lan7");
+    assert_eq!(status.segments[0].since, EPOCH + 1, "it is the same hold");
+}

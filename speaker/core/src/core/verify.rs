@@ -149,15 +149,15 @@ impl Core {
             Some(mac) => format!("{mac} answered instead of {expected}"),
             None => "nobody answered in three times".to_owned(),
         };
-        let (node, me) = (&holder.node, &self.config.node);
-        let told =
-            format!("{node} took {address} over, but when {me} asked the LAN for it, {found}");
-        self.verifying.to_tell.push((address, told));
+        let (holder, me) = (&holder.node, &self.config.node);
+        let note =
+            format!("{holder} took {address} over, but when {me} asked the LAN for it, {found}");
+        self.verifying.to_tell.push((address, note));
     }
 
     pub(super) fn tell_unverified(&mut self, out: &mut Vec<Effect>) {
-        for (address, told) in std::mem::take(&mut self.verifying.to_tell) {
-            self.emit_events(address, EventReason::Unverified, &told, out);
+        for (address, note) in std::mem::take(&mut self.verifying.to_tell) {
+            self.emit_events(address, EventReason::Unverified, &note, out);
         }
     }
 }
