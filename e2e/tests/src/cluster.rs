@@ -43,6 +43,10 @@ pub fn cluster() -> Result<&'static Cluster> {
         .map_err(|error| anyhow!("no cluster to test on: {error}"))
 }
 
+/// Values of the chart that Herald is tested with. What happened is in the logs that a failed run leaves,
+/// and no address moves but where a test wants it.
+pub const CHART: [&str; 2] = ["logLevel=debug", "controller.rebalance.enabled=false"];
+
 /// A line for the reader of the run, whether tests fail or not.
 pub fn report(line: &str) {
     // Not through the macro: the test harness would keep it to itself.
@@ -60,8 +64,7 @@ fn prepare() -> Result<Cluster> {
         kube_proxy,
         ..Options::named(&name)
     };
-    // What happened is in the logs that a failed run leaves.
-    options.chart.set = vec!["logLevel=debug".to_owned()];
+    options.chart.set = CHART.map(str::to_owned).to_vec();
     let mut tell = |step: &herald_lab::Step| {
         let seconds = step.elapsed.as_secs_f32();
         report(&format!("lab {name}: {seconds:5.1} s  {}", step.text));

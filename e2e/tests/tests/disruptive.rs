@@ -3,6 +3,8 @@
 
 #[path = "disruptive/bystander.rs"]
 mod bystander;
+#[path = "disruptive/departures.rs"]
+mod departures;
 #[path = "disruptive/failover.rs"]
 mod failover;
 #[path = "disruptive/fixtures.rs"]
@@ -35,9 +37,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
-use herald_e2e::cluster::{Cluster, cluster, report};
+use herald_e2e::cluster::{CHART, Cluster, cluster, report};
 use herald_e2e::wait::LONG;
-use herald_lab::{Action, Program};
+use herald_lab::{Action, ChartOptions, Program};
 
 /// Runs a test when no other one runs and all is whole, and makes all whole again after it.
 fn alone(test: impl FnOnce(&'static Cluster) -> Result<()>) -> Result<()> {
@@ -53,6 +55,16 @@ fn alone(test: impl FnOnce(&'static Cluster) -> Result<()>) -> Result<()> {
     report(&format!("{tested} s, mended after {all} s"));
     result?;
     mended
+}
+
+/// Installs the chart anew with further values.
+fn install(cluster: &Cluster, set: &[&str]) -> Result<()> {
+    let set = CHART.iter().chain(set).map(|&value| value.to_owned());
+    let options = ChartOptions {
+        set: set.collect(),
+        ..ChartOptions::default()
+    };
+    Ok(cluster.lab.deploy(&options, &mut |_| ())?)
 }
 
 static API_WAS_STOPPED: AtomicBool = AtomicBool::new(false);

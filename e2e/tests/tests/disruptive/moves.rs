@@ -14,6 +14,7 @@ use herald_e2e::wait::{LONG, eventually, same};
 use herald_lab::{ChartOptions, HERALD_NAMESPACE, Program};
 use serde_json::json;
 
+use crate::departures::uncordon_all;
 use crate::takeover::{adopted, epoch, node_of, vip};
 use crate::{alone, start_api, stop_api};
 
@@ -192,6 +193,28 @@ fn a_rolling_restart_of_the_speakers_loses_no_connection() -> Result<()> {
 #[test]
 fn a_rolling_restart_of_the_speakers_loses_no_connection_through_node_ports() -> Result<()> {
     unnoticed("nodeport", rollout)
+}
+
+/// As `kubectl drain` before maintenance; the pods under test stay, for their end is not the point.
+fn drain(busy: &Busy<'_>, node: &str) -> Result<()> {
+    let options = [
+        "--ignore-daemonsets",
+        "--delete-emptydir-data",
+        "--force",
+        "--pod-selector=app!=echo",
+        "--timeout=120s",
+    ];
+    let command = ["drain", node].into_iter().chain(options);
+    busy.cluster.lab.kubectl(command).map(drop)
+}
+
+#[test]
+fn draining_the_holder_loses_no_connection() -> Result<()> {
+    unnoticed("dsr", |busy| {
+        let drained = busy.move_each(drain);
+        uncordon_all(busy.cluster)?;
+        drained
+    })
 }
 
 #[test]

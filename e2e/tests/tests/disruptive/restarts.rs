@@ -8,11 +8,11 @@ use herald_e2e::cluster::Cluster;
 use herald_e2e::object::{ingress, text};
 use herald_e2e::sandbox::{none, sandbox};
 use herald_e2e::wait::{LONG, eventually, same, throughout};
-use herald_lab::{ChartOptions, HERALD_NAMESPACE, Program};
+use herald_lab::{HERALD_NAMESPACE, Program};
 use herald_model::VirtualIp;
 use serde_json::json;
 
-use crate::alone;
+use crate::{alone, install};
 
 /// The node of the controller that leads, and its pod.
 fn leader(cluster: &Cluster) -> Result<(String, String)> {
@@ -149,19 +149,8 @@ fn a_full_pool_for_the_namespace_falls_through_to_an_open_one() -> Result<()> {
 fn installed_with_another_class_herald_serves_that_class_only() -> Result<()> {
     alone(|cluster| {
         sandbox(|it| {
-            let install = |set: &[&str]| {
-                let options = ChartOptions {
-                    set: ["logLevel=debug"]
-                        .iter()
-                        .chain(set)
-                        .map(|&set| set.to_owned())
-                        .collect(),
-                    ..ChartOptions::default()
-                };
-                cluster.lab.deploy(&options, &mut |_| ())
-            };
             it.pool("a", json!({"addresses": [it.range_v4(0, 9)]}))?;
-            install(&["loadBalancerClasses={example.com/foo}"])?;
+            install(cluster, &["loadBalancerClasses={example.com/foo}"])?;
             let result = (|| -> Result<()> {
                 it.service("classless", json!({}))?;
                 it.service(
@@ -181,7 +170,7 @@ fn installed_with_another_class_herald_serves_that_class_only() -> Result<()> {
                 }
                 Ok(())
             })();
-            install(&[])?;
+            install(cluster, &[])?;
             result?;
             it.wait_addresses("classless")?;
             // Of a class that is ours no longer: it gives its address back, once.
