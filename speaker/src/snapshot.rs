@@ -299,7 +299,8 @@ mod tests {
     /// Objects that are in memory.
     fn here(snapshot: &Snapshot<String>) -> usize {
         let kept = snapshot.objects.values();
-        kept.filter(|kept| matches!(kept.text, Text::Here(_))).count()
+        kept.filter(|kept| matches!(kept.text, Text::Here(_)))
+            .count()
     }
 
     fn names(folder: &Folder) -> Option<Vec<String>> {

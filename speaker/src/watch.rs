@@ -448,7 +448,7 @@ fn service_changed(
 struct Slices {
     services: BTreeMap<SliceKey, ServiceKey>,
     /// What is of use of each; the objects themselves are many times as large.
-    slices: BTreeMap<ServiceKey, BTreeMap<SliceKey, Vec<Endpoint>>>,
+    slices: BTreeMap<ServiceKey, Vec<(SliceKey, Vec<Endpoint>)>>,
 }
 
 /// Namespace and name.
@@ -464,10 +464,12 @@ impl Slices {
                 }
                 if let Some(service) = service {
                     self.services.insert(key.clone(), service.clone());
-                    self.slices
-                        .entry(service.clone())
-                        .or_default()
-                        .insert(key, herald_config::endpoints_of_slice(&object));
+                    let said = herald_config::endpoints_of_slice(&object);
+                    let slices = self.slices.entry(service.clone()).or_default();
+                    match slices.iter_mut().find(|(known, _)| *known == key) {
+                        Some((_, before)) => *before = said,
+                        None => slices.push((key, said)),
+                    }
                     self.tell_of(&service, tell);
                 }
             }
@@ -481,7 +483,7 @@ impl Slices {
             return;
         };
         if let Some(slices) = self.slices.get_mut(&service) {
-            slices.remove(key);
+            slices.retain(|(known, _)| known != key);
             if slices.is_empty() {
                 self.slices.remove(&service);
             }
@@ -492,7 +494,7 @@ impl Slices {
     fn tell_of(&self, service: &ServiceKey, tell: &mut impl FnMut(Input)) {
         tell(match self.slices.get(service) {
             Some(slices) => {
-                let slices = slices.values().map(Vec::as_slice);
+                let slices = slices.iter().map(|(_, said)| said.as_slice());
                 Input::EndpointsApplied(herald_config::endpoints(service.clone(), slices))
             }
             None => Input::EndpointsDeleted(service.clone()),
