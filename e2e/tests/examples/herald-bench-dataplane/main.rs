@@ -158,7 +158,9 @@ fn rounds<R: Measured>(
         let (case, profile) = (&group.case, &group.profile);
         match &round {
             Ok(round) => eprintln!("{case}, {profile} Services, round {number}: {round}"),
-            Err(error) => eprintln!("{case}, {profile} Services, round {number}: FAILED: {error:#}"),
+            Err(error) => {
+                eprintln!("{case}, {profile} Services, round {number}: FAILED: {error:#}")
+            }
         }
         group.add(round);
     }

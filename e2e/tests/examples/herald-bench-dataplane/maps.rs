@@ -107,7 +107,8 @@ mod tests {
     #[test]
     fn a_map_that_is_open_twice_is_counted_once() -> Result<()> {
         let flows = "pos:\t0\nmap_type:\t9\nkey_size:\t40\nvalue_size:\t48\nmemlock:\t1000\nmap_id:\t7\nfrozen:\t0\n";
-        let blocks = "pos:\t0\nmap_type:\t2\nkey_size:\t4\nvalue_size:\t512\nmemlock:\t500\nmap_id:\t8\n";
+        let blocks =
+            "pos:\t0\nmap_type:\t2\nkey_size:\t4\nvalue_size:\t512\nmemlock:\t500\nmap_id:\t8\n";
         let program = "pos:\t0\nprog_type:\t3\nmemlock:\t4096\nprog_id:\t9\n";
         let maps = maps(&[flows, blocks, program, flows].concat())?;
         assert_eq!(maps.iter().map(|map| map.id).collect::<Vec<_>>(), [7, 8]);

@@ -3,14 +3,14 @@
 use std::fmt;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use herald_e2e::bench::group::Measured;
 use herald_e2e::bench::stage::load;
 use herald_e2e::wait::go_on;
 use serde_json::{Value, json};
 
 use crate::turns::{Turn, Turns};
-use crate::world::{Kind, PORT, World, vip, wish};
+use crate::world::{Kind, PORT, World, is_whole, vip, wish};
 
 pub(crate) const FLOWS: [u32; 4] = [1, 1 << 10, 1 << 16, 1 << 20];
 /// With `nodeport` a flow takes a port towards its target, and room in a table.
@@ -64,7 +64,7 @@ impl Ready {
     pub(crate) fn new(kind: Kind, services: u32) -> Result<Self> {
         let mut world = World::new()?;
         let (result, ops) = world.plan(&wish(kind, services));
-        ensure!(result.refused.is_empty(), "{:?}", result.refused);
+        is_whole(&result)?;
         world.write(result, &ops)?;
         Ok(Self {
             turns: Turns::load(&world.pins()?)?,

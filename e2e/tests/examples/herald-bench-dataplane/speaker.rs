@@ -33,10 +33,10 @@ const LOOK: Duration = Duration::from_micros(200);
 /// Bytes that a speaker has in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Resident {
-    now: u64,
+    pub(crate) now: u64,
     /// Of these, what is not in a file.
     anonymous: u64,
-    most: u64,
+    pub(crate) most: u64,
 }
 
 impl Resident {
@@ -62,7 +62,7 @@ impl Resident {
 /// One speaker.
 #[derive(Debug, Clone)]
 pub(crate) struct Speaker {
-    node: String,
+    pub(crate) node: String,
     /// After the Services came one by one.
     pub(crate) grown: Resident,
     /// After a start at which all were there.

@@ -12,7 +12,7 @@ use herald_e2e::wait::go_on;
 use serde_json::{Value, json};
 
 use crate::maps::Memory;
-use crate::world::{Kind, World, local, vip, wish};
+use crate::world::{Kind, World, is_whole, local, vip, wish};
 
 /// Services whose targets change in a round, one after the other.
 const CHANGES: u32 = 50;
@@ -72,7 +72,7 @@ pub(crate) fn play(kind: Kind, services: u32) -> Result<Round> {
     let mut world = World::new()?;
     let began = Instant::now();
     let (result, ops) = world.plan(&wish);
-    ensure!(result.refused.is_empty(), "{:?}", result.refused);
+    is_whole(&result)?;
     let compiled = began.elapsed();
     world.write(result, &ops)?;
     let programmed = began.elapsed();

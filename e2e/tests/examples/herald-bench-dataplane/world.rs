@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use herald_dataplane::{
     Compiled, Desired, DesiredNode, DesiredService, DesiredVip, Forwarding, Holder, MapContents,
     MapOp, Spread, Targets, compile, diff,
@@ -120,6 +120,18 @@ pub(crate) fn wish(kind: Kind, services: u32) -> Desired {
         nodes: nodes.collect(),
         vips: vips.collect(),
     }
+}
+
+/// Whether everything that was wished for is to be had.
+pub(crate) fn is_whole(compiled: &Compiled) -> Result<()> {
+    let refused = &compiled.refused;
+    ensure!(
+        refused.is_empty(),
+        "{} wishes are refused, the first {:?}",
+        refused.len(),
+        refused.first()
+    );
+    Ok(())
 }
 
 /// A data plane with empty maps of its own.
