@@ -100,8 +100,8 @@ bench-failover: setup build ## how long a client has no answer when the announce
 	cargo run --quiet --locked --package herald-e2e --bin herald-bench-failover -- --rounds $(ROUNDS) $(BENCH)
 
 .PHONY: bench-dataplane
-bench-dataplane: setup build ## connections, their CPU, latency and throughput with each way of forwarding; ROUNDS=20, BENCH=--help
-	cargo run --release --quiet --locked --package herald-e2e --bin herald-bench-dataplane -- --rounds $(ROUNDS) $(BENCH)
+bench-dataplane: setup build ## what packets, connections and thousands of Services cost; ROUNDS=20, BENCH=--help
+	cargo run --release --quiet --locked --package herald-e2e --example herald-bench-dataplane -- --rounds $(ROUNDS) $(BENCH)
 
 ALLOC ?=
 .PHONY: bench-alloc

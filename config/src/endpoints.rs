@@ -14,21 +14,22 @@ pub fn service_of_slice(slice: &EndpointSlice) -> Option<ServiceKey> {
     Some(ServiceKey::new(namespace, name.as_str()))
 }
 
-/// One value from all slices of a Service.
+/// What one slice says. As kube-proxy does, only the first address of an endpoint counts; endpoints
+/// that are names are left out.
+pub fn endpoints_of_slice(slice: &EndpointSlice) -> Vec<Endpoint> {
+    slice.endpoints.iter().filter_map(endpoint).collect()
+}
+
+/// One value from what all slices of a Service say.
 ///
 /// While the slices are rearranged an endpoint may be in two of them: it then is ready or serving
-/// if one says so, and terminating only if both do. As kube-proxy does, only the first address of
-/// an endpoint counts; endpoints that are names are left out.
+/// if one says so, and terminating only if both do.
 pub fn endpoints<'a>(
     service: ServiceKey,
-    slices: impl IntoIterator<Item = &'a EndpointSlice>,
+    slices: impl IntoIterator<Item = &'a [Endpoint]>,
 ) -> ServiceEndpoints {
     let mut merged: BTreeMap<(IpAddr, Option<NodeName>), Endpoint> = BTreeMap::new();
-    for found in slices
-        .into_iter()
-        .flat_map(|slice| &slice.endpoints)
-        .filter_map(endpoint)
-    {
+    for found in slices.into_iter().flatten() {
         merged
             .entry((found.address, found.node.clone()))
             .and_modify(|known| {
@@ -36,7 +37,7 @@ pub fn endpoints<'a>(
                 known.serving |= found.serving;
                 known.terminating &= found.terminating;
             })
-            .or_insert(found);
+            .or_insert_with(|| found.clone());
     }
     ServiceEndpoints {
         service,
@@ -77,7 +78,12 @@ mod tests {
     }
 
     fn got(slices: &[EndpointSlice]) -> Vec<Endpoint> {
-        endpoints(ServiceKey::new("shop", "web"), slices).endpoints
+        let said: Vec<_> = slices.iter().map(endpoints_of_slice).collect();
+        endpoints(
+            ServiceKey::new("shop", "web"),
+            said.iter().map(Vec::as_slice),
+        )
+        .endpoints
     }
 
     fn expected(address: &str, node: Option<&str>, conditions: [bool; 3]) -> Endpoint {

@@ -47,7 +47,7 @@ mod virtual_ip;
 
 pub use advertisement::{InvalidAdvertisement, advertisement};
 pub use duration::duration;
-pub use endpoints::{endpoints, service_of_slice};
+pub use endpoints::{endpoints, endpoints_of_slice, service_of_slice};
 pub use flags::{DEFAULT_CLASS, ServiceFlags};
 pub use log::{LogFlags, LogFormat};
 pub use meta::sentence;

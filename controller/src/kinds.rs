@@ -456,7 +456,8 @@ impl Kind for Slices {
 
     fn applied(&self, object: EndpointSlice) -> Option<Input> {
         let (service, name) = Self::key(&object.metadata)?;
-        let endpoints = herald_config::endpoints(service.clone(), [&object]).endpoints;
+        let said = herald_config::endpoints_of_slice(&object);
+        let endpoints = herald_config::endpoints(service.clone(), [said.as_slice()]).endpoints;
         Some(Input::SliceApplied(Slice {
             service,
             name,

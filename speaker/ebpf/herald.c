@@ -132,11 +132,12 @@ APART int forward(struct __sk_buff *skb, const struct packet *packet, const stru
 	if (!packet || !vip || !service)
 		return VERDICT_DROP;
 
-	__u32 hash = flow_hash(packet, packet->source_port);
-	__u32 target = choose_target(service, hash);
 	__u64 now = bpf_ktime_get_coarse_ns();
 	int is_syn = packet->protocol == IPPROTO_TCP &&
 		     (packet->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+	/* TCP stays with its target for as long as that node is there: nobody asks the tables then. */
+	int stays = packet->protocol == IPPROTO_TCP && !is_syn;
+	__u32 hash = 0, target = 0;
 	struct flow_key key = {
 		.client = packet->source,
 		.vip = packet->destination,
@@ -149,9 +150,11 @@ APART int forward(struct __sk_buff *skb, const struct packet *packet, const stru
 	struct node *node = 0;
 	int is_new = 0;
 
+	if (!old || !stays) {
+		hash = flow_hash(packet, packet->source_port);
+		target = choose_target(service, hash);
+	}
 	if (old) {
-		/* TCP stays with its target for as long as that node is there. */
-		int stays = packet->protocol == IPPROTO_TCP && !is_syn;
 		__u32 number = old->node;
 
 		flow = *old;
@@ -172,8 +175,13 @@ APART int forward(struct __sk_buff *skb, const struct packet *packet, const stru
 			if (is_new < 0)
 				node = 0;
 		}
-		if (!node)
+		if (!node) {
 			close_flow(&key, &flow);
+			if (stays) {
+				hash = flow_hash(packet, packet->source_port);
+				target = choose_target(service, hash);
+			}
+		}
 	}
 	if (!node) {
 		/* A target's reply without a flow must not be taken for a client's packet. */

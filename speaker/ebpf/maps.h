@@ -260,7 +260,7 @@ MAP(config, BPF_MAP_TYPE_ARRAY, 1, 0, __u32, struct config);
 MAP(filters, BPF_MAP_TYPE_ARRAY, 1, 0, __u32, struct filters);
 MAP(vips, BPF_MAP_TYPE_HASH, 65536, BPF_F_NO_PREALLOC, struct vip_key, struct vip);
 MAP(services, BPF_MAP_TYPE_HASH, 131072, BPF_F_NO_PREALLOC, struct service_key, struct service);
-MAP(blocks, BPF_MAP_TYPE_ARRAY, 16384, 0, __u32, struct block); /* sized */
+MAP(blocks, BPF_MAP_TYPE_ARRAY, 49152, 0, __u32, struct block); /* sized */
 MAP(nodes, BPF_MAP_TYPE_ARRAY, 8192, 0, __u32, struct node);
 MAP(addresses, BPF_MAP_TYPE_HASH, 16384, BPF_F_NO_PREALLOC, struct address, __u32);
 MAP(macs, BPF_MAP_TYPE_HASH, 65536, BPF_F_NO_PREALLOC, struct mac_key, __u32);

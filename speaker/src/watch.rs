@@ -10,11 +10,11 @@ use arc_swap::ArcSwapOption;
 use futures::StreamExt as _;
 use herald_api as api;
 use herald_config::{Change, Relist, ServiceFlags, WatchEvent};
-use herald_model::{NodeName, ServiceKey, VirtualIp};
+use herald_model::{Endpoint, NodeName, ServiceKey, VirtualIp};
 use herald_speaker_core::{Cache, Input};
 use k8s_openapi::api::core::v1::{Node, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, DefaultBackoff, Event};
@@ -33,6 +33,10 @@ use crate::{convert, keys};
 
 /// The API server ends a watch after this; a half-open connection is noticed soon after.
 const WATCH_SECONDS: u32 = 60;
+
+/// Objects that are asked for at a time. Those of a page are in memory three times: as they came, as text,
+/// and with all that the API server knows of who wrote which field.
+const PAGE: u32 = 100;
 
 /// The uid of the Node we run on, once it was seen.
 #[derive(Clone)]
@@ -196,7 +200,9 @@ pub(crate) struct RingSecret {
 }
 
 fn config() -> watcher::Config {
-    watcher::Config::default().timeout(WATCH_SECONDS)
+    watcher::Config::default()
+        .timeout(WATCH_SECONDS)
+        .page_size(PAGE)
 }
 
 /// kube's usual backoff, but no wait is long: a node that was cut off is to hear soon what it missed.
@@ -232,7 +238,7 @@ struct Memory<Key> {
     is_old: bool,
 }
 
-impl<Key: Ord> Memory<Key> {
+impl<Key: Ord + Clone + Send + 'static> Memory<Key> {
     fn new(
         folder: &Folder,
         inputs: &UnboundedSender<Input>,
@@ -277,10 +283,7 @@ impl<Key: Ord> Memory<Key> {
     }
 
     /// Remembers what the API server said.
-    fn note<K: Resource + Serialize>(&mut self, change: &mut Change<Key, K>)
-    where
-        Key: Clone,
-    {
+    fn note<K: Serialize>(&mut self, change: &Change<Key, K>) {
         match change {
             Change::Applied(key, object) => self.snapshot.apply(key.clone(), object),
             Change::Deleted(key) => self.snapshot.delete(key),
@@ -307,7 +310,7 @@ async fn follow<K, Key>(
     mut changed: impl FnMut(Change<Key, K>) + Send,
 ) where
     K: Resource + Clone + DeserializeOwned + Serialize + Debug + Send + 'static,
-    Key: Ord + Clone + Send,
+    Key: Ord + Clone + Send + 'static,
 {
     let span = info_span!("watch", kind = memory.kind);
     let work = async move {
@@ -345,7 +348,7 @@ async fn follow<K, Key>(
                     continue;
                 }
                 _ = save.tick(), if memory.snapshot.is_due() => {
-                    memory.snapshot.save();
+                    memory.snapshot.save().await;
                     continue;
                 }
             };
@@ -375,14 +378,14 @@ async fn follow<K, Key>(
             is_told |= is_listed;
             let event = match event {
                 Event::Init => WatchEvent::Init,
-                Event::InitApply(object) => WatchEvent::InitApply(key(&object), object),
+                Event::InitApply(object) => WatchEvent::InitApply(key(&object), slim(object)),
                 Event::InitDone => WatchEvent::InitDone,
-                Event::Apply(object) => WatchEvent::Apply(key(&object), object),
+                Event::Apply(object) => WatchEvent::Apply(key(&object), slim(object)),
                 Event::Delete(object) => WatchEvent::Delete(key(&object)),
             };
             relist.handle(event, &mut pending);
-            for mut change in pending.drain(..) {
-                memory.note(&mut change);
+            for change in pending.drain(..) {
+                memory.note(&change);
                 changed(change);
             }
             if is_listed {
@@ -391,6 +394,12 @@ async fn follow<K, Key>(
         }
     };
     work.instrument(span).await;
+}
+
+/// An object without the names of those who wrote its fields, which are of no use and most of its memory.
+fn slim<K: Resource>(mut object: K) -> K {
+    object.meta_mut().managed_fields = None;
+    object
 }
 
 fn vip_changed(change: Change<String, api::VirtualIP>, tell: &mut impl FnMut(Input)) {
@@ -421,7 +430,12 @@ fn service_changed(
 ) {
     tell(match change {
         Change::Applied(key, object) => match herald_config::service(&object, flags) {
-            Some(service) => Input::ServiceApplied(Box::new(service)),
+            // Who selects by these is the controller.
+            Some(service) => Input::ServiceApplied(Box::new(herald_model::Service {
+                labels: BTreeMap::new(),
+                selector: BTreeMap::new(),
+                ..service
+            })),
             None => Input::ServiceDeleted(key),
         },
         Change::Deleted(key) => Input::ServiceDeleted(key),
@@ -433,7 +447,8 @@ fn service_changed(
 #[derive(Default)]
 struct Slices {
     services: BTreeMap<SliceKey, ServiceKey>,
-    slices: BTreeMap<ServiceKey, BTreeMap<SliceKey, EndpointSlice>>,
+    /// What is of use of each; the objects themselves are many times as large.
+    slices: BTreeMap<ServiceKey, Vec<(SliceKey, Vec<Endpoint>)>>,
 }
 
 /// Namespace and name.
@@ -442,18 +457,19 @@ type SliceKey = (String, String);
 impl Slices {
     fn changed(&mut self, change: Change<SliceKey, EndpointSlice>, tell: &mut impl FnMut(Input)) {
         match change {
-            Change::Applied(key, mut object) => {
+            Change::Applied(key, object) => {
                 let service = herald_config::service_of_slice(&object);
                 if self.services.get(&key) != service.as_ref() {
                     self.remove(&key, tell);
                 }
                 if let Some(service) = service {
-                    object.metadata = ObjectMeta::default();
                     self.services.insert(key.clone(), service.clone());
-                    self.slices
-                        .entry(service.clone())
-                        .or_default()
-                        .insert(key, object);
+                    let said = herald_config::endpoints_of_slice(&object);
+                    let slices = self.slices.entry(service.clone()).or_default();
+                    match slices.iter_mut().find(|(known, _)| *known == key) {
+                        Some((_, before)) => *before = said,
+                        None => slices.push((key, said)),
+                    }
                     self.tell_of(&service, tell);
                 }
             }
@@ -467,7 +483,7 @@ impl Slices {
             return;
         };
         if let Some(slices) = self.slices.get_mut(&service) {
-            slices.remove(key);
+            slices.retain(|(known, _)| known != key);
             if slices.is_empty() {
                 self.slices.remove(&service);
             }
@@ -478,7 +494,8 @@ impl Slices {
     fn tell_of(&self, service: &ServiceKey, tell: &mut impl FnMut(Input)) {
         tell(match self.slices.get(service) {
             Some(slices) => {
-                Input::EndpointsApplied(herald_config::endpoints(service.clone(), slices.values()))
+                let slices = slices.iter().map(|(_, said)| said.as_slice());
+                Input::EndpointsApplied(herald_config::endpoints(service.clone(), slices))
             }
             None => Input::EndpointsDeleted(service.clone()),
         });

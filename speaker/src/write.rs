@@ -65,19 +65,31 @@ impl Writer {
         self.runtime.spawn(async move {
             let _permit = writer.permits.acquire().await;
             let name = VirtualIp::object_name(address);
-            let patch = json!({
-                "apiVersion": api::VirtualIP::api_version(&()),
-                "kind": api::VirtualIP::kind(&()),
-                "metadata": {"name": name, "resourceVersion": &*resource_version},
-                "status": convert::vip_status_object(&status),
-            });
-            let objects: Api<api::VirtualIP> = Api::all(writer.client.clone());
-            let written = objects
-                .patch_status(&name, &applied_by_us(), &Patch::Apply(patch))
-                .await;
-            let outcome = outcome("VirtualIP", &name, written.map(drop));
+            let written = writer.write_vip_status(&name, &resource_version, &status);
+            // Boxed: a request takes kilobytes, and thousands may wait for their turn.
+            let written = Box::pin(written).await;
+            let outcome = outcome("VirtualIP", &name, written);
             writer.report(Input::VipStatusWritten { address, outcome });
         });
+    }
+
+    async fn write_vip_status(
+        &self,
+        name: &str,
+        resource_version: &str,
+        status: &VipStatus,
+    ) -> kube::Result<()> {
+        let patch = json!({
+            "apiVersion": api::VirtualIP::api_version(&()),
+            "kind": api::VirtualIP::kind(&()),
+            "metadata": {"name": name, "resourceVersion": resource_version},
+            "status": convert::vip_status_object(status),
+        });
+        let objects: Api<api::VirtualIP> = Api::all(self.client.clone());
+        objects
+            .patch_status(name, &applied_by_us(), &Patch::Apply(patch))
+            .await?;
+        Ok(())
     }
 
     /// Writes our own `Speaker` object.
@@ -171,7 +183,10 @@ impl Writer {
         let permits = Arc::clone(&self.permits);
         self.runtime.spawn(async move {
             let _permit = permits.acquire().await;
-            if let Err(error) = events.create(&PostParams::default(), &event).await {
+            let params = PostParams::default();
+            // Boxed as well.
+            let created = Box::pin(events.create(&params, &event)).await;
+            if let Err(error) = created {
                 debug!(error = &error as &dyn Error, "an Event was lost");
             }
         });

@@ -16,6 +16,9 @@ mod flows;
 #[cfg(test)]
 #[path = "dataplane/frame.rs"]
 mod frame;
+#[cfg(test)]
+#[path = "dataplane/turns.rs"]
+mod turns;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -147,7 +147,8 @@ enum PortState {
 #[derive(Debug, Default)]
 struct DataPlane {
     report: Option<DataPlaneReport>,
-    desired: Desired,
+    /// Copied when it changes while it is being carried out.
+    desired: Arc<Desired>,
     changed: bool,
     generation: u64,
     in_flight: bool,
@@ -217,7 +218,13 @@ impl Core {
             secret_keys: Vec::new(),
             ring_keys: RingKeys(None),
             dead: BTreeSet::new(),
-            data_plane: DataPlane::default(),
+            data_plane: DataPlane {
+                desired: Arc::new(Desired {
+                    seed: data_plane::SEED,
+                    ..Desired::default()
+                }),
+                ..DataPlane::default()
+            },
             cluster: cluster_targets(&BTreeMap::new(), &BTreeSet::new()),
             reach: BTreeMap::new(),
             report_writer: Writer::default(),

@@ -20,7 +20,8 @@ use crate::writer::Writer;
 #[derive(Debug)]
 pub(crate) struct Vip {
     pub(crate) observed: ObservedVip,
-    pub(crate) holds: BTreeMap<SegmentName, Hold>,
+    /// Boxed: a map has room for eleven of them, and there mostly is one.
+    pub(crate) holds: BTreeMap<SegmentName, Box<Hold>>,
     pub(crate) writer: Writer<VipStatus>,
     /// Who else answered for it, and when that was last heard.
     pub(crate) conflict: Option<(MacAddress, Instant)>,

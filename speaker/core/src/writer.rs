@@ -45,6 +45,10 @@ impl<T: PartialEq + Clone> Writer<T> {
         if observed == Some(wanted) {
             self.failures = 0;
             self.retry_at = None;
+            // It is seen at a later version than it was decided for.
+            if !self.in_flight {
+                self.sent = None;
+            }
             return false;
         }
         let waits = self.in_flight || self.retry_at.is_some_and(|at| at > now);

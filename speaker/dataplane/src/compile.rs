@@ -121,6 +121,15 @@ struct Member<'a> {
 
 impl<'a> Compiler<'a> {
     fn put(&mut self, map: MapName, key: Vec<u8>, value: Vec<u8>) {
+        self.put_shared(map, key, value.into());
+    }
+
+    /// Puts what is there already, if it is the same.
+    fn put_shared(&mut self, map: MapName, key: Vec<u8>, value: Arc<[u8]>) {
+        let value = match self.observed.shared(map, &key) {
+            Some(before) if *before == value => Arc::clone(before),
+            _ => value,
+        };
         self.out.contents.put(map, key, value);
     }
 

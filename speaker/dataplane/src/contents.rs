@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
 use crate::filter::Filters;
 use crate::layout::{
@@ -107,8 +108,9 @@ impl fmt::Display for MapName {
     }
 }
 
-/// The entries of one map.
-pub type Entries = BTreeMap<Vec<u8>, Vec<u8>>;
+/// The entries of one map. Values are shared: what does not change from one wish to the next is in memory once, as
+/// are equal tables of thousands of Services.
+pub type Entries = BTreeMap<Vec<u8>, Arc<[u8]>>;
 
 /// The contents of all maps.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -126,7 +128,7 @@ pub enum MapOp {
         /// The entry's key.
         key: Vec<u8>,
         /// Its value; empty for [`MapName::Stats`], where it means "start at zero".
-        value: Vec<u8>,
+        value: Arc<[u8]>,
     },
     /// Remove an entry; in an array, write zeros.
     Delete {
@@ -139,7 +141,8 @@ pub enum MapOp {
 
 impl MapContents {
     /// Notes an entry. In an array, zeros count as none.
-    pub fn put(&mut self, map: MapName, key: Vec<u8>, value: Vec<u8>) {
+    pub fn put(&mut self, map: MapName, key: Vec<u8>, value: impl Into<Arc<[u8]>>) {
+        let value = value.into();
         if map.is_array() && value.iter().all(|&byte| byte == 0) {
             self.delete(map, &key);
         } else {
@@ -159,7 +162,12 @@ impl MapContents {
 
     /// The value of an entry.
     pub fn get(&self, map: MapName, key: &[u8]) -> Option<&[u8]> {
-        self.maps.get(&map)?.get(key).map(Vec::as_slice)
+        self.shared(map, key).map(AsRef::as_ref)
+    }
+
+    /// The same, to be put elsewhere.
+    pub(crate) fn shared(&self, map: MapName, key: &[u8]) -> Option<&Arc<[u8]>> {
+        self.maps.get(&map)?.get(key)
     }
 
     /// The entries of one map, by key.
@@ -168,7 +176,7 @@ impl MapContents {
             .get(&map)
             .into_iter()
             .flatten()
-            .map(|(key, value)| (key.as_slice(), value.as_slice()))
+            .map(|(key, value)| (key.as_slice(), value.as_ref()))
     }
 
     /// The elements of an array, or of [`MapName::Stats`], that entries here refer to; empty for a hash. All others may hold
@@ -202,7 +210,9 @@ impl MapContents {
     pub fn apply(&mut self, ops: &[MapOp]) {
         for op in ops {
             match op {
-                MapOp::Put { map, key, value } => self.put(*map, key.clone(), value.clone()),
+                MapOp::Put { map, key, value } => {
+                    self.put(*map, key.clone(), Arc::clone(value));
+                }
                 MapOp::Delete { map, key } => self.delete(*map, key),
             }
         }
@@ -214,13 +224,16 @@ impl MapContents {
 /// the other way round.
 pub fn diff(observed: &MapContents, desired: &MapContents) -> Vec<MapOp> {
     let puts = MapName::ALL.into_iter().flat_map(|map| {
-        desired
-            .entries(map)
-            .filter(move |&(key, value)| observed.get(map, key) != Some(value))
+        let entries = desired.maps.get(&map).into_iter().flatten();
+        entries
+            .filter(move |(key, value)| {
+                let before = observed.shared(map, key);
+                !before.is_some_and(|before| Arc::ptr_eq(before, value) || before == *value)
+            })
             .map(move |(key, value)| MapOp::Put {
                 map,
-                key: key.to_vec(),
-                value: value.to_vec(),
+                key: key.clone(),
+                value: Arc::clone(value),
             })
     });
     let deletes = MapName::ALL.into_iter().rev().flat_map(|map| {

@@ -8,11 +8,13 @@ struct turn {
 	/* Whether the program is left out: what is left is the cost of all this. */
 	__u32 is_empty;
 	__u32 next;
+	/* How many Services they are spread over, with an address each: this one and those that follow. */
+	__u32 services;
 	/* A client's frame: Ethernet, IPv4 and TCP headers. */
 	__u16 frame[27];
 	__u16 zero;
 };
-SIZE_IS(struct turn, 68);
+SIZE_IS(struct turn, 72);
 
 struct {
 	MAP_UINT(type, BPF_MAP_TYPE_ARRAY);
@@ -39,5 +41,6 @@ int herald_flows(struct __sk_buff *skb)
 	/* The lower half of the client's address, and its port. */
 	to[14] += htons(flow >> 16);
 	to[17] = flow;
+	to[16] += htons(flow % now->services);
 	return now->is_empty ? VERDICT_NEXT : ingress(skb);
 }

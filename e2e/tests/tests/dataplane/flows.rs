@@ -1,51 +1,18 @@
 //! What the ingress program costs by the number of flows: printed, not judged, as machines differ.
 
 use std::fs;
-use std::path::Path;
-use std::process::Command;
 
-use anyhow::{Context as _, Result, bail, ensure};
-use aya::EbpfLoader;
-use aya::maps::Array;
-use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
+use anyhow::{Context as _, Result, ensure};
 use herald_dataplane::Forwarding;
 use herald_model::{Protocol, ServiceKey};
-use herald_speaker::io::bpf::{DEFAULT_FLOWS, TestRun};
+use herald_speaker::io::bpf::DEFAULT_FLOWS;
 
 use crate::bench::{Bench, DIRECT_PORT, desired};
 use crate::frame::{Frame, PORT};
+use crate::turns::{Turn, Turns};
 
 const FLOWS: [u32; 4] = [1, 1 << 10, 1 << 16, 1 << 20];
-/// Each flow at least once.
-const LEAST_RUNS: u32 = 1 << 17;
 const ROUNDS: usize = 3;
-
-/// `struct turn` of `flows.c`.
-fn turn(frame: &[u8], flows: u32, is_empty: bool) -> Result<[u8; 68]> {
-    let mut bytes = Vec::from((flows - 1).to_le_bytes());
-    bytes.extend(u32::from(is_empty).to_le_bytes());
-    bytes.extend([0; 4]);
-    bytes.extend(frame.get(..54).context("a short frame")?);
-    bytes.resize(68, 0);
-    bytes.try_into().ok().context("68 bytes")
-}
-
-/// What clang makes of `flows.c`.
-fn object() -> Result<Vec<u8>> {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let output = Command::new("clang")
-        .args(["-target", "bpf", "-O2", "-g", "-mcpu=v3", "-I"])
-        .arg(here.join("../../speaker/ebpf"))
-        .arg("-c")
-        .arg(here.join("tests/dataplane/flows.c"))
-        .args(["-o", "-"])
-        .output()
-        .context("cannot run clang")?;
-    if !output.status.success() {
-        bail!("clang: {}", String::from_utf8_lossy(&output.stderr));
-    }
-    Ok(output.stdout)
-}
 
 #[test]
 fn every_flow_is_sent_on_and_its_cost_is_told() -> Result<()> {
@@ -65,14 +32,7 @@ fn measure(direct: bool, mut bench: Bench) -> Result<()> {
     let id = bench.program()?.service_ids[&ServiceKey::new("default", format!("s{port}"))];
     let mut layouts = fs::read_dir(bench.lan.bpf_folder()?)?;
     let pins = layouts.next().context("no maps")??.path();
-    let mut ebpf = EbpfLoader::new()
-        .default_map_pin_directory(&pins)
-        .load(&object()?)?;
-    let program: &mut SchedClassifier = ebpf
-        .program_mut("herald_flows")
-        .context("no program")?
-        .try_into()?;
-    program.load()?;
+    let mut turns = Turns::load(&pins)?;
     let mut frame = Frame::v4(Protocol::Tcp);
     frame.to.1 = port;
     frame.hops = 255;
@@ -86,40 +46,27 @@ fn measure(direct: bool, mut bench: Bench) -> Result<()> {
         .into_iter()
         .filter(|&flows| direct || flows <= 1 << 16);
     for flows in counts {
-        let runs = LEAST_RUNS.max(flows);
-        let mut cost = |is_empty: bool| -> Result<u128> {
-            let mut map: Array<_, [u8; 68]> = ebpf.map_mut("turn").context("no map")?.try_into()?;
-            map.set(0, turn(&frame, flows, is_empty)?, 0)?;
-            let program: &mut SchedClassifier = ebpf
-                .program_mut("herald_flows")
-                .context("no program")?
-                .try_into()?;
-            let options = TestRunOptions {
-                data_in: Some(&frame),
-                repeat: runs,
-                ..TestRunOptions::new()
-            };
-            let result = bench.lan.hosts[0].run(|| Ok(program.test_run(options)?))?;
-            let verdict = result.return_value.cast_signed();
-            let expected = if is_empty {
-                TestRun::NEXT
-            } else {
-                TestRun::REDIRECT
-            };
-            ensure!(verdict == expected, "verdict {verdict}");
-            Ok(result.duration.as_nanos())
+        let turn = Turn {
+            frame: &frame,
+            flows,
+            services: 1,
         };
-        let own = cost(true)?;
+        let host = &bench.lan.hosts[0];
+        let own = turns.cost(host, turn, true)?;
         // The first round meets new flows.
-        cost(false)?;
+        turns.cost(host, turn, false)?;
         let mut times = Vec::new();
         for _ in 0..ROUNDS {
-            times.push(cost(false)?.saturating_sub(own));
+            let time = turns.cost(host, turn, false)?;
+            times.push(time.saturating_sub(own).as_nanos());
         }
-        sent += u64::from(runs) * (ROUNDS as u64 + 1);
+        sent += u64::from(turn.runs()) * (ROUNDS as u64 + 1);
         times.sort_unstable();
         let (least, median) = (times[0], times[ROUNDS / 2]);
-        told.push(format!("{flows} flows {least}/{median} (+ {own})"));
+        told.push(format!(
+            "{flows} flows {least}/{median} (+ {})",
+            own.as_nanos()
+        ));
     }
     let mode = if direct { "dsr" } else { "nodeport" };
     println!(

@@ -20,7 +20,7 @@ use crate::vip::{Vip, holders};
 
 /// Spreads flows and fills tables. The same for every cluster: the tables have to be equal on all
 /// nodes of one cluster, and no secret is needed for that.
-const SEED: u64 = 0x6865_7261_6c64_6c62;
+pub(super) const SEED: u64 = 0x6865_7261_6c64_6c62;
 
 /// When an address may be announced.
 #[derive(Clone, Copy, Debug)]
@@ -120,16 +120,16 @@ impl Core {
                 services: plan.services,
             })
         });
-        let vips = &mut self.data_plane.desired.vips;
-        let changed = match wanted {
-            Some(wanted) if vips.get(&address) == Some(&wanted) => false,
-            Some(wanted) => {
-                vips.insert(address, wanted);
-                true
-            }
-            None => vips.remove(&address).is_some(),
-        };
-        self.data_plane.changed |= changed;
+        let state = &mut self.data_plane;
+        if state.desired.vips.get(&address) == wanted.as_ref() {
+            return;
+        }
+        let vips = &mut Arc::make_mut(&mut state.desired).vips;
+        match wanted {
+            Some(wanted) => drop(vips.insert(address, wanted)),
+            None => drop(vips.remove(&address)),
+        }
+        state.changed = true;
     }
 
     fn holders_by_interface(&self, vip: &Vip) -> BTreeMap<IfIndex, Holder> {
@@ -217,8 +217,9 @@ impl Core {
             .collect();
         let state = &mut self.data_plane;
         if state.desired.nodes != nodes || state.desired.interfaces != interfaces {
-            state.desired.nodes = nodes;
-            state.desired.interfaces = interfaces;
+            let desired = Arc::make_mut(&mut state.desired);
+            desired.nodes = nodes;
+            desired.interfaces = interfaces;
             state.changed = true;
         }
         if !state.changed || state.in_flight {
@@ -227,10 +228,9 @@ impl Core {
         state.changed = false;
         state.in_flight = true;
         state.generation = state.generation.saturating_add(1);
-        state.desired.seed = SEED;
         out.push(Effect::ApplyDataPlane {
             generation: state.generation,
-            desired: Arc::new(state.desired.clone()),
+            desired: Arc::clone(&state.desired),
             names,
         });
     }

@@ -213,7 +213,7 @@ impl Core {
             generation: None,
             neighbour: None,
         };
-        vip.holds.insert(segment.clone(), hold);
+        vip.holds.insert(segment.clone(), Box::new(hold));
         vip.yielded.remove(segment);
     }
 
@@ -270,11 +270,11 @@ impl Core {
             announced: false,
             generation: None,
             neighbour: None,
-            ..hold.clone()
+            ..Hold::clone(hold)
         };
         self.release_where(address, out, |name, _| name == segment);
         if let Some(vip) = self.vips.get_mut(&address) {
-            vip.holds.insert(segment.clone(), moved);
+            vip.holds.insert(segment.clone(), Box::new(moved));
         }
     }
 

@@ -142,7 +142,7 @@ impl Core {
         let released: Vec<Hold> = vip
             .holds
             .extract_if(.., |name, hold| condition(name, hold))
-            .map(|(_, hold)| hold)
+            .map(|(_, hold)| *hold)
             .collect();
         for hold in released {
             let interface = hold.interface;

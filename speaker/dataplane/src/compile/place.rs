@@ -1,12 +1,37 @@
 //! Where target tables lie.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use herald_model::NodeName;
 
 use super::{Compiler, GroupKey, Member};
 use crate::Spread;
 use crate::contents::MapName;
 use crate::layout::{BLOCKS, SLOTS_PER_BLOCK, TableRef, encode_block, encode_number};
 use crate::table::{LOCAL_SLOTS, fill, slots_for};
+
+/// The blocks of tables, by their slots and targets: those of many Services are equal.
+#[derive(Default)]
+struct Filled<'a>(BTreeMap<(u32, &'a BTreeMap<NodeName, (u32, u16)>), Vec<Arc<[u8]>>>);
+
+impl<'a> Filled<'a> {
+    fn blocks(
+        &mut self,
+        seed: u64,
+        slots: u32,
+        targets: &'a BTreeMap<NodeName, (u32, u16)>,
+    ) -> &[Arc<[u8]>] {
+        self.0.entry((slots, targets)).or_insert_with(|| {
+            let slots: Vec<u16> = fill(seed, slots, targets)
+                .into_iter()
+                .map(Option::unwrap_or_default)
+                .collect();
+            let blocks = slots.chunks(SLOTS_PER_BLOCK).map(encode_block);
+            blocks.map(Arc::from).collect()
+        })
+    }
+}
 
 impl<'a> Compiler<'a> {
     /// Finds each group its place and writes its table there. A table is changed in place if nobody
@@ -41,6 +66,8 @@ impl<'a> Compiler<'a> {
                 }
             }
         }
+        let mut filled = Filled::default();
+        let seed = self.desired.seed;
         let leaving = leaving.values().filter_map(|entry| entry.route);
         busy.extend(leaving.map(|route| route.table));
         groups
@@ -56,33 +83,26 @@ impl<'a> Compiler<'a> {
                 };
                 let kept = candidates.iter().copied().find(|table| {
                     fits(table)
-                        && (is_alone(table) || self.holds(*table, &self.blocks(group, table.slots)))
+                        && (is_alone(table)
+                            || self.holds(*table, filled.blocks(seed, table.slots, &group.targets)))
                 });
                 let table = match kept {
                     Some(table) => table,
                     None => free.allocate(slots_for(group.spread, group.targets.len()))?,
                 };
-                let blocks = self.blocks(group, table.slots);
+                let blocks = filled.blocks(seed, table.slots, &group.targets);
                 for (key, block) in block_keys(table).zip(blocks) {
-                    self.put(MapName::Blocks, key, block);
+                    self.put_shared(MapName::Blocks, key, Arc::clone(block));
                 }
                 Some(table)
             })
             .collect()
     }
 
-    fn blocks(&self, group: &GroupKey<'a>, slots: u32) -> Vec<Vec<u8>> {
-        let slots: Vec<u16> = fill(self.desired.seed, slots, &group.targets)
-            .into_iter()
-            .map(Option::unwrap_or_default)
-            .collect();
-        slots.chunks(SLOTS_PER_BLOCK).map(encode_block).collect()
-    }
-
-    fn holds(&self, table: TableRef, blocks: &[Vec<u8>]) -> bool {
+    fn holds(&self, table: TableRef, blocks: &[Arc<[u8]>]) -> bool {
         block_keys(table)
             .zip(blocks)
-            .all(|(key, block)| self.observed.get(MapName::Blocks, &key) == Some(block.as_slice()))
+            .all(|(key, block)| self.observed.get(MapName::Blocks, &key) == Some(&**block))
     }
 }
 
