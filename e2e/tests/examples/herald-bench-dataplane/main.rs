@@ -78,7 +78,7 @@ enum Part {
     Tables,
     /// Time of the ingress program for a packet, by Services and flows; no cluster
     Program,
-    /// Memory of speakers, and how soon their tables follow an EndpointSlice
+    /// Memory of speakers, and how soon their tables follow a change of endpoints
     Speaker,
     /// Connections, datagrams and a stream each way
     Ways,
@@ -159,7 +159,7 @@ fn rounds<R: Measured>(
         match &round {
             Ok(round) => eprintln!("{case}, {profile} Services, round {number}: {round}"),
             Err(error) => {
-                eprintln!("{case}, {profile} Services, round {number}: FAILED: {error:#}")
+                eprintln!("{case}, {profile} Services, round {number}: FAILED: {error:#}");
             }
         }
         group.add(round);

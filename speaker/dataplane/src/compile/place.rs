@@ -11,17 +11,15 @@ use crate::contents::MapName;
 use crate::layout::{BLOCKS, SLOTS_PER_BLOCK, TableRef, encode_block, encode_number};
 use crate::table::{LOCAL_SLOTS, fill, slots_for};
 
+/// Weights and numbers of targets.
+type Weights = BTreeMap<NodeName, (u32, u16)>;
+
 /// The blocks of tables, by their slots and targets: those of many Services are equal.
 #[derive(Default)]
-struct Filled<'a>(BTreeMap<(u32, &'a BTreeMap<NodeName, (u32, u16)>), Vec<Arc<[u8]>>>);
+struct Filled<'a>(BTreeMap<(u32, &'a Weights), Vec<Arc<[u8]>>>);
 
 impl<'a> Filled<'a> {
-    fn blocks(
-        &mut self,
-        seed: u64,
-        slots: u32,
-        targets: &'a BTreeMap<NodeName, (u32, u16)>,
-    ) -> &[Arc<[u8]>] {
+    fn blocks(&mut self, seed: u64, slots: u32, targets: &'a Weights) -> &[Arc<[u8]>] {
         self.0.entry((slots, targets)).or_insert_with(|| {
             let slots: Vec<u16> = fill(seed, slots, targets)
                 .into_iter()

@@ -393,15 +393,16 @@ fn service_without_usable_targets_is_off() {
 
 #[test]
 fn ten_thousand_local_services_find_room_and_no_more_than_there_is() {
-    let weights = targets(Spread::Local, &[(1, 1), (2, 1)]);
+    // Three nodes have 1,024 slots, which are four blocks.
+    let weights = targets(Spread::Local, &[(1, 1), (2, 1), (3, 1)]);
     let services = |count: u16| {
         let services =
             (1..=count).map(|port| service(&format!("s{port}"), port, Arc::clone(&weights)));
         vec![("192.0.2.100", services.collect())]
     };
-    let many = compile(&MapContents::default(), &desired(2, &services(10_000)));
+    let many = compile(&MapContents::default(), &desired(3, &services(10_000)));
     assert_eq!(many.refused, []);
-    assert_eq!(many.contents.entries(MapName::Blocks).count(), 10_000);
-    let too_many = compile(&many.contents, &desired(2, &services(16_390)));
+    assert_eq!(many.contents.entries(MapName::Blocks).count(), 40_000);
+    let too_many = compile(&many.contents, &desired(3, &services(12_294)));
     assert_eq!(too_many.refused.len(), 6);
 }
