@@ -57,6 +57,8 @@ fn a_cordoned_node_gives_its_address_away_unless_all_are_and_gets_nothing_back()
                 }
                 cordon(cluster, &holder, true)?;
                 stays(&holder)?;
+                // Were another the first to stay, that one would get the address.
+                cordon(cluster, &holder, false)?;
                 uncordon_all(cluster)?;
                 stays(&holder)
             })();
