@@ -343,9 +343,8 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn page_has_every_figure_and_no_series_for_what_is_not_there() {
-        let overview = Overview {
+    fn overview() -> Overview {
+        Overview {
             waiting_for: Vec::new(),
             announced: vec![Announced {
                 service: ServiceKey::new("ns", "web"),
@@ -365,7 +364,12 @@ mod tests {
                 silent: 0,
             },
             slowest_announcement: Some(("eth0".into(), 20)),
-        };
+        }
+    }
+
+    #[test]
+    fn page_has_every_figure_and_no_series_for_what_is_not_there() {
+        let overview = overview();
         let layer2 = AllCounts::from([(
             (IfIndex(2), [192, 0, 2, 10].into()),
             Counts {
