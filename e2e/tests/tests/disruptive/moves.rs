@@ -11,12 +11,12 @@ use herald_e2e::newcomers::Newcomers;
 use herald_e2e::sandbox::{Sandbox, backend};
 use herald_e2e::streams::Streams;
 use herald_e2e::wait::{LONG, eventually, same};
-use herald_lab::{ChartOptions, HERALD_NAMESPACE, Program};
+use herald_lab::{HERALD_NAMESPACE, Program};
 use serde_json::json;
 
 use crate::departures::uncordon_all;
 use crate::takeover::{adopted, epoch, node_of, vip};
-use crate::{alone, start_api, stop_api};
+use crate::{alone, install, start_api, stop_api};
 
 const PORT: u16 = 9090;
 /// Of each family.
@@ -205,7 +205,7 @@ fn drain(busy: &Busy<'_>, node: &str) -> Result<()> {
         "--timeout=120s",
     ];
     let command = ["drain", node].into_iter().chain(options);
-    busy.cluster.lab.kubectl(command).map(drop)
+    Ok(busy.cluster.lab.kubectl(command).map(drop)?)
 }
 
 #[test]
@@ -221,15 +221,11 @@ fn draining_the_holder_loses_no_connection() -> Result<()> {
 fn an_upgrade_of_the_chart_loses_no_connection() -> Result<()> {
     unnoticed("dsr", |busy| {
         let upgrade = |set: &[&str]| {
-            let options = ChartOptions {
-                set: set.iter().map(|&set| set.to_owned()).collect(),
-                ..ChartOptions::default()
-            };
-            busy.cluster.lab.deploy(&options, &mut |_| ())?;
+            install(busy.cluster, set)?;
             wait_rolled_out(busy)
         };
-        let changed = upgrade(&["logLevel=debug", "logFormat=json"]);
-        upgrade(&["logLevel=debug"])?;
+        let changed = upgrade(&["logFormat=json"]);
+        upgrade(&[])?;
         changed
     })
 }
