@@ -293,7 +293,10 @@ impl Core {
             let mut events = Vec::new();
             for (name, hold) in &mut vip.holds {
                 let interface = hold.interface;
-                let neighbour = wants_neighbour.then_some(hold.mac);
+                let is_ready = gate.is_open(&mut hold.generation);
+                // Before the programs know that we hold it, nobody would take what goes by that entry.
+                let is_known = hold.announced || is_ready;
+                let neighbour = (wants_neighbour && is_known).then_some(hold.mac);
                 if hold.neighbour != neighbour {
                     out.push(match neighbour {
                         Some(mac) => Effect::SetNeighbour {
@@ -305,7 +308,6 @@ impl Core {
                     });
                     hold.neighbour = neighbour;
                 }
-                let is_ready = gate.is_open(&mut hold.generation);
                 if !hold.announced && is_ready {
                     hold.announced = true;
                     joins.push(interface);

@@ -253,11 +253,11 @@ impl Core {
                 .ports
                 .get(&interface)
                 .is_some_and(|port| port.told.mac == mac);
-            let is_wanted = self.vips.get(&address).is_some_and(|vip| {
-                vip.holds
-                    .values()
-                    .any(|hold| hold.interface == interface && hold.neighbour.is_some())
+            let is_held = self.vips.get(&address).is_some_and(|vip| {
+                let mut holds = vip.holds.values();
+                holds.any(|hold| hold.interface == interface)
             });
+            let is_wanted = is_held && self.wants_neighbour(address);
             if is_ours && !is_wanted {
                 out.push(Effect::RemoveNeighbour { interface, address });
             }

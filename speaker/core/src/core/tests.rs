@@ -491,7 +491,7 @@ fn address_is_announced_once_the_data_plane_knows_it() {
             applied(service("web", &[vip4()])),
             vip(vip4(), 1, "node1"),
         ]),
-        [set_neighbour(vip4())],
+        [],
     );
     let desired = story.desired_vip(vip4()).unwrap();
     assert_eq!(desired.holders, BTreeMap::from([(ETH0, Holder::Me)]));
@@ -506,6 +506,7 @@ fn address_is_announced_once_the_data_plane_knows_it() {
     assert_eq!(
         story.applied(),
         [
+            set_neighbour(vip4()),
             held(vip4()),
             event(
                 EventReason::Announced,
@@ -692,15 +693,15 @@ fn taking_over_from_another_node_is_told_as_a_move() {
     taken.status.segments = vec![entry("node2", MAC2, 1, EPOCH)];
     story.tell([applied(service("web", &[vip4()])), Input::VipApplied(taken)]);
     let effects = story.applied();
-    assert_eq!(effects[0], held(vip4()));
+    assert_eq!(effects[..2], [set_neighbour(vip4()), held(vip4())]);
     assert_eq!(
-        effects[1],
+        effects[2],
         event(
             EventReason::Moved,
             "node1 announces 192.0.2.10 on eth0 (02:00:00:00:00:01), node2 did before"
         )
     );
-    let Effect::WriteVipStatus { status, .. } = &effects[2] else {
+    let Effect::WriteVipStatus { status, .. } = &effects[3] else {
         panic!("{effects:?}");
     };
     assert_eq!(status.segments, [entry("node1", MAC1, 2, EPOCH)]);
@@ -717,7 +718,7 @@ fn restarted_speaker_goes_on_without_a_word() {
         applied(service("web", &[vip4()])),
         Input::VipApplied(before),
     ]);
-    assert_eq!(story.applied(), [held(vip4())]);
+    assert_eq!(story.applied(), [set_neighbour(vip4()), held(vip4())]);
 }
 
 #[test]
@@ -801,11 +802,11 @@ fn lost_carrier_withdraws_and_returned_carrier_announces_anew() {
     story.applied();
     assert_eq!(
         story.tell([link(true)]),
-        [set_neighbour(vip4()), Effect::Refresh],
+        [Effect::Refresh],
         "nobody else may, so the next life of the same node does"
     );
     assert_eq!(story.ring, [RingCommand::CarrierChanged(true)]);
-    assert_eq!(story.applied()[0], held(vip4()));
+    assert_eq!(story.applied()[1], held(vip4()));
 }
 
 #[test]
@@ -948,8 +949,8 @@ fn failing_data_plane_does_not_keep_an_address_silent() {
         generation,
         outcome: Err("map is full".into()),
     }]);
-    assert_eq!(effects[0], held(vip4()));
-    let Effect::WriteVipStatus { status, .. } = &effects[2] else {
+    assert_eq!(effects[..2], [set_neighbour(vip4()), held(vip4())]);
+    let Effect::WriteVipStatus { status, .. } = &effects[3] else {
         panic!("{effects:?}");
     };
     let forwarding = &status.conditions[2];
@@ -974,7 +975,7 @@ fn changes_during_an_apply_are_handed_over_together_after_it() {
     story.tell([endpoints("web")]);
     story.tell([node("node3", 13)]);
     assert_eq!(story.desired, Some(first.clone()), "one at a time");
-    assert_eq!(story.applied()[0], held(vip4()));
+    assert_eq!(story.applied()[1], held(vip4()));
     let second = story.desired.clone().unwrap();
     assert_eq!(second.0, first.0 + 1);
     assert_eq!(second.1.nodes.len(), 3);
@@ -1007,10 +1008,7 @@ fn entries_of_an_earlier_life_are_removed_unless_they_are_wanted() {
     story.now = 300;
     assert_eq!(
         story.tell(Cache::ALL.map(Input::Synced)),
-        [
-            set_neighbour(vip4()),
-            remove_neighbour("192.0.2.99".parse().unwrap()),
-        ]
+        [remove_neighbour("192.0.2.99".parse().unwrap())]
     );
 }
 
@@ -1233,7 +1231,7 @@ fn address_of_a_dead_holder_is_taken_over_by_the_next_candidate_and_everybody_is
     let mut story = second();
     story.now = 9_000;
     let death = death_of_node2(&story);
-    assert_eq!(story.tell(death), [set_neighbour(vip4())]);
+    assert_eq!(story.tell(death), []);
     let desired = story.desired_vip(vip4()).unwrap();
     assert_eq!(desired.holders, BTreeMap::from([(ETH0, Holder::Me)]));
     let effects = story.applied();
@@ -1242,12 +1240,13 @@ fn address_of_a_dead_holder_is_taken_over_by_the_next_candidate_and_everybody_is
         certified: Duration::from_millis(150),
         announced: Duration::from_millis(151),
     });
-    assert_eq!(effects[..2], [stopwatch, held(vip4())]);
+    let expected = [set_neighbour(vip4()), stopwatch, held(vip4())];
+    assert_eq!(effects[..3], expected);
     assert_eq!(story.ring, [told(1, 1, true)]);
     let note = "node1 announces 192.0.2.10 on eth0 (02:00:00:00:00:01), taken over from node2, \
                 151 ms after its last sign of life: suspected after 110 ms, certified after 150 ms";
-    assert_eq!(effects[2], event(EventReason::Moved, note));
-    let Effect::WriteVipStatus { status, .. } = &effects[3] else {
+    assert_eq!(effects[3], event(EventReason::Moved, note));
+    let Effect::WriteVipStatus { status, .. } = &effects[4] else {
         panic!("{effects:?}");
     };
     assert_eq!(&*status.segments[0].reason, "TakenOver");
