@@ -71,11 +71,7 @@ pub(crate) fn start(options: Options, inputs: UnboundedSender<Input>) -> io::Res
     let (sender, commands) = mpsc::channel();
     thread::Builder::new()
         .name("data-plane".to_owned())
-        .spawn(move || {
-            // What is taken over is announced when the programs know of it.
-            raise_priority(Urgency::Second);
-            run(&options, Commands::of(commands), &inputs);
-        })?;
+        .spawn(move || run(&options, Commands::of(commands), &inputs))?;
     Ok(Handle(sender))
 }
 
@@ -134,6 +130,8 @@ fn carry_out(options: &Options, commands: &mut Commands, inputs: &UnboundedSende
     let Some(mut runner) = open(options, commands, inputs) else {
         return;
     };
+    // What is taken over is announced when the programs know of it. Loading them takes long, and may.
+    raise_priority(Urgency::Second);
     let mut checked = Instant::now();
     loop {
         if checked.elapsed() >= OWN_CHECK {

