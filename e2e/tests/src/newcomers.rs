@@ -90,11 +90,6 @@ impl Newcomers {
         })
     }
 
-    /// How many have been made.
-    pub fn count(&self) -> u64 {
-        lock(&self.made).count
-    }
-
     /// Makes no more, and waits for the last.
     ///
     /// # Errors

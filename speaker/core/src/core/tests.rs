@@ -242,6 +242,23 @@ fn tenure(held: bool) -> Tenure {
     if held { Tenure::Held } else { Tenure::LetGo }
 }
 
+/// The LAN is asked who has the address.
+fn asked() -> Effect {
+    Effect::Layer2(herald_l2::Input::Probe {
+        interface: ETH0,
+        address: vip4(),
+    })
+}
+
+/// Who answered, if anybody did.
+fn answered(user: Option<MacAddress>) -> Input {
+    Input::Probed {
+        interface: ETH0,
+        address: vip4(),
+        user,
+    }
+}
+
 fn held(address: IpAddr) -> Effect {
     Effect::Layer2(herald_l2::Input::Held {
         interface: ETH0,

@@ -21,21 +21,6 @@ fn heard(mac: MacAddress) -> Input {
     }
 }
 
-fn asked() -> Effect {
-    Effect::Layer2(herald_l2::Input::Probe {
-        interface: ETH0,
-        address: vip4(),
-    })
-}
-
-fn answered(user: Option<MacAddress>) -> Input {
-    Input::Probed {
-        interface: ETH0,
-        address: vip4(),
-        user,
-    }
-}
-
 /// What the status says when the address was left to the stranger.
 fn left(since: i64) -> VipStatus {
     let conflict = format!(

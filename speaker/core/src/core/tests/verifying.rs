@@ -2,21 +2,6 @@
 
 use super::*;
 
-fn asked() -> Effect {
-    Effect::Layer2(herald_l2::Input::Probe {
-        interface: ETH0,
-        address: vip4(),
-    })
-}
-
-fn answered(user: Option<MacAddress>) -> Input {
-    Input::Probed {
-        interface: ETH0,
-        address: vip4(),
-        user,
-    }
-}
-
 /// node1 held the address, and node2 has taken it under a newer plan.
 fn handed_over() -> Story {
     let mut story = Story::announcing(DataPlaneMode::None);
