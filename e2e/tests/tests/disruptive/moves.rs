@@ -28,14 +28,14 @@ const BEFORE: Duration = Duration::from_secs(1);
 const AFTER: Duration = Duration::from_secs(2);
 
 /// An address of each family, and traffic to them.
-struct Busy<'a> {
-    it: &'a Sandbox,
-    cluster: &'static Cluster,
-    addresses: Vec<IpAddr>,
+pub(crate) struct Busy<'a> {
+    pub(crate) it: &'a Sandbox,
+    pub(crate) cluster: &'static Cluster,
+    pub(crate) addresses: Vec<IpAddr>,
 }
 
 impl Busy<'_> {
-    fn holder(&self, address: IpAddr) -> Result<String> {
+    pub(crate) fn holder(&self, address: IpAddr) -> Result<String> {
         Ok(self.cluster.announcer(address)?.0)
     }
 
@@ -57,7 +57,7 @@ impl Busy<'_> {
 
     /// Waits until another node than `old` answers on the LAN, and no second one: which. Asks from elsewhere:
     /// who asks forgets what it knew, and the client under test is not to.
-    fn moved(&self, address: IpAddr, old: &str) -> Result<String> {
+    pub(crate) fn moved(&self, address: IpAddr, old: &str) -> Result<String> {
         let other = Client::at(&self.cluster.lab, OTHER_CLIENT);
         let expected = format!("another node than {old} answers for {address}, alone");
         eventually(&expected, LONG, || {
@@ -75,8 +75,21 @@ impl Busy<'_> {
     }
 }
 
+fn packets_dropped(cluster: &Cluster) -> Result<Vec<(String, &'static str, f64)>> {
+    let mut found = Vec::new();
+    for node in cluster.nodes() {
+        let metrics = cluster.speaker_metrics(&node)?;
+        for event in herald_dataplane::Event::ALL {
+            let label = format!("event=\"{}\"", event.as_str());
+            let count = metrics.sum("herald_speaker_packet_events_total", &[&label]);
+            found.push((node.clone(), event.as_str(), count));
+        }
+    }
+    Ok(found)
+}
+
 /// Nothing is lost while something is done to those that hold the addresses; with node ports, no stream.
-fn unnoticed(forwarding: &str, act: impl FnOnce(&Busy<'_>) -> Result<()>) -> Result<()> {
+pub(crate) fn unnoticed(forwarding: &str, act: impl FnOnce(&Busy<'_>) -> Result<()>) -> Result<()> {
     alone(|cluster| {
         backend(|it| {
             let lab = &cluster.lab;
@@ -102,6 +115,7 @@ fn unnoticed(forwarding: &str, act: impl FnOnce(&Busy<'_>) -> Result<()>) -> Res
                     it.client().echo("tcp", *address, PORT, 0, 12).map(drop)
                 })?;
             }
+            let before = packets_dropped(cluster)?;
             let mut traffic = Vec::new();
             for address in &busy.addresses {
                 let to = SocketAddr::new(*address, PORT);
@@ -114,6 +128,11 @@ fn unnoticed(forwarding: &str, act: impl FnOnce(&Busy<'_>) -> Result<()>) -> Res
             std::thread::sleep(BEFORE);
             let acted = act(&busy);
             std::thread::sleep(AFTER);
+            for ((node, event, now), (.., then)) in packets_dropped(cluster)?.iter().zip(&before) {
+                if now > then {
+                    report(&format!("{node} {event}: {then} -> {now}"));
+                }
+            }
             let mut lost = Vec::new();
             for (address, newcomers, streams) in traffic {
                 let tally = newcomers.finish(lab)?;
@@ -157,7 +176,7 @@ fn wait_rolled_out(busy: &Busy<'_>) -> Result<()> {
     busy.cluster.wait_whole()
 }
 
-fn terminate(busy: &Busy<'_>, node: &str) -> Result<()> {
+pub(crate) fn terminate(busy: &Busy<'_>, node: &str) -> Result<()> {
     Ok(busy
         .cluster
         .lab
