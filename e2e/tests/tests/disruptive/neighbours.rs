@@ -77,7 +77,7 @@ fn move_while(
 
 #[test]
 fn a_client_that_asks_anew_all_the_time_and_locks_each_answer_follows_without_loss() -> Result<()> {
-    unnoticed("dsr", |busy| {
+    unnoticed(|busy| {
         let address = *busy.addresses.first().context("no address")?;
         move_while(busy, address, |client| client.forget(address))
     })
@@ -85,7 +85,7 @@ fn a_client_that_asks_anew_all_the_time_and_locks_each_answer_follows_without_lo
 
 #[test]
 fn an_ipv6_client_that_may_only_ask_by_unicast_follows_without_loss() -> Result<()> {
-    unnoticed("dsr", |busy| {
+    unnoticed(|busy| {
         let mut addresses = busy.addresses.iter();
         let address = *addresses.find(|it| it.is_ipv6()).context("no address")?;
         let before = busy.holder(address)?;
