@@ -71,6 +71,22 @@ APART int relay(struct __sk_buff *skb, const struct packet *packet, const struct
 	return bpf_redirect_neigh(skb->ifindex, &holder, sizeof(holder), 0);
 }
 
+/*
+ * Whether our own kernel sends a frame for the VIP to ourselves: it does so while it takes us for the holder,
+ * and no longer when it has heard another announce the VIP, though nobody may be left here to tell the maps.
+ */
+INLINE int is_to_ourselves(struct __sk_buff *skb)
+{
+	struct ethhdr *eth = (void *)(long)skb->data;
+
+	if ((void *)(eth + 1) > (void *)(long)skb->data_end)
+		return 0;
+	for (int i = 0; i < 6; i++)
+		if (eth->destination[i] != eth->source[i])
+			return 0;
+	return 1;
+}
+
 /* The Service whose NodePort a packet to the VIP may be a reply from. */
 INLINE int is_from_node_port(const struct packet *packet)
 {
@@ -540,7 +556,8 @@ int herald_egress(struct __sk_buff *skb)
 
 	if (reply)
 		return translate_reply(skb, &packet, reply, packet.hops);
-	if (vip->role != ROLE_ME || !vip->holder.nh_family || !is_from_node_port(&packet))
+	if (vip->role != ROLE_ME || !vip->holder.nh_family || !is_from_node_port(&packet) ||
+	    !is_to_ourselves(skb))
 		return VERDICT_NEXT;
 	return relay(skb, &packet, vip, node_with_address(&packet.source));
 }
