@@ -22,6 +22,7 @@ use crate::ring::RingKeys;
 use crate::uplinks::{Interfaces, Uplink};
 use crate::vip::Vip;
 use crate::writer::Writer;
+pub(crate) use data_plane::SEED;
 pub use overview::{Announced, Overview};
 use ring::{Right, RingState};
 use stop::Stopping;
