@@ -218,11 +218,15 @@ pub(crate) struct WhatIf {
 pub(crate) fn service_key(name: &str, default_namespace: &str) -> Result<ServiceKey, String> {
     let mut parts = name.split('/');
     match (parts.next(), parts.next(), parts.next()) {
-        (Some(name), None, None) if !name.is_empty() => Ok(ServiceKey::new(default_namespace, name)),
+        (Some(name), None, None) if !name.is_empty() => {
+            Ok(ServiceKey::new(default_namespace, name))
+        }
         (Some(namespace), Some(name), None) if !namespace.is_empty() && !name.is_empty() => {
             Ok(ServiceKey::new(namespace, name))
         }
-        _ => Err(format!("{name:?} is no Service: expected NAMESPACE/NAME or NAME")),
+        _ => Err(format!(
+            "{name:?} is no Service: expected NAMESPACE/NAME or NAME"
+        )),
     }
 }
 

@@ -111,12 +111,7 @@ impl Step {
         self
     }
 
-    pub(crate) fn detail(
-        &mut self,
-        level: Level,
-        subject: impl ToString,
-        text: impl Into<String>,
-    ) {
+    pub(crate) fn detail(&mut self, level: Level, subject: impl ToString, text: impl Into<String>) {
         self.details.push(Detail {
             level,
             subject: subject.to_string(),

@@ -47,20 +47,31 @@ pub(crate) async fn service(
     let input = kinds::Services(objects.flags().clone())
         .applied(applied)
         .context("the Service can't be read")?;
-    Ok(Change::Apply(Box::new(input), format!("{namespace}/{name}")))
+    Ok(Change::Apply(
+        Box::new(input),
+        format!("{namespace}/{name}"),
+    ))
 }
 
 /// Name and namespace of the Service in a text, and the whole as it is to be applied.
 fn parse(text: &str, default_namespace: &str) -> Result<(String, String, Value)> {
     let mut object: Value = serde_saphyr::from_str(text).context("not the YAML of one object")?;
-    let field = |at: &str| object.pointer(at).and_then(Value::as_str).map(str::to_owned);
+    let field = |at: &str| {
+        object
+            .pointer(at)
+            .and_then(Value::as_str)
+            .map(str::to_owned)
+    };
     let kind = field("/kind").unwrap_or_default();
     if kind != "Service" {
         bail!("it holds {kind:?}, expected a Service");
     }
     let name = field("/metadata/name").context("it has no metadata.name")?;
     let namespace = field("/metadata/namespace").unwrap_or_else(|| default_namespace.to_owned());
-    if let Some(metadata) = object.pointer_mut("/metadata").and_then(Value::as_object_mut) {
+    if let Some(metadata) = object
+        .pointer_mut("/metadata")
+        .and_then(Value::as_object_mut)
+    {
         metadata.insert("namespace".to_owned(), namespace.clone().into());
         metadata.remove("managedFields");
     }
@@ -73,7 +84,8 @@ mod tests {
 
     #[test]
     fn a_service_is_applied_where_it_says_or_where_the_command_line_does() {
-        let text = "apiVersion: v1\nkind: Service\nmetadata:\n  name: web\nspec:\n  type: LoadBalancer\n";
+        let text =
+            "apiVersion: v1\nkind: Service\nmetadata:\n  name: web\nspec:\n  type: LoadBalancer\n";
         let (name, namespace, object) = parse(text, "shop").unwrap();
         assert_eq!((name.as_str(), namespace.as_str()), ("web", "shop"));
         assert_eq!(object["metadata"]["namespace"], "shop");

@@ -82,7 +82,9 @@ fn flags_of(deployment: &Deployment) -> Result<ServiceFlags, String> {
     let spec = deployment.spec.as_ref();
     let pod = spec.and_then(|spec| spec.template.spec.as_ref());
     let containers = pod.map_or(&[][..], |pod| pod.containers.as_slice());
-    let container = containers.first().ok_or("its Deployment has no container")?;
+    let container = containers
+        .first()
+        .ok_or("its Deployment has no container")?;
     let is_shared = |argument: &&String| {
         let name = argument.split('=').next().unwrap_or_default();
         FLAGS.contains(&name)
@@ -143,6 +145,9 @@ mod tests {
         let got = flags_of(&deployment(&["--no-rebalance"], &env)).unwrap();
         assert_eq!(got.load_balancer_classes, ["a", "b"]);
         assert!(!got.ignore_exclude_label);
-        assert_eq!(flags_of(&deployment(&[], &json!([]))), Ok(ServiceFlags::default()));
+        assert_eq!(
+            flags_of(&deployment(&[], &json!([]))),
+            Ok(ServiceFlags::default())
+        );
     }
 }

@@ -129,7 +129,10 @@ async fn explain(connection: &Connection, global: &Global, what: &Explain) -> Re
             (explain::node(&picture, &node), format!("node {name}"))
         }
     };
-    give(&found.with_context(|| format!("there is no {asked}"))?, global)
+    give(
+        &found.with_context(|| format!("there is no {asked}"))?,
+        global,
+    )
 }
 
 /// Shows the status again whenever it changes, until interrupted.

@@ -8,7 +8,8 @@ use herald_controller_core::{
     Controller, Holding, Input, ObservedService, ObservedVip, Rehearsal, UserObject,
 };
 use herald_model::{
-    Endpoint, Epoch, NodeName, PoolName, SegmentName, Service, ServiceEndpoints, ServiceKey, VirtualIp,
+    Endpoint, Epoch, NodeName, PoolName, SegmentName, Service, ServiceEndpoints, ServiceKey,
+    VirtualIp,
 };
 use herald_speaker_core::{
     DataPlaneMode, DataPlaneReport, Facts, Forecast, ObservedSpeaker, SpeakerReport,
@@ -120,9 +121,8 @@ pub(crate) fn facts(objects: &Objects, controller: &Controller) -> Facts {
             _ => None,
         })
         .collect();
-    let is_well = |name: &NodeName| {
-        speaks.contains(name) && nodes.get(name).is_some_and(|node| node.ready)
-    };
+    let is_well =
+        |name: &NodeName| speaks.contains(name) && nodes.get(name).is_some_and(|node| node.ready);
     let silent = speakers
         .keys()
         .filter(|name| !is_well(name))

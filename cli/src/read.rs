@@ -60,15 +60,71 @@ pub(crate) async fn read(client: &Client) -> Result<Objects> {
     let mut services = Vec::new();
     let (mut vips, mut speakers, mut nodes, mut slices) = Default::default();
     // One after the other: what is listed later is newer, and a claim is made before a status shows it.
-    list(&kinds::Services(flags), &every(client), &all, &mut inputs, &mut services).await?;
+    list(
+        &kinds::Services(flags),
+        &every(client),
+        &all,
+        &mut inputs,
+        &mut services,
+    )
+    .await?;
     list(&kinds::Vips, &every(client), &all, &mut inputs, &mut vips).await?;
-    list(&kinds::Pools, &every(client), &all, &mut inputs, &mut Vec::new()).await?;
-    list(&kinds::Advertisements, &every(client), &all, &mut inputs, &mut Vec::new()).await?;
-    list(&kinds::Nodes { ignore_exclude }, &every(client), &all, &mut inputs, &mut nodes).await?;
-    list(&kinds::Speakers, &every(client), &all, &mut inputs, &mut speakers).await?;
-    list(&kinds::SpeakerPods, &pods, &speaker_pods, &mut inputs, &mut Vec::new()).await?;
-    list(&kinds::Namespaces, &every(client), &all, &mut inputs, &mut Vec::new()).await?;
-    list(&kinds::ServiceRanges, &every(client), &all, &mut inputs, &mut Vec::new()).await?;
+    list(
+        &kinds::Pools,
+        &every(client),
+        &all,
+        &mut inputs,
+        &mut Vec::new(),
+    )
+    .await?;
+    list(
+        &kinds::Advertisements,
+        &every(client),
+        &all,
+        &mut inputs,
+        &mut Vec::new(),
+    )
+    .await?;
+    list(
+        &kinds::Nodes { ignore_exclude },
+        &every(client),
+        &all,
+        &mut inputs,
+        &mut nodes,
+    )
+    .await?;
+    list(
+        &kinds::Speakers,
+        &every(client),
+        &all,
+        &mut inputs,
+        &mut speakers,
+    )
+    .await?;
+    list(
+        &kinds::SpeakerPods,
+        &pods,
+        &speaker_pods,
+        &mut inputs,
+        &mut Vec::new(),
+    )
+    .await?;
+    list(
+        &kinds::Namespaces,
+        &every(client),
+        &all,
+        &mut inputs,
+        &mut Vec::new(),
+    )
+    .await?;
+    list(
+        &kinds::ServiceRanges,
+        &every(client),
+        &all,
+        &mut inputs,
+        &mut Vec::new(),
+    )
+    .await?;
     list(&kinds::Slices, &every(client), &all, &mut more, &mut slices).await?;
     inputs.append(&mut more);
     Ok(Objects {
@@ -100,8 +156,12 @@ async fn list<K: Kind>(
         Ok(found) => found,
         Err(kube::Error::Api(status)) if status.code == 404 && K::WHERE_SERVED => return Ok(()),
         Err(kube::Error::Api(status)) if status.code == 404 => {
-            return Err(kube::Error::Api(status))
-                .with_context(|| format!("the API server does not know {}: is Herald installed?", K::NAME));
+            return Err(kube::Error::Api(status)).with_context(|| {
+                format!(
+                    "the API server does not know {}: is Herald installed?",
+                    K::NAME
+                )
+            });
         }
         Err(error) => return Err(error).with_context(|| format!("cannot list {}", K::NAME)),
     };

@@ -103,7 +103,8 @@ pub(crate) struct Counts {
 pub(crate) fn status(picture: &Picture) -> Status {
     let states = states(picture);
     let guess = picture.objects.installation.guess.iter();
-    let guess = guess.map(|why| format!("the controller's flags are not known, defaults are assumed: {why}"));
+    let guess = guess
+        .map(|why| format!("the controller's flags are not known, defaults are assumed: {why}"));
     Status {
         addresses: addresses(picture, &states),
         pending: pending(&states),
@@ -140,7 +141,10 @@ fn addresses(picture: &Picture, states: &BTreeMap<ServiceKey, State>) -> Vec<Add
         let Ok(spec) = herald_config::virtual_ip(vip) else {
             continue;
         };
-        let of = spec.services.iter().filter_map(|holder| states.get(&holder.key));
+        let of = spec
+            .services
+            .iter()
+            .filter_map(|holder| states.get(&holder.key));
         let worst = of.max_by_key(|(outcome, ..)| outcome.level());
         let (level, state) = match (spec.phase, worst) {
             (Phase::Resting { .. }, _) => (Level::Info, "Resting".to_owned()),
@@ -153,7 +157,13 @@ fn addresses(picture: &Picture, states: &BTreeMap<ServiceKey, State>) -> Vec<Add
     rows
 }
 
-fn row(picture: &Picture, vip: &VirtualIP, spec: &VirtualIp, level: Level, state: String) -> Address {
+fn row(
+    picture: &Picture,
+    vip: &VirtualIP,
+    spec: &VirtualIp,
+    level: Level,
+    state: String,
+) -> Address {
     let status = vip.status.as_ref();
     let segments = status.map_or(&[][..], |status| &status.segments);
     let announcer = |entry: &herald_api::AnnouncedSegment| Announcer {
@@ -165,7 +175,11 @@ fn row(picture: &Picture, vip: &VirtualIP, spec: &VirtualIp, level: Level, state
     let forwarding = status.and_then(|status| status.forwarding);
     Address {
         address: spec.address,
-        services: spec.services.iter().map(|holder| holder.key.to_string()).collect(),
+        services: spec
+            .services
+            .iter()
+            .map(|holder| holder.key.to_string())
+            .collect(),
         pool: spec.pool.to_string(),
         announcers: segments.iter().map(announcer).collect(),
         forwarding: forwarding.map(|mode| mode_name(mode).to_owned()),
@@ -201,18 +215,32 @@ fn nodes(picture: &Picture) -> Vec<NodeRow> {
     let row = |node: &k8s_openapi::api::core::v1::Node| {
         let name = node.metadata.name.as_deref().unwrap_or_default();
         let obstacles = controller.node_obstacles(&name.into());
-        let level = match obstacles.iter().map(herald_controller_core::Obstacle::forbids).max() {
+        let level = match obstacles
+            .iter()
+            .map(herald_controller_core::Obstacle::forbids)
+            .max()
+        {
             None => Level::Ok,
             Some(false) => Level::Warning,
             Some(true) => Level::Problem,
         };
-        let status = picture.speaker(name).and_then(|speaker| speaker.status.as_ref());
-        let mode = status.and_then(|status| status.data_plane.as_ref()).map(|it| it.mode);
+        let status = picture
+            .speaker(name)
+            .and_then(|speaker| speaker.status.as_ref());
+        let mode = status
+            .and_then(|status| status.data_plane.as_ref())
+            .map(|it| it.mode);
         NodeRow {
             node: name.to_owned(),
-            speaker: status.map(|status| status.version.clone()).unwrap_or_default(),
+            speaker: status
+                .map(|status| status.version.clone())
+                .unwrap_or_default(),
             segments: status.map_or_else(Vec::new, |status| {
-                status.segments.iter().map(|segment| segment.name.clone()).collect()
+                status
+                    .segments
+                    .iter()
+                    .map(|segment| segment.name.clone())
+                    .collect()
             }),
             data_plane: match mode {
                 Some(DataPlaneMode::Tcx) => "tcx",
@@ -242,7 +270,9 @@ fn pools(picture: &Picture) -> Vec<PoolRow> {
         let now = picture.rehearsal.now();
         let PoolStatus { v4, v6, ready } = picture.controller().pool_status(now, name)?;
         let is_full = |counts: &Option<TextCounts>| {
-            counts.as_ref().is_some_and(|counts| counts.available == "0")
+            counts
+                .as_ref()
+                .is_some_and(|counts| counts.available == "0")
         };
         let (level, state) = match &ready {
             Some(ready) if !ready.status => (Level::Problem, ready.reason.to_string()),
@@ -294,7 +324,15 @@ impl Answer for Status {
             }
         };
         let mut table = Table::new([
-            "ADDRESS", "SERVICE", "POOL", "NODE", "INTERFACE", "FORWARDING", "TARGETS", "SINCE", "STATE",
+            "ADDRESS",
+            "SERVICE",
+            "POOL",
+            "NODE",
+            "INTERFACE",
+            "FORWARDING",
+            "TARGETS",
+            "SINCE",
+            "STATE",
         ]);
         for row in &self.addresses {
             let of = |part: fn(&Announcer) -> String| list(row.announcers.iter().map(part));
@@ -320,7 +358,13 @@ impl Answer for Status {
             section("PENDING", &table, "");
         }
         let mut table = Table::new([
-            "NODE", "SPEAKER", "SEGMENTS", "DATA PLANE", "HOLDS", "PLANNED", "STATE",
+            "NODE",
+            "SPEAKER",
+            "SEGMENTS",
+            "DATA PLANE",
+            "HOLDS",
+            "PLANNED",
+            "STATE",
         ]);
         for row in &self.nodes {
             let state = if row.obstacles.is_empty() {
@@ -346,7 +390,12 @@ impl Answer for Status {
                 let counts = counts.as_ref();
                 counts.map_or_else(String::new, |it| format!("{}/{}", it.assigned, it.total))
             };
-            let cells = [row.pool.clone(), of(&row.ipv4), of(&row.ipv6), row.state.clone()];
+            let cells = [
+                row.pool.clone(),
+                of(&row.ipv4),
+                of(&row.ipv6),
+                row.state.clone(),
+            ];
             table.row_with(cells, row.level);
         }
         section("POOLS", &table, "there is none: create an IPPool");

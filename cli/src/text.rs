@@ -193,7 +193,11 @@ mod tests {
     #[test]
     fn columns_are_as_wide_as_their_widest_cell() {
         let mut table = Table::new(["NAME", "VALUE", "WHY"]);
-        table.row(["a".to_owned(), "longer than the header".to_owned(), String::new()]);
+        table.row([
+            "a".to_owned(),
+            "longer than the header".to_owned(),
+            String::new(),
+        ]);
         table.row_with(
             ["grün".to_owned(), String::new(), "bad".to_owned()],
             Level::Problem,

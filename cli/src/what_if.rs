@@ -107,18 +107,27 @@ pub(crate) fn what_if(picture: &Picture, change: Change) -> Result<WhatIf, Strin
                 "pods on {node} are evicted, and connections with them end; where their successors run is for the scheduler to say"
             ));
             let input = cordoned(picture, node);
-            (picture.after(input), format!("{node} is cordoned and drained"))
+            (
+                picture.after(input),
+                format!("{node} is cordoned and drained"),
+            )
         }
         Change::DeletePool(pool) => {
             if !picture.pool_names().contains(pool) {
                 return Err(format!("there is no IPPool {pool}"));
             }
             let input = Input::PoolDeleted(pool.clone());
-            (picture.after(Some(input)), format!("IPPool {pool} is deleted"))
+            (
+                picture.after(Some(input)),
+                format!("IPPool {pool} is deleted"),
+            )
         }
         Change::Apply(input, name) => {
             let input = (**input).clone();
-            (picture.after(Some(input)), format!("Service {name} is applied"))
+            (
+                picture.after(Some(input)),
+                format!("Service {name} is applied"),
+            )
         }
     };
     let dead = match &change {
@@ -173,8 +182,16 @@ fn quorum(picture: &Picture, node: &NodeName) -> Vec<String> {
         std::collections::BTreeMap::new();
     for speaker in facts.speakers.values() {
         let lives = !facts.silent.contains(&speaker.node);
-        for segment in speaker.report.segments.iter().filter(|it| it.carrier && lives) {
-            members.entry(&segment.name).or_default().push(&speaker.node);
+        for segment in speaker
+            .report
+            .segments
+            .iter()
+            .filter(|it| it.carrier && lives)
+        {
+            members
+                .entry(&segment.name)
+                .or_default()
+                .push(&speaker.node);
         }
     }
     let two = members
@@ -195,10 +212,16 @@ impl Answer for WhatIf {
             out += &format!("\n{}\n{}", style.heading(&title), table.lines(style, 2));
         };
         if !self.services.is_empty() {
-            let mut table = Table::new(["SERVICE", "ADDRESSES NOW", "ADDRESSES THEN", "WHY NOT ALL"]);
+            let mut table =
+                Table::new(["SERVICE", "ADDRESSES NOW", "ADDRESSES THEN", "WHY NOT ALL"]);
             for row in &self.services {
                 let why = row.message.clone().unwrap_or_default();
-                let cells = [row.service.clone(), list(&row.before), list(&row.after), why];
+                let cells = [
+                    row.service.clone(),
+                    list(&row.before),
+                    list(&row.after),
+                    why,
+                ];
                 table.row_with(cells, Level::Problem);
             }
             let number = count(self.services.len(), "Service");
@@ -215,7 +238,13 @@ impl Answer for WhatIf {
                 let to = row.to.clone().unwrap_or_else(|| "nobody".to_owned());
                 let from = row.from.clone().unwrap_or_else(|| "nobody".to_owned());
                 let services = list(&row.services);
-                let cells = [row.address.to_string(), services, row.segment.clone(), from, to];
+                let cells = [
+                    row.address.to_string(),
+                    services,
+                    row.segment.clone(),
+                    from,
+                    to,
+                ];
                 table.row_with(cells, level);
             }
             section("HOLDERS that change".to_owned(), &table);
@@ -224,7 +253,12 @@ impl Answer for WhatIf {
             let mut table = Table::new(["ADDRESS", "SERVICE", "BREAK", "WHY"]);
             for row in &self.flows {
                 let share = percent(row.share);
-                let cells = [row.address.to_string(), row.service.clone(), share, row.why.clone()];
+                let cells = [
+                    row.address.to_string(),
+                    row.service.clone(),
+                    share,
+                    row.why.clone(),
+                ];
                 table.row(cells);
             }
             section("FLOWS that break".to_owned(), &table);

@@ -50,7 +50,10 @@ fn condition(all: &[ApiCondition], type_: &str) -> Option<Condition> {
 }
 
 /// Services, ours and others.
-pub struct Services(pub(crate) ServiceFlags);
+pub struct Services(
+    /// Which are ours.
+    pub ServiceFlags,
+);
 
 impl Kind for Services {
     type Object = Service;

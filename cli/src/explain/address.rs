@@ -5,9 +5,7 @@ use std::net::IpAddr;
 
 use herald_api::{VirtualIP, conditions};
 use herald_controller_core::{AddressAccount, NodeAccount, Obstacle, SegmentAccount};
-use herald_model::{
-    Announce, NodeName, Phase, SegmentName, Service, TrafficPolicy, VirtualIp,
-};
+use herald_model::{Announce, NodeName, Phase, SegmentName, Service, TrafficPolicy, VirtualIp};
 use herald_speaker_core::{Forwarded, ForwardingState};
 use k8s_openapi::api::core::v1::Service as ApiService;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -50,10 +48,7 @@ impl Of<'_> {
     /// target table.
     pub(super) fn steps(self, in_full: bool, steps: &mut Vec<Step>) -> Option<Fault> {
         let Self {
-            picture,
-            service,
-            address,
-            ..
+            picture, address, ..
         } = self;
         let Some(account) = picture.controller().address_account(address) else {
             let text = format!("the controller has yet to claim {address}");
@@ -83,8 +78,16 @@ impl Of<'_> {
             }
             steps.push(step);
             let worst = account.absent.first().map(|(_, obstacle)| obstacle);
-            let remedy = worst.map_or_else(|| remedy::of_obstacle(&Obstacle::NoSpeaker), remedy::of_obstacle);
-            silent = Some(Fault::new(Outcome::Silent, "NoEligibleNode", text.to_owned(), &remedy));
+            let remedy = worst.map_or_else(
+                || remedy::of_obstacle(&Obstacle::NoSpeaker),
+                remedy::of_obstacle,
+            );
+            silent = Some(Fault::new(
+                Outcome::Silent,
+                "NoEligibleNode",
+                text.to_owned(),
+                &remedy,
+            ));
         }
         // One segment on which it is announced is what a client needs; the step of another tells why not there.
         let silent = silent.filter(|_| announcers.is_empty());
@@ -121,7 +124,10 @@ fn claim(of: Of<'_>, account: &AddressAccount) -> (Step, Option<Fault>) {
     } = of;
     let name = VirtualIp::object_name(address);
     let observed = picture.controller().vip(address);
-    let sharers = account.holders.iter().filter(|holder| holder.key != service.key);
+    let sharers = account
+        .holders
+        .iter()
+        .filter(|holder| holder.key != service.key);
     let sharers = list(sharers.map(|holder| &holder.key));
     let fail = |reason: &str, text: String, remedy: &str| {
         let step = Step::new("claim", Level::Problem, &text).about(address);
@@ -138,7 +144,11 @@ fn claim(of: Of<'_>, account: &AddressAccount) -> (Step, Option<Fault>) {
     });
     if let Some(error) = &account.error {
         let text = format!("the API server refuses VirtualIP {name}: {error}");
-        return fail("ClaimRefused", text, "look at admission policies and the controller's rights");
+        return fail(
+            "ClaimRefused",
+            text,
+            "look at admission policies and the controller's rights",
+        );
     }
     match observed {
         Some(_) if !is_ours => fail(
@@ -173,7 +183,8 @@ fn claim(of: Of<'_>, account: &AddressAccount) -> (Step, Option<Fault>) {
             }
         }
         Some(observed) => {
-            let mut text = format!("VirtualIP {name} names the Service, and its status shows {address}");
+            let mut text =
+                format!("VirtualIP {name} names the Service, and its status shows {address}");
             if !sharers.is_empty() {
                 text += &format!("; shared with {sharers}");
             }
@@ -218,7 +229,12 @@ fn announcement(
             };
             let remedy = remedy::of_obstacle(&Obstacle::NoAdvertisement);
             let text = format!("nobody may announce {address}: {why}");
-            fault = Some(Fault::new(Outcome::Silent, "NoAdvertisement", text, &remedy));
+            fault = Some(Fault::new(
+                Outcome::Silent,
+                "NoAdvertisement",
+                text,
+                &remedy,
+            ));
             (Level::Problem, format!("nobody may: {why}"))
         }
     };
@@ -261,12 +277,15 @@ fn holder(
     let observed = picture.controller().vip(address);
     let status = picture.vip(address).and_then(|vip| vip.status.as_ref());
     let holding = observed.and_then(|observed| held(observed, &segment.name));
-    let elected = observed.and_then(|observed| picture.forecast.elected(&observed.vip, &segment.name));
+    let elected =
+        observed.and_then(|observed| picture.forecast.elected(&observed.vip, &segment.name));
     let about = format!("{address} on {}", segment.name);
     let mut fault = None;
     let (level, text) = if let Some((node, _)) = holding {
         let said = status.into_iter().flat_map(|status| &status.segments);
-        let entry = said.filter(|entry| entry.name == segment.name.as_str()).find(|entry| entry.node == node.as_str());
+        let entry = said
+            .filter(|entry| entry.name == segment.name.as_str())
+            .find(|entry| entry.node == node.as_str());
         let how = entry.map_or_else(String::new, |entry| {
             let since = age(picture.now - entry.since.0.as_second());
             let why = match entry.reason.as_str() {
@@ -280,9 +299,16 @@ fn holder(
         if is_well {
             (Level::Ok, format!("{node} announces it{how}"))
         } else {
-            let text = format!("{node} is said to announce it{how}, but Kubernetes does not take node and speaker to be well");
+            let text = format!(
+                "{node} is said to announce it{how}, but Kubernetes does not take node and speaker to be well"
+            );
             let remedy = remedy::of_obstacle(&Obstacle::NodeNotReady);
-            fault = Some(Fault::new(Outcome::Silent, "HolderNotReady", format!("{address}: {text}"), &remedy));
+            fault = Some(Fault::new(
+                Outcome::Silent,
+                "HolderNotReady",
+                format!("{address}: {text}"),
+                &remedy,
+            ));
             (Level::Warning, text)
         }
     } else {
@@ -328,10 +354,14 @@ fn silence(
         let remedy = remedy::of_obstacle(&Obstacle::NoAdvertisement);
         return fault("NoAdvertisement", "nobody may".to_owned(), remedy);
     }
-    if yielded.into_iter().any(|name| name == segment.name.as_str()) {
+    if yielded
+        .into_iter()
+        .any(|name| name == segment.name.as_str())
+    {
         let condition = vip.and_then(|vip| condition_of(vip, conditions::CONFLICT));
         let said = condition.map_or("a stranger answers for it", |it| it.message.as_str());
-        let remedy = "find the machine with that MAC address, or set the pool's conflictPolicy to Defend";
+        let remedy =
+            "find the machine with that MAC address, or set the pool's conflictPolicy to Defend";
         return fault("AddressConflict", said.to_owned(), remedy.to_owned());
     }
     if !segment.nodes.iter().any(NodeAccount::is_eligible) {
@@ -351,21 +381,39 @@ fn silence(
             || "there is none".to_owned(),
             |(obstacle, nodes)| format!("of {}: {obstacle}", count(nodes, "node")),
         );
-        return fault("NoEligibleNode", format!("no node may and can, {why}"), remedy);
+        return fault(
+            "NoEligibleNode",
+            format!("no node may and can, {why}"),
+            remedy,
+        );
     }
     if !is_elected {
         let text = "none of the planned nodes is alive, as far as Kubernetes knows".to_owned();
-        return fault("NoLiveNode", text, remedy::of_obstacle(&Obstacle::NodeNotReady));
+        return fault(
+            "NoLiveNode",
+            text,
+            remedy::of_obstacle(&Obstacle::NodeNotReady),
+        );
     }
-    let planned = segment.candidates.first().map_or("nobody", |it| it.node.as_str());
+    let planned = segment
+        .candidates
+        .first()
+        .map_or("nobody", |it| it.node.as_str());
     let text = format!("{planned} is to announce it and has not said so yet");
     let remedy = "wait a moment; if it stays so, look at that node's speaker: kubectl herald check";
     fault("WaitingForSpeaker", text, remedy.to_owned())
 }
 
 /// How a node stands to an address.
-fn place(segment: &SegmentAccount, node: &NodeAccount, holder: Option<&NodeName>) -> (Level, String) {
-    let position = segment.candidates.iter().position(|it| it.node == node.node);
+fn place(
+    segment: &SegmentAccount,
+    node: &NodeAccount,
+    holder: Option<&NodeName>,
+) -> (Level, String) {
+    let position = segment
+        .candidates
+        .iter()
+        .position(|it| it.node == node.node);
     let flaws = list(&node.obstacles);
     let preferred = match node.preference {
         0 => String::new(),
@@ -428,20 +476,37 @@ fn forwarding(of: Of<'_>, announcer: &NodeName, in_full: bool) -> (Step, Option<
     };
     let (level, text, fault) = if !forwarded.has_endpoints {
         let text = "no pod behind it is ready";
-        let selector = list(service.selector.iter().map(|(key, value)| format!("{key}={value}")));
+        let selector = list(
+            service
+                .selector
+                .iter()
+                .map(|(key, value)| format!("{key}={value}")),
+        );
         let remedy = if selector.is_empty() {
             "give the Service a selector or EndpointSlices".to_owned()
         } else {
             let namespace = &service.key.namespace;
             format!("look at its pods: kubectl get pods -n {namespace} -l {selector}")
         };
-        (Level::Problem, text.to_owned(), refuse("NoEndpoints", text, &remedy))
+        (
+            Level::Problem,
+            text.to_owned(),
+            refuse("NoEndpoints", text, &remedy),
+        )
     } else if forwarded.targets == Some(0) {
         let text = "no node that can be used has one of its pods";
         let remedy = "look at the nodes of its pods: only nodes that are Ready and not excluded take traffic";
-        (Level::Problem, text.to_owned(), refuse("NoTargets", text, remedy))
+        (
+            Level::Problem,
+            text.to_owned(),
+            refuse("NoTargets", text, remedy),
+        )
     } else if let Some(failed) = failed {
-        let fault = refuse("DataPlaneFailed", &failed.message, "look at the log of the announcing node's speaker");
+        let fault = refuse(
+            "DataPlaneFailed",
+            &failed.message,
+            "look at the log of the announcing node's speaker",
+        );
         (Level::Problem, failed.message.clone(), fault)
     } else {
         (Level::Ok, how(&forwarded, service), None)

@@ -76,8 +76,9 @@ impl Standing {
         for observed in controller.vips() {
             let address = observed.vip.address;
             let held = observed.holdings.iter().filter(|held| held.node == *name);
-            it.held
-                .extend(held.map(|held| (address, format!("{} on {}", held.segment, held.interface))));
+            it.held.extend(
+                held.map(|held| (address, format!("{} on {}", held.segment, held.interface))),
+            );
             let Some(account) = controller.address_account(address) else {
                 continue;
             };
@@ -113,7 +114,12 @@ impl Standing {
     }
 
     fn planned(&self) -> Step {
-        let at = |wanted: usize| self.planned.iter().filter(|(_, place)| *place == wanted).count();
+        let at = |wanted: usize| {
+            self.planned
+                .iter()
+                .filter(|(_, place)| *place == wanted)
+                .count()
+        };
         let text = format!(
             "first candidate for {}, second for {}, third for {}",
             addresses(at(0)),
@@ -127,14 +133,22 @@ impl Standing {
         if self.kept_from.is_empty() {
             return None;
         }
-        let mut step = Step::new("kept from", Level::Info, "addresses that it may not announce");
+        let mut step = Step::new(
+            "kept from",
+            Level::Info,
+            "addresses that it may not announce",
+        );
         for (obstacle, all) in &self.kept_from {
             let named = list(all.iter().take(3));
             let more = match all.len().saturating_sub(3) {
                 0 => String::new(),
                 more => format!(" and {more} more"),
             };
-            step.detail(Level::Info, addresses(all.len()), format!("{obstacle}: {named}{more}"));
+            step.detail(
+                Level::Info,
+                addresses(all.len()),
+                format!("{obstacle}: {named}{more}"),
+            );
         }
         Some(step)
     }
@@ -157,8 +171,16 @@ fn addresses(number: usize) -> String {
 /// What Kubernetes says of it.
 fn kubernetes(picture: &Picture, name: &NodeName) -> Step {
     let against = picture.controller().node_obstacles(name);
-    let step = match against.iter().find(|it| it.forbids()).or_else(|| against.first()) {
-        None => Step::new("node", Level::Ok, "Ready, with a ready speaker, and it stays"),
+    let step = match against
+        .iter()
+        .find(|it| it.forbids())
+        .or_else(|| against.first())
+    {
+        None => Step::new(
+            "node",
+            Level::Ok,
+            "Ready, with a ready speaker, and it stays",
+        ),
         Some(obstacle) => {
             let level = if obstacle.forbids() {
                 Level::Problem
@@ -182,7 +204,11 @@ fn kubernetes(picture: &Picture, name: &NodeName) -> Step {
 }
 
 fn no_speaker() -> Step {
-    Step::new("speaker", Level::Problem, "there is no Speaker object: none has run on it")
+    Step::new(
+        "speaker",
+        Level::Problem,
+        "there is no Speaker object: none has run on it",
+    )
 }
 
 /// What its speaker says of itself.
@@ -190,21 +216,33 @@ fn said(speaker: &Speaker) -> Step {
     let Some(status) = &speaker.status else {
         return Step::new("speaker", Level::Problem, "it has not said anything yet");
     };
-    let ready = status.conditions.iter().find(|it| it.type_ == conditions::READY);
+    let ready = status
+        .conditions
+        .iter()
+        .find(|it| it.type_ == conditions::READY);
     let mut step = match ready {
-        Some(ready) if ready.status == conditions::TRUE => {
-            Step::new("speaker", Level::Ok, format!("version {}, ready", status.version))
-        }
+        Some(ready) if ready.status == conditions::TRUE => Step::new(
+            "speaker",
+            Level::Ok,
+            format!("version {}, ready", status.version),
+        ),
         Some(ready) => {
             let text = format!("{}: {}", ready.reason, ready.message);
             Step::new("speaker", Level::Problem, text)
         }
-        None => Step::new("speaker", Level::Unknown, "it does not say whether it is ready"),
+        None => Step::new(
+            "speaker",
+            Level::Unknown,
+            "it does not say whether it is ready",
+        ),
     };
     let (level, text) = match &status.data_plane {
         None => (Level::Warning, "not set up yet".to_owned()),
         Some(report) => {
-            let why = report.reason.as_ref().map_or_else(String::new, |why| format!(": {why}"));
+            let why = report
+                .reason
+                .as_ref()
+                .map_or_else(String::new, |why| format!(": {why}"));
             match report.mode {
                 DataPlaneMode::Tcx => (Level::Ok, format!("eBPF, by tcx{why}")),
                 DataPlaneMode::Clsact => (Level::Info, format!("eBPF, by clsact{why}")),
@@ -218,8 +256,15 @@ fn said(speaker: &Speaker) -> Step {
 
 /// Where it can announce.
 fn segments(speaker: &Speaker) -> Step {
-    let all = speaker.status.as_ref().map_or(&[][..], |status| &status.segments);
-    let level = if all.is_empty() { Level::Problem } else { Level::Ok };
+    let all = speaker
+        .status
+        .as_ref()
+        .map_or(&[][..], |status| &status.segments);
+    let level = if all.is_empty() {
+        Level::Problem
+    } else {
+        Level::Ok
+    };
     let text = match all.len() {
         0 => "it has no interface to announce on".to_owned(),
         number => count(number, "segment"),
@@ -232,7 +277,10 @@ fn segments(speaker: &Speaker) -> Step {
             (Level::Problem, ", no carrier")
         };
         let prefixes = list(&segment.prefixes);
-        let text = format!("{} ({}), {prefixes}{carrier}", segment.interface, segment.mac);
+        let text = format!(
+            "{} ({}), {prefixes}{carrier}",
+            segment.interface, segment.mac
+        );
         step.detail(level, &segment.name, text);
     }
     step
@@ -241,7 +289,10 @@ fn segments(speaker: &Speaker) -> Step {
 /// Which traffic goes to it.
 fn targets(picture: &Picture, name: &NodeName) -> Step {
     let facts = picture.forecast.facts();
-    let is_usable = facts.nodes.get(name).is_some_and(herald_model::Node::is_usable);
+    let is_usable = facts
+        .nodes
+        .get(name)
+        .is_some_and(herald_model::Node::is_usable);
     let mut services = BTreeSet::new();
     let mut endpoints = 0;
     for observed in picture.controller().vips() {

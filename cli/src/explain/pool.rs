@@ -21,7 +21,9 @@ pub(crate) fn pool(picture: &Picture, name: &PoolName) -> Option<Explanation> {
     let ready = status.ready.as_ref();
     let is_ready = ready.is_some_and(|ready| ready.status);
     let mut steps = Vec::new();
-    let pool = controller.allocator().and_then(|allocator| allocator.pool(name));
+    let pool = controller
+        .allocator()
+        .and_then(|allocator| allocator.pool(name));
     if let Some(pool) = pool {
         steps.push(spec(pool));
         steps.push(addresses(picture, pool, &status));
@@ -30,7 +32,9 @@ pub(crate) fn pool(picture: &Picture, name: &PoolName) -> Option<Explanation> {
         steps.push(announced(controller, name));
     }
     let full = full(&status);
-    let message = ready.map(|ready| ready.message.to_string()).unwrap_or_default();
+    let message = ready
+        .map(|ready| ready.message.to_string())
+        .unwrap_or_default();
     let (outcome, reason, summary, remedy) = if !is_ready {
         let reason = ready.map_or("Unknown", |ready| &*ready.reason);
         let remedy = match reason {
@@ -65,7 +69,9 @@ pub(crate) fn pool(picture: &Picture, name: &PoolName) -> Option<Explanation> {
 /// The families of which nothing is free.
 fn full(status: &PoolStatus) -> Vec<Family> {
     let is_full = |counts: &Option<TextCounts>| {
-        counts.as_ref().is_some_and(|counts| counts.available == "0")
+        counts
+            .as_ref()
+            .is_some_and(|counts| counts.available == "0")
     };
     let all = [(Family::V4, &status.v4), (Family::V6, &status.v6)];
     all.into_iter()
@@ -94,7 +100,9 @@ fn spec(pool: &Pool) -> Step {
         namespace_selectors,
         service_selectors,
     } = &pool.allowed;
-    let selected = namespace_selectors.iter().map(|it| format!("with labels {it}"));
+    let selected = namespace_selectors
+        .iter()
+        .map(|it| format!("with labels {it}"));
     let named = namespaces.iter().map(ToString::to_string);
     let places: Vec<String> = named.chain(selected).collect();
     if !places.is_empty() {
@@ -102,14 +110,22 @@ fn spec(pool: &Pool) -> Step {
     }
     if !service_selectors.is_empty() {
         let all: Vec<String> = service_selectors.iter().map(ToString::to_string).collect();
-        step.detail(Level::Info, "Services", format!("with labels {}", all.join(" or ")));
+        step.detail(
+            Level::Info,
+            "Services",
+            format!("with labels {}", all.join(" or ")),
+        );
     }
     if pool.advertisement == AdvertisementPolicy::Explicit {
         let text = "Explicit: announced only where an L2Advertisement selects it";
         step.detail(Level::Info, "advertisement", text);
     }
     if pool.conflict_policy == ConflictPolicy::Yield {
-        step.detail(Level::Info, "conflictPolicy", "Yield: left to strangers that use it");
+        step.detail(
+            Level::Info,
+            "conflictPolicy",
+            "Yield: left to strangers that use it",
+        );
     }
     if !pool.reuse_delay.is_zero() {
         let seconds = i64::try_from(pool.reuse_delay.as_secs()).unwrap_or(i64::MAX);
@@ -137,10 +153,17 @@ fn addresses(picture: &Picture, pool: &Pool, status: &PoolStatus) -> Step {
         let TextCounts {
             total, assigned, ..
         } = counts;
-        step.detail(level, family, format!("{assigned} of {total} assigned, {next}"));
+        step.detail(
+            level,
+            family,
+            format!("{assigned} of {total} assigned, {next}"),
+        );
     }
     for overlap in allocator.map_or(&[][..], |allocator| allocator.overlaps(&pool.name)) {
-        let text = format!("not served: pool {} was created earlier and has it", overlap.pool);
+        let text = format!(
+            "not served: pool {} was created earlier and has it",
+            overlap.pool
+        );
         step.detail(Level::Problem, overlap.range, text);
     }
     if let Some(ready) = status.ready.as_ref().filter(|ready| !ready.status) {
@@ -155,7 +178,11 @@ fn holders(picture: &Picture, name: &PoolName) -> Step {
     let Some(allocator) = controller.allocator() else {
         return Step::new("holders", Level::Unknown, "");
     };
-    let is_of = |address: IpAddr| allocator.pool_of(address).is_some_and(|pool| pool.name == *name);
+    let is_of = |address: IpAddr| {
+        allocator
+            .pool_of(address)
+            .is_some_and(|pool| pool.name == *name)
+    };
     let mut lines = Vec::new();
     for observed in controller.vips().filter(|vip| is_of(vip.vip.address)) {
         let address = observed.vip.address;
@@ -176,7 +203,11 @@ fn holders(picture: &Picture, name: &PoolName) -> Step {
         step.detail(Level::Info, address, text);
     }
     if more > 0 {
-        step.detail(Level::Info, "…", format!("and {more} more: kubectl get virtualips"));
+        step.detail(
+            Level::Info,
+            "…",
+            format!("and {more} more: kubectl get virtualips"),
+        );
     }
     step
 }
@@ -193,7 +224,8 @@ fn refused(controller: &Controller, name: &PoolName) -> Step {
         }
         let offers = account.offers.into_iter();
         let of_this = offers.filter(|Offer { pool, .. }| pool == name);
-        refused.extend(of_this.filter_map(|offer| Some((observed.key.clone(), offer.outcome.err()?))));
+        refused
+            .extend(of_this.filter_map(|offer| Some((observed.key.clone(), offer.outcome.err()?))));
     }
     if refused.is_empty() {
         return Step::new("refuses", Level::Ok, "no Service waits for it");
@@ -232,7 +264,10 @@ fn announced(controller: &Controller, name: &PoolName) -> Step {
     let mut step = Step::new(
         "announced",
         Level::Problem,
-        format!("no L2Advertisement selects {} of {all} in use", silent.len()),
+        format!(
+            "no L2Advertisement selects {} of {all} in use",
+            silent.len()
+        ),
     );
     for address in silent.into_iter().take(NAMED) {
         step.detail(Level::Problem, address, "nobody may announce it");

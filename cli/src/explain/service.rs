@@ -4,7 +4,9 @@ use std::net::IpAddr;
 
 use herald_config::NotOurs;
 use herald_controller_core::{Allocator, Offer, Refusal, ServiceAccount};
-use herald_model::{Family, ForwardingMode, IpFamilyPolicy, Scope, Service, ServiceKey, TrafficPolicy};
+use herald_model::{
+    Family, ForwardingMode, IpFamilyPolicy, Scope, Service, ServiceKey, TrafficPolicy,
+};
 use k8s_openapi::api::core::v1::Service as ApiService;
 
 use super::address::{self, Fault};
@@ -49,15 +51,29 @@ fn explain(picture: &Picture, key: &ServiceKey, in_full: bool) -> Option<Explana
         let steps = vec![Step::new("request", Level::Info, why.to_string())];
         let summary = format!("Herald leaves it alone: {why}");
         let remedy = Some(remedy.to_owned());
-        return Some(explanation(Outcome::NotServed, reason, summary, remedy, steps));
+        return Some(explanation(
+            Outcome::NotServed,
+            reason,
+            summary,
+            remedy,
+            steps,
+        ));
     }
     let controller = picture.controller();
     let (Some(service), Some(account)) = (
-        controller.service(key).and_then(|observed| observed.served()),
+        controller
+            .service(key)
+            .and_then(|observed| observed.served()),
         controller.service_account(key),
     ) else {
         let summary = "it is being deleted: its address is given back".to_owned();
-        return Some(explanation(Outcome::NotServed, "Deleting", summary, None, Vec::new()));
+        return Some(explanation(
+            Outcome::NotServed,
+            "Deleting",
+            summary,
+            None,
+            Vec::new(),
+        ));
     };
     let mut steps = vec![request(service)];
     if let Some(allocator) = controller.allocator() {
@@ -75,7 +91,13 @@ fn explain(picture: &Picture, key: &ServiceKey, in_full: bool) -> Option<Explana
         faults.extend(fault);
     }
     let told = verdict(service, &account, faults);
-    Some(explanation(told.outcome, &told.reason, told.text, told.remedy, steps))
+    Some(explanation(
+        told.outcome,
+        &told.reason,
+        told.text,
+        told.remedy,
+        steps,
+    ))
 }
 
 fn verdict(service: &Service, account: &ServiceAccount, faults: Vec<Fault>) -> Fault {
@@ -116,7 +138,10 @@ fn verdict(service: &Service, account: &ServiceAccount, faults: Vec<Fault>) -> F
     Fault {
         outcome: Outcome::Serving,
         reason: "Serving".to_owned(),
-        text: format!("{} is announced and forwarded{clients}", list(&account.target)),
+        text: format!(
+            "{} is announced and forwarded{clients}",
+            list(&account.target)
+        ),
         remedy: None,
     }
 }
@@ -150,19 +175,29 @@ fn request(service: &Service) -> Step {
         step.detail(Level::Info, "sharing", text);
     }
     if service.traffic_policy == TrafficPolicy::Local {
-        step.detail(Level::Info, "policy", "externalTrafficPolicy Local: nodes with its pods only");
+        step.detail(
+            Level::Info,
+            "policy",
+            "externalTrafficPolicy Local: nodes with its pods only",
+        );
     }
     if service.forwarding != ForwardingMode::Auto {
         step.detail(Level::Info, "forwarding", service.forwarding.to_string());
     }
-    let ports = service.ports.iter().map(|port| format!("{}/{}", port.port, port.protocol));
+    let ports = service
+        .ports
+        .iter()
+        .map(|port| format!("{}/{}", port.port, port.protocol));
     step.detail(Level::Info, "ports", list(ports));
     step
 }
 
 /// What the pools say to it.
 fn pools(allocator: &Allocator, service: &Service, account: &ServiceAccount) -> Step {
-    let chosen = account.target.first().and_then(|address| allocator.pool_of(*address));
+    let chosen = account
+        .target
+        .first()
+        .and_then(|address| allocator.pool_of(*address));
     let mut step = match (&account.problem, chosen) {
         (Some(problem), _) => Step::new("pools", Level::Problem, problem.to_string()),
         (None, Some(pool)) => {
@@ -233,7 +268,12 @@ pub(super) fn other_owners(object: &ApiService) -> Vec<String> {
     let entries = object.metadata.managed_fields.iter().flatten();
     let owns = |fields: &serde_json::Value| !fields["f:status"]["f:loadBalancer"].is_null();
     let mut owners: Vec<String> = entries
-        .filter(|entry| entry.fields_v1.as_ref().is_some_and(|fields| owns(&fields.0)))
+        .filter(|entry| {
+            entry
+                .fields_v1
+                .as_ref()
+                .is_some_and(|fields| owns(&fields.0))
+        })
         .filter_map(|entry| entry.manager.clone())
         .filter(|manager| !manager.starts_with("herald"))
         .collect();

@@ -81,7 +81,10 @@ pub(super) fn compare(before: &Side, after: &Side, evicted: Option<&NodeName>) -
 }
 
 fn holders_of(vip: &VirtualIp) -> Vec<String> {
-    vip.services.iter().map(|holder| holder.key.to_string()).collect()
+    vip.services
+        .iter()
+        .map(|holder| holder.key.to_string())
+        .collect()
 }
 
 fn services(before: &Controller, after: &Controller) -> Vec<ServiceChange> {
@@ -93,7 +96,9 @@ fn services(before: &Controller, after: &Controller) -> Vec<ServiceChange> {
     let change = |key: &ServiceKey| {
         let (was, is) = (before.service_account(key), after.service_account(key));
         let target = |account: &Option<ServiceAccount>| {
-            account.as_ref().map_or_else(Vec::new, |account| account.target.clone())
+            account
+                .as_ref()
+                .map_or_else(Vec::new, |account| account.target.clone())
         };
         let problem = |account: &Option<ServiceAccount>| {
             let account = account.as_ref()?;
@@ -240,7 +245,12 @@ impl Judge<'_> {
     }
 
     /// Where kube-proxy on the announcing node takes the traffic, and goes on to.
-    fn by_kube_proxy(&self, address: IpAddr, service: &Service, holder: &NodeName) -> (f64, String) {
+    fn by_kube_proxy(
+        &self,
+        address: IpAddr,
+        service: &Service,
+        holder: &NodeName,
+    ) -> (f64, String) {
         let share = match service.traffic_policy {
             TrafficPolicy::Cluster => self.evicted_endpoints(address, service),
             TrafficPolicy::Local if self.evicted == Some(holder) => 1.0,

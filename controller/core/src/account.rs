@@ -157,9 +157,7 @@ impl fmt::Display for Obstacle {
             Self::Excluded => f.write_str(
                 "it has the label node.kubernetes.io/exclude-from-external-load-balancers",
             ),
-            Self::OutOfService => {
-                f.write_str("it has the taint node.kubernetes.io/out-of-service")
-            }
+            Self::OutOfService => f.write_str("it has the taint node.kubernetes.io/out-of-service"),
             Self::SpeakerStopping => f.write_str("its speaker is being taken down"),
             Self::NetworkUnavailable => f.write_str("its condition NetworkUnavailable is true"),
             Self::NoCarrier { interface } => write!(f, "its interface {interface} has no carrier"),

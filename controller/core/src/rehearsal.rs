@@ -56,8 +56,7 @@ impl Rehearsal {
 
     /// Something changes.
     pub fn tell(&mut self, input: Input) {
-        self.controller
-            .handle(self.now, input, &mut self.effects);
+        self.controller.handle(self.now, input, &mut self.effects);
     }
 
     /// Takes every write, and what follows from it, until nothing more is to be written.
@@ -76,8 +75,7 @@ impl Rehearsal {
             } else {
                 return;
             }
-            self.controller
-                .on_deadline(self.now, &mut self.effects);
+            self.controller.on_deadline(self.now, &mut self.effects);
         }
     }
 

@@ -287,7 +287,10 @@ impl World {
             .filter(|segment| segment.interface == *interface)
             .filter_map(|segment| unfit(node, speaker, segment))
             .chain(self.signs_of_death(node))
-            .chain(node.departure.map(|departure| Obstacle::Departs { departure }))
+            .chain(
+                node.departure
+                    .map(|departure| Obstacle::Departs { departure }),
+            )
             .collect()
     }
 

@@ -221,7 +221,7 @@ impl Core {
             dead: BTreeSet::new(),
             data_plane: DataPlane {
                 desired: Arc::new(Desired {
-                    seed: data_plane::SEED,
+                    seed: SEED,
                     ..Desired::default()
                 }),
                 ..DataPlane::default()

@@ -156,8 +156,7 @@ impl Forecast {
     /// Whom the speakers elect for an address on a segment.
     pub fn elected(&self, vip: &VirtualIp, segment: &SegmentName) -> Option<Candidate> {
         let planned = vip.segments.iter().find(|s| s.name == *segment)?;
-        let is_live =
-            |who: &Candidate| self.life(segment, &who.node) == Some(who.incarnation);
+        let is_live = |who: &Candidate| self.life(segment, &who.node) == Some(who.incarnation);
         let reborn = |candidate: &Candidate| {
             Some(Candidate {
                 node: candidate.node.clone(),
@@ -196,7 +195,11 @@ impl Forecast {
     pub fn forwarding(&self, vip: &VirtualIp, announcer: &NodeName) -> Forwarded {
         let reach = self.reach(vip, announcer);
         let services = self.holders(vip);
-        let plan = plan(vip.address, &services, &self.forwarding_facts(&reach, announcer));
+        let plan = plan(
+            vip.address,
+            &services,
+            &self.forwarding_facts(&reach, announcer),
+        );
         Forwarded {
             ports: plan.services,
             state: plan.state,

@@ -81,9 +81,7 @@ impl Allocator {
     pub fn offers(&self, ask: Ask<'_>) -> Vec<Offer> {
         let service = ask.service;
         let request = &service.request;
-        if request.invalid.is_some()
-            || !request.addresses.is_empty()
-            || service.families.is_empty()
+        if request.invalid.is_some() || !request.addresses.is_empty() || service.families.is_empty()
         {
             return Vec::new();
         }

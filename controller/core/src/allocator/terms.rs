@@ -87,9 +87,7 @@ pub enum Disagreement {
         theirs: Arc<str>,
     },
     /// Under `Local` traffic goes to the nodes of one set of pods.
-    #[error(
-        "both must have externalTrafficPolicy Cluster, or both Local with the same selector"
-    )]
+    #[error("both must have externalTrafficPolicy Cluster, or both Local with the same selector")]
     OtherPods,
     /// They want the same port.
     #[error("both want port {port}/{protocol}")]

@@ -20,7 +20,11 @@ impl Leader {
     }
 
     /// How a Service came to its addresses; `None`: it is not ours.
-    pub(crate) fn service_account(&self, world: &World, key: &ServiceKey) -> Option<ServiceAccount> {
+    pub(crate) fn service_account(
+        &self,
+        world: &World,
+        key: &ServiceKey,
+    ) -> Option<ServiceAccount> {
         let service = world.services.get(key)?.served()?;
         let assignment = self.assignments.get(key)?;
         let ask = Ask {
@@ -46,11 +50,7 @@ impl Leader {
     }
 
     /// Who may announce an address, and what is planned; `None`: there is no claim on it.
-    pub(crate) fn address_account(
-        &self,
-        world: &World,
-        address: IpAddr,
-    ) -> Option<AddressAccount> {
+    pub(crate) fn address_account(&self, world: &World, address: IpAddr) -> Option<AddressAccount> {
         let claim = self.claims.get(&address)?;
         let holders = self.allocator.holders(address);
         let services: Vec<&Service> = holders

@@ -14,7 +14,7 @@ use serde_json::json;
 use crate::failover::{moved, serve};
 use crate::{alone, install};
 
-fn cordon(cluster: &Cluster, node: &str, cordon: bool) -> Result<()> {
+pub(crate) fn cordon(cluster: &Cluster, node: &str, cordon: bool) -> Result<()> {
     let spec = json!({"spec": {"unschedulable": cordon}});
     let path = format!("/api/v1/nodes/{node}");
     cluster.api.merge(&path, &spec).map(drop)
