@@ -24,6 +24,8 @@ mod installation;
 mod picture;
 mod read;
 mod status;
+#[cfg(test)]
+mod testkit;
 mod text;
 mod what_if;
 

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::answer::Answer;
 use crate::picture::{Picture, facts};
-use crate::text::{Level, Style, Table, count, list, percent};
+use crate::text::{Level, Style, Table, list, percent};
 
 use compare::Side;
 
@@ -208,8 +208,8 @@ fn quorum(picture: &Picture, node: &NodeName) -> Vec<String> {
 impl Answer for WhatIf {
     fn text(&self, style: Style) -> String {
         let mut out = format!("{}\n", style.heading(&format!("If {}:", self.change)));
-        let mut section = |title: String, table: &Table| {
-            out += &format!("\n{}\n{}", style.heading(&title), table.lines(style, 2));
+        let mut section = |title: &str, table: &Table| {
+            out += &format!("\n{}\n{}", style.heading(title), table.lines(style, 2));
         };
         if !self.services.is_empty() {
             let mut table =
@@ -224,8 +224,7 @@ impl Answer for WhatIf {
                 ];
                 table.row_with(cells, Level::Problem);
             }
-            let number = count(self.services.len(), "Service");
-            section(format!("ADDRESSES of {number} change"), &table);
+            section("SERVICES that change", &table);
         }
         if !self.moves.is_empty() {
             let mut table = Table::new(["ADDRESS", "SERVICE", "SEGMENT", "NOW", "THEN"]);
@@ -247,7 +246,7 @@ impl Answer for WhatIf {
                 ];
                 table.row_with(cells, level);
             }
-            section("HOLDERS that change".to_owned(), &table);
+            section("HOLDERS that change", &table);
         }
         if !self.flows.is_empty() {
             let mut table = Table::new(["ADDRESS", "SERVICE", "BREAK", "WHY"]);
@@ -261,7 +260,7 @@ impl Answer for WhatIf {
                 ];
                 table.row(cells);
             }
-            section("FLOWS that break".to_owned(), &table);
+            section("FLOWS that break", &table);
         }
         if self.services.is_empty() && self.moves.is_empty() && self.flows.is_empty() {
             out += &format!("\n{} nothing changes\n", style.mark(Level::Ok));

@@ -212,20 +212,34 @@ fn holders(picture: &Picture, name: &PoolName) -> Step {
     step
 }
 
-/// The pending Services, and what it says to each.
+/// The pending Services that could have an address of it, and what it says to each.
 fn refused(controller: &Controller, name: &PoolName) -> Step {
     let mut refused = Vec::new();
+    let Some(allocator) = controller.allocator() else {
+        return Step::new("refuses", Level::Unknown, "");
+    };
+    let is_of = |address: &IpAddr| {
+        allocator
+            .pool_of(*address)
+            .is_some_and(|pool| pool.name == *name)
+    };
     for observed in controller.services() {
-        let Some(account) = controller.service_account(&observed.key) else {
+        let (Some(service), Some(account)) =
+            (observed.served(), controller.service_account(&observed.key))
+        else {
             continue;
         };
-        if account.problem.is_none() {
+        let Some(problem) = account.problem else {
             continue;
-        }
-        let offers = account.offers.into_iter();
-        let of_this = offers.filter(|Offer { pool, .. }| pool == name);
-        refused
-            .extend(of_this.filter_map(|offer| Some((observed.key.clone(), offer.outcome.err()?))));
+        };
+        let mut offers = account.offers.into_iter();
+        let said = offers.find(|Offer { pool, .. }| pool == name);
+        let said = said.and_then(|offer| offer.outcome.err());
+        let asked = service.request.addresses.iter().any(is_of);
+        refused.extend(
+            said.or_else(|| asked.then_some(problem))
+                .map(|refusal| (observed.key.clone(), refusal)),
+        );
     }
     if refused.is_empty() {
         return Step::new("refuses", Level::Ok, "no Service waits for it");

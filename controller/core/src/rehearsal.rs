@@ -148,3 +148,6 @@ impl Rehearsal {
         Version::new(known.saturating_add(self.counter).to_string())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,7 @@
 //! `kubectl herald` on the lab.
 
+use std::ffi::OsStr;
+
 use anyhow::{Context as _, Result, ensure};
 use herald_lab::{Lab, Output};
 use serde_json::Value;
@@ -15,7 +17,7 @@ pub const NOT_WELL: i32 = 3;
 pub fn run(lab: &Lab, args: &[&str]) -> Result<Output> {
     let program = herald_lab::built("kubectl-herald")?;
     let mut command = vec![program.as_os_str()];
-    command.extend(args.iter().map(AsRef::as_ref));
+    command.extend(args.iter().map(OsStr::new));
     Ok(lab.exec("cp", command)?)
 }
 
