@@ -202,11 +202,12 @@ mod tests {
             ["grün".to_owned(), String::new(), "bad".to_owned()],
             Level::Problem,
         );
-        let plain = "\
-  NAME  VALUE                   WHY
-  a     longer than the header  -
-  grün  -                       bad
-";
+        let plain = [
+            "  NAME  VALUE                   WHY\n",
+            "  a     longer than the header  -\n",
+            "  grün  -                       bad\n",
+        ]
+        .concat();
         assert_eq!(table.lines(Style::default(), 2), plain);
         let colored = table.lines(Style { color: true }, 2);
         assert!(colored.contains("\x1b[31mbad\x1b[0m"), "{colored:?}");

@@ -67,7 +67,9 @@ fn what_probes_find_is_told() {
     );
     let refused = Err("connection refused".to_owned());
     assert_eq!(
-        with(&|it| drop(it.kube_proxy.insert("node2".to_owned(), refused.clone()))),
+        with(&|it| it
+            .kube_proxy
+            .extend([("node2".to_owned(), refused.clone())])),
         problem("kube-proxy", "node2")
     );
     let ipvs = |strict_arp| Mode {
@@ -83,7 +85,9 @@ fn what_probes_find_is_told() {
         [("kube-proxy", String::new(), Level::Warning)]
     );
     assert_eq!(
-        with(&|it| drop(it.heartbeats.insert("node3".to_owned(), (NOW - 90) * 1_000))),
+        with(&|it| it
+            .heartbeats
+            .extend([("node3".to_owned(), (NOW - 90) * 1_000)])),
         [("clock", "node3".to_owned(), Level::Warning)]
     );
     let two = Counted {
@@ -91,7 +95,7 @@ fn what_probes_find_is_told() {
         without_quorum: Vec::new(),
     };
     assert_eq!(
-        with(&|it| drop(it.speakers.insert("node1".to_owned(), Ok(two.clone())))),
+        with(&|it| it.speakers.extend([("node1".to_owned(), Ok(two.clone()))])),
         problem("ring", "192.0.2.0/24")
     );
     assert_eq!(

@@ -9,7 +9,7 @@ use herald_model::{
 
 use super::{Explanation, Outcome, Step};
 use crate::picture::Picture;
-use crate::text::{Level, age, list};
+use crate::text::{Level, age, count, list};
 
 /// More Services than these are only counted.
 const NAMED: usize = 20;
@@ -245,8 +245,9 @@ fn refused(controller: &Controller, name: &PoolName) -> Step {
         return Step::new("refuses", Level::Ok, "no Service waits for it");
     }
     let more = refused.len().saturating_sub(NAMED);
-    let text = format!("{} without the address they should have", refused.len());
-    let mut step = Step::new("refuses", Level::Info, format!("Services {text}"));
+    let waiting = count(refused.len(), "Service");
+    let text = format!("{waiting} without the address they should have");
+    let mut step = Step::new("refuses", Level::Info, text);
     for (key, refusal) in refused.into_iter().take(NAMED) {
         step.detail(Level::Problem, key, refusal.to_string());
     }

@@ -257,7 +257,7 @@ IPPool public: degraded (Full)
              · 192.0.2.10  shop/web
              · 192.0.2.11  shop/shop
 
-· refuses    Services without the address they should have: 1
+· refuses    1 Service without the address they should have
              ✗ shop/late  pool public is full: 2 of 2 IPv4 addresses assigned
 
 ✓ announced  nothing forbids to announce the 2 in use

@@ -35,7 +35,7 @@ fn a_dead_node_is_succeeded_by_the_next_candidate_and_takes_its_flows_along() {
         .iter()
         .map(|it| (it.service.as_str(), it.share))
         .collect();
-    let [("shop/shop", shop), ("shop/web", web)] = flows.as_slice() else {
+    let [("shop/web", web), ("shop/shop", shop)] = flows.as_slice() else {
         panic!("{flows:?}");
     };
     // Of web: a third of the slots, then a third of the pods; of shop, whose pod stays, the slots.
