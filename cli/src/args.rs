@@ -149,8 +149,7 @@ Examples:
   kubectl-herald completion zsh > \"${fpath[1]}/_kubectl-herald\"
   kubectl-herald completion fish > ~/.config/fish/completions/kubectl-herald.fish
 
-It completes the command kubectl-herald. For kubectl herald, kubectl looks for a program
-kubectl_complete-herald; see docs/cli.md.")]
+It completes the command kubectl-herald, which is the same as kubectl herald.")]
     Completion {
         /// The shell.
         #[arg(value_enum)]

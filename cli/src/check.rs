@@ -7,6 +7,7 @@ mod probe;
 mod segments;
 
 use serde::Serialize;
+use std::fmt::Write as _;
 
 use crate::answer::Answer;
 use crate::picture::Picture;
@@ -38,7 +39,7 @@ pub(crate) struct Finding {
 impl Finding {
     pub(crate) fn new(
         check: &'static str,
-        subject: impl ToString,
+        subject: &(impl ToString + ?Sized),
         level: Level,
         text: impl Into<String>,
     ) -> Self {
@@ -82,20 +83,24 @@ impl Answer for Check {
         let (check, subject) = (width(|it| it.check), width(|it| &it.subject));
         let mut out = String::new();
         for finding in &self.findings {
-            out += &format!(
+            write!(
+                out,
                 "{} {:check$}  {:subject$}  {}\n",
                 style.mark(finding.level),
                 finding.check,
                 finding.subject,
                 finding.text
-            );
+            )
+            .ok();
             if let Some(remedy) = &finding.remedy {
-                out += &format!(
+                write!(
+                    out,
                     "{:width$}{} {remedy}\n",
                     "",
                     style.heading("→"),
                     width = check + subject + 6
-                );
+                )
+                .ok();
             }
         }
         let told = [
@@ -117,7 +122,8 @@ impl Answer for Check {
             let worst = self.findings.iter().map(|it| it.level).max();
             (worst.unwrap_or(Level::Ok), told.join(", "))
         };
-        out += &format!("\n{} {told}\n", style.mark(level));
+        // Writing to a String cannot fail.
+        write!(out, "\n{} {told}\n", style.mark(level)).ok();
         out
     }
 

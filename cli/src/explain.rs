@@ -7,6 +7,7 @@ mod remedy;
 mod service;
 
 use serde::Serialize;
+use std::fmt::Write as _;
 
 use crate::answer::Answer;
 use crate::text::{Level, Style};
@@ -106,12 +107,17 @@ impl Step {
         }
     }
 
-    pub(crate) fn about(mut self, about: impl ToString) -> Self {
+    pub(crate) fn about(mut self, about: &(impl ToString + ?Sized)) -> Self {
         self.about = Some(about.to_string());
         self
     }
 
-    pub(crate) fn detail(&mut self, level: Level, subject: impl ToString, text: impl Into<String>) {
+    pub(crate) fn detail(
+        &mut self,
+        level: Level,
+        subject: &(impl ToString + ?Sized),
+        text: impl Into<String>,
+    ) {
         self.details.push(Detail {
             level,
             subject: subject.to_string(),
@@ -126,31 +132,36 @@ impl Answer for Explanation {
         let name = style.heading(&format!("{} {}", self.kind, self.name));
         let mut out = format!("{name}: {word} ({})\n  {}\n", self.reason, self.summary);
         if let Some(remedy) = &self.remedy {
-            out += &format!("  {} {remedy}\n", style.heading("What to do:"));
+            // Writing to a String cannot fail.
+            write!(out, "  {} {remedy}\n", style.heading("What to do:")).ok();
         }
         let names = self.steps.iter().map(|step| step.name.len());
         let width = names.max().unwrap_or_default();
         for step in &self.steps {
             let about = step.about.as_ref().map(|about| format!("{about}: "));
-            out += &format!(
+            write!(
+                out,
                 "\n{} {:width$}  {}{}\n",
                 style.mark(step.level),
                 step.name,
                 about.unwrap_or_default(),
                 step.text
-            );
+            )
+            .ok();
             let subjects = step.details.iter().map(|it| it.subject.chars().count());
             let inner = subjects.max().unwrap_or_default();
             for detail in &step.details {
                 let gap = inner.saturating_sub(detail.subject.chars().count());
-                out += &format!(
+                write!(
+                    out,
                     "  {:width$}  {} {}{}  {}\n",
                     "",
                     style.mark(detail.level),
                     detail.subject,
                     " ".repeat(gap),
                     detail.text
-                );
+                )
+                .ok();
             }
         }
         out

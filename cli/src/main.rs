@@ -98,12 +98,12 @@ async fn run(Cli { global, verb }: Cli) -> Result<ExitCode> {
                     file::service(&connection, &picture.objects, &file).await?
                 }
             };
-            let answer = what_if::what_if(&picture, change).map_err(|why| anyhow!(why))?;
+            let answer = what_if::what_if(&picture, &change).map_err(|why| anyhow!(why))?;
             give(&answer, &global)
         }
         Verb::Check => {
             let picture = look(&connection).await?;
-            let probes = check::probe(&connection.client, &picture).await;
+            let probes = Box::pin(check::probe(&connection.client, &picture)).await;
             give(&check::check(&picture, &probes), &global)
         }
         Verb::Completion { .. } => Ok(ExitCode::SUCCESS),

@@ -1,6 +1,7 @@
 //! Everything at a glance.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use herald_api::{DataPlaneMode, Forwarding, VirtualIP};
@@ -16,7 +17,7 @@ use crate::text::{Level, Style, Table, age, count, list};
 /// The answer of `status`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Status {
-    pub(crate) addresses: Vec<Address>,
+    pub(crate) addresses: Vec<AddressRow>,
     /// Services without the address they should have.
     pub(crate) pending: Vec<Pending>,
     pub(crate) nodes: Vec<NodeRow>,
@@ -29,7 +30,7 @@ pub(crate) struct Status {
 /// An address in use.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Address {
+pub(crate) struct AddressRow {
     pub(crate) address: IpAddr,
     pub(crate) services: Vec<String>,
     pub(crate) pool: String,
@@ -135,7 +136,7 @@ fn pending(states: &BTreeMap<ServiceKey, State>) -> Vec<Pending> {
     states.iter().filter_map(pending).collect()
 }
 
-fn addresses(picture: &Picture, states: &BTreeMap<ServiceKey, State>) -> Vec<Address> {
+fn addresses(picture: &Picture, states: &BTreeMap<ServiceKey, State>) -> Vec<AddressRow> {
     let mut rows = Vec::new();
     for vip in &picture.objects.vips {
         let Ok(spec) = herald_config::virtual_ip(vip) else {
@@ -163,7 +164,7 @@ fn row(
     spec: &VirtualIp,
     level: Level,
     state: String,
-) -> Address {
+) -> AddressRow {
     let status = vip.status.as_ref();
     let segments = status.map_or(&[][..], |status| &status.segments);
     let announcer = |entry: &herald_api::AnnouncedSegment| Announcer {
@@ -173,7 +174,7 @@ fn row(
         seconds: picture.now - entry.since.0.as_second(),
     };
     let forwarding = status.and_then(|status| status.forwarding);
-    Address {
+    AddressRow {
         address: spec.address,
         services: spec
             .services
@@ -309,20 +310,22 @@ impl Status {
     }
 }
 
-impl Answer for Status {
-    fn text(&self, style: Style) -> String {
-        let mut out = String::new();
-        let mut section = |title: &str, table: &Table, nothing: &str| {
-            if !out.is_empty() {
-                out.push('\n');
-            }
-            out += &format!("{}\n", style.heading(title));
-            if table.is_empty() {
-                out += &format!("  {nothing}\n");
-            } else {
-                out += &table.lines(style, 2);
-            }
-        };
+/// Adds a table under its title.
+fn section(out: &mut String, style: Style, title: &str, table: &Table, nothing: &str) {
+    if !out.is_empty() {
+        out.push('\n');
+    }
+    *out += &style.heading(title);
+    out.push('\n');
+    if table.is_empty() {
+        out.extend(["  ", nothing, "\n"]);
+    } else {
+        *out += &table.lines(style, 2);
+    }
+}
+
+impl Status {
+    fn address_table(&self) -> Table {
         let mut table = Table::new([
             "ADDRESS",
             "SERVICE",
@@ -349,14 +352,18 @@ impl Answer for Status {
             ];
             table.row_with(cells, row.level);
         }
-        section("ADDRESSES", &table, "none is in use");
-        if !self.pending.is_empty() {
-            let mut table = Table::new(["SERVICE", "REASON", "MESSAGE"]);
-            for row in &self.pending {
-                table.row([row.service.clone(), row.reason.clone(), row.message.clone()]);
-            }
-            section("PENDING", &table, "");
+        table
+    }
+
+    fn pending_table(&self) -> Table {
+        let mut table = Table::new(["SERVICE", "REASON", "MESSAGE"]);
+        for row in &self.pending {
+            table.row([row.service.clone(), row.reason.clone(), row.message.clone()]);
         }
+        table
+    }
+
+    fn node_table(&self) -> Table {
         let mut table = Table::new([
             "NODE",
             "SPEAKER",
@@ -383,7 +390,10 @@ impl Answer for Status {
             ];
             table.row_with(cells, row.level);
         }
-        section("NODES", &table, "there is none");
+        table
+    }
+
+    fn pool_table(&self) -> Table {
         let mut table = Table::new(["POOL", "IPV4", "IPV6", "STATE"]);
         for row in &self.pools {
             let of = |counts: &Option<Counts>| {
@@ -398,19 +408,32 @@ impl Answer for Status {
             ];
             table.row_with(cells, row.level);
         }
-        section("POOLS", &table, "there is none: create an IPPool");
-        for note in &self.notes {
-            out += &format!("\n{} {note}\n", style.mark(Level::Warning));
+        table
+    }
+}
+
+impl Answer for Status {
+    fn text(&self, style: Style) -> String {
+        let mut out = String::new();
+        let mut add = |title: &str, table: &Table, nothing: &str| {
+            section(&mut out, style, title, table, nothing);
+        };
+        add("ADDRESSES", &self.address_table(), "none is in use");
+        if !self.pending.is_empty() {
+            add("PENDING", &self.pending_table(), "");
         }
-        match self.problems() {
-            0 => {}
-            problems => {
-                let text = count(problems, "problem");
-                out += &format!(
-                    "\n{} {text}: kubectl herald explain service|pool|node NAME says why\n",
-                    style.mark(Level::Problem)
-                );
-            }
+        add("NODES", &self.node_table(), "there is none");
+        let nothing = "there is none: create an IPPool";
+        add("POOLS", &self.pool_table(), nothing);
+        // Writing to a String cannot fail.
+        for note in &self.notes {
+            write!(out, "\n{} {note}\n", style.mark(Level::Warning)).ok();
+        }
+        let problems = self.problems();
+        if problems > 0 {
+            let (mark, text) = (style.mark(Level::Problem), count(problems, "problem"));
+            let verb = "kubectl herald explain service|pool|node NAME says why";
+            write!(out, "\n{mark} {text}: {verb}\n").ok();
         }
         out
     }

@@ -2,6 +2,7 @@
 
 mod compare;
 
+use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use herald_controller_core::{Input, Rehearsal};
@@ -91,10 +92,10 @@ pub(crate) struct Flows {
 /// # Errors
 ///
 /// If what is to change is not there.
-pub(crate) fn what_if(picture: &Picture, change: Change) -> Result<WhatIf, String> {
+pub(crate) fn what_if(picture: &Picture, change: &Change) -> Result<WhatIf, String> {
     let before = picture.after(None);
     let mut notes = Vec::new();
-    let (after, said) = match &change {
+    let (after, said) = match change {
         Change::NodeDown(node) | Change::Drain(node) if !has_node(picture, node) => {
             return Err(format!("there is no node {node}"));
         }
@@ -130,11 +131,11 @@ pub(crate) fn what_if(picture: &Picture, change: Change) -> Result<WhatIf, Strin
             )
         }
     };
-    let dead = match &change {
+    let dead = match change {
         Change::NodeDown(node) => Some(node),
         _ => None,
     };
-    let evicted = match &change {
+    let evicted = match change {
         Change::NodeDown(node) | Change::Drain(node) => Some(node),
         _ => None,
     };
@@ -209,7 +210,8 @@ impl Answer for WhatIf {
     fn text(&self, style: Style) -> String {
         let mut out = format!("{}\n", style.heading(&format!("If {}:", self.change)));
         let mut section = |title: &str, table: &Table| {
-            out += &format!("\n{}\n{}", style.heading(title), table.lines(style, 2));
+            // Writing to a String cannot fail.
+            write!(out, "\n{}\n{}", style.heading(title), table.lines(style, 2)).ok();
         };
         if !self.services.is_empty() {
             let mut table =
@@ -263,13 +265,13 @@ impl Answer for WhatIf {
             section("FLOWS that break", &table);
         }
         if self.services.is_empty() && self.moves.is_empty() && self.flows.is_empty() {
-            out += &format!("\n{} nothing changes\n", style.mark(Level::Ok));
+            write!(out, "\n{} nothing changes\n", style.mark(Level::Ok)).ok();
         }
         if !self.notes.is_empty() {
             out.push('\n');
         }
         for note in &self.notes {
-            out += &format!("{} {note}\n", style.mark(Level::Info));
+            write!(out, "{} {note}\n", style.mark(Level::Info)).ok();
         }
         out
     }

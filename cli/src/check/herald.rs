@@ -144,7 +144,7 @@ fn invalid(picture: &Picture) -> Vec<Finding> {
                 UserObject::Pool(name) => format!("IPPool {name}"),
                 UserObject::Advertisement(name) => format!("L2Advertisement {name}"),
             };
-            let finding = Finding::new("object", name, Level::Problem, message.to_string());
+            let finding = Finding::new("object", &name, Level::Problem, message.to_string());
             Some(finding.remedy("correct it; its last valid state stays in force until then"))
         }
         Input::VipInvalid { address } => {

@@ -54,12 +54,9 @@ fn reach(segment: &str, nodes: &[&str], probes: &Probes) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut unknown = Vec::new();
     for node in nodes {
-        let counted = match probes.speakers.get(*node) {
-            Some(Ok(counted)) => counted,
-            Some(Err(_)) | None => {
-                unknown.push(*node);
-                continue;
-            }
+        let Some(Ok(counted)) = probes.speakers.get(*node) else {
+            unknown.push(*node);
+            continue;
         };
         let up = counted.up.get(segment).copied().unwrap_or_default();
         let all = u64::try_from(nodes.len()).unwrap_or(u64::MAX);

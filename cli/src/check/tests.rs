@@ -121,15 +121,15 @@ fn what_objects_say_is_told() {
             .any(|it| it.0 == check && it.2 == Level::Problem)
     };
     let old = changed("Node", |it| {
-        it["status"]["nodeInfo"]["kernelVersion"] = "5.10.0".into()
+        it["status"]["nodeInfo"]["kernelVersion"] = "5.10.0".into();
     });
     assert!(of(wrong(&old, &probes), "kernel"));
     let none = changed("Speaker", |it| {
-        it["status"]["dataPlane"]["mode"] = "none".into()
+        it["status"]["dataPlane"]["mode"] = "none".into();
     });
     assert!(of(wrong(&none, &probes), "data plane"));
     let cut = changed("Speaker", |it| {
-        it["status"]["segments"][0]["carrier"] = false.into()
+        it["status"]["segments"][0]["carrier"] = false.into();
     });
     assert!(of(wrong(&cut, &probes), "interface"));
     let mut pending = serving();

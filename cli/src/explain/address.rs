@@ -1,6 +1,7 @@
 //! One address of a Service: its claim, who may announce it, who does, and where its traffic goes.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use herald_api::{VirtualIP, conditions};
@@ -52,7 +53,7 @@ impl Of<'_> {
         } = self;
         let Some(account) = picture.controller().address_account(address) else {
             let text = format!("the controller has yet to claim {address}");
-            steps.push(Step::new("claim", Level::Problem, &text).about(address));
+            steps.push(Step::new("claim", Level::Problem, &text).about(&address));
             let remedy = "look whether the controller works: kubectl herald check";
             return Some(Fault::new(Outcome::Pending, "ClaimPending", text, remedy));
         };
@@ -72,7 +73,7 @@ impl Of<'_> {
         }
         if account.segments.is_empty() {
             let text = "no node has an interface to announce on";
-            let mut step = Step::new("holder", Level::Problem, text).about(address);
+            let mut step = Step::new("holder", Level::Problem, text).about(&address);
             for (node, obstacle) in &account.absent {
                 step.detail(Level::Problem, node, obstacle.to_string());
             }
@@ -130,7 +131,7 @@ fn claim(of: Of<'_>, account: &AddressAccount) -> (Step, Option<Fault>) {
         .filter(|holder| holder.key != service.key);
     let sharers = list(sharers.map(|holder| &holder.key));
     let fail = |reason: &str, text: String, remedy: &str| {
-        let step = Step::new("claim", Level::Problem, &text).about(address);
+        let step = Step::new("claim", Level::Problem, &text).about(&address);
         let fault = Fault::new(Outcome::Pending, reason, text, remedy);
         (step, Some(fault))
     };
@@ -186,9 +187,10 @@ fn claim(of: Of<'_>, account: &AddressAccount) -> (Step, Option<Fault>) {
             let mut text =
                 format!("VirtualIP {name} names the Service, and its status shows {address}");
             if !sharers.is_empty() {
-                text += &format!("; shared with {sharers}");
+                // Writing to a String cannot fail.
+                write!(text, "; shared with {sharers}").ok();
             }
-            let mut step = Step::new("claim", Level::Ok, text).about(address);
+            let mut step = Step::new("claim", Level::Ok, text).about(&address);
             let (epoch, phase) = (observed.vip.epoch, observed.vip.phase);
             step.detail(Level::Info, "plan", format!("epoch {epoch}, phase {phase}"));
             (step, None)
@@ -238,7 +240,7 @@ fn announcement(
             (Level::Problem, format!("nobody may: {why}"))
         }
     };
-    let mut step = Step::new("announcement", level, text).about(address);
+    let mut step = Step::new("announcement", level, text).about(&address);
     for it in &account.advertisements {
         let (level, text) = match (it.selects_pool, it.selects_services) {
             (true, true) => (Level::Ok, "selects pool and Service"),
@@ -253,7 +255,7 @@ fn announcement(
     }
     if !is_on_link(picture, address) {
         let text = "is in no node's subnet: clients need a route to it, and routers must ask for it on the LAN";
-        step.detail(Level::Warning, address, text);
+        step.detail(Level::Warning, &address, text);
     }
     (step, fault)
 }
@@ -320,7 +322,7 @@ fn holder(
         });
         (Level::Problem, format!("nobody announces it: {text}"))
     };
-    let mut step = Step::new("holder", level, text).about(about);
+    let mut step = Step::new("holder", level, text).about(&about);
     let holder = holding.map(|(node, _)| node);
     for node in &segment.nodes {
         let (level, text) = place(segment, node, holder);
@@ -428,9 +430,9 @@ fn place(
     let is_holder = holder == Some(&node.node);
     if node.is_eligible() {
         text += &preferred;
-        text += &format!(", first for {}", count_addresses(node.load));
+        write!(text, ", first for {}", count_addresses(node.load)).ok();
         if !flaws.is_empty() {
-            text += &format!("; {flaws}");
+            write!(text, "; {flaws}").ok();
         }
     }
     let level = if is_holder {
@@ -462,7 +464,7 @@ fn forwarding(of: Of<'_>, announcer: &NodeName, in_full: bool) -> (Step, Option<
     } = of;
     let Some(observed) = picture.controller().vip(address) else {
         let step = Step::new("forwarding", Level::Unknown, "there is no claim");
-        return (step.about(address), None);
+        return (step.about(&address), None);
     };
     let forwarded = picture.forecast.forwarding(&observed.vip, announcer);
     let endpoints = picture.forecast.endpoints(address, service);
@@ -511,7 +513,7 @@ fn forwarding(of: Of<'_>, announcer: &NodeName, in_full: bool) -> (Step, Option<
     } else {
         (Level::Ok, how(&forwarded, service), None)
     };
-    let mut step = Step::new("forwarding", level, text).about(address);
+    let mut step = Step::new("forwarding", level, text).about(&address);
     for reason in &forwarded.reasons {
         step.detail(Level::Warning, "not as asked", reason.clone());
     }

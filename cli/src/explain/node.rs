@@ -107,7 +107,7 @@ impl Standing {
         let text = format!("announces {}", addresses(self.held.len()));
         let mut step = Step::new("holds", Level::Info, text);
         for (address, place) in self.held.iter().take(NAMED) {
-            step.detail(Level::Ok, address, place.clone());
+            step.detail(Level::Ok, &address, place.clone());
         }
         rest(self.held.len(), &mut step);
         step
@@ -146,7 +146,7 @@ impl Standing {
             };
             step.detail(
                 Level::Info,
-                addresses(all.len()),
+                &addresses(all.len()),
                 format!("{obstacle}: {named}{more}"),
             );
         }

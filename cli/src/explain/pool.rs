@@ -155,7 +155,7 @@ fn addresses(picture: &Picture, pool: &Pool, status: &PoolStatus) -> Step {
         } = counts;
         step.detail(
             level,
-            family,
+            &family,
             format!("{assigned} of {total} assigned, {next}"),
         );
     }
@@ -164,7 +164,7 @@ fn addresses(picture: &Picture, pool: &Pool, status: &PoolStatus) -> Step {
             "not served: pool {} was created earlier and has it",
             overlap.pool
         );
-        step.detail(Level::Problem, overlap.range, text);
+        step.detail(Level::Problem, &overlap.range, text);
     }
     if let Some(ready) = status.ready.as_ref().filter(|ready| !ready.status) {
         step.detail(Level::Warning, &ready.reason, ready.message.to_string());
@@ -186,21 +186,18 @@ fn holders(picture: &Picture, name: &PoolName) -> Step {
     let mut lines = Vec::new();
     for observed in controller.vips().filter(|vip| is_of(vip.vip.address)) {
         let address = observed.vip.address;
-        let text = match observed.vip.phase {
-            Phase::Resting { until } => {
-                format!("resting for another {}", age(until - picture.now))
-            }
-            _ => {
-                let holders = allocator.holders(address);
-                list(holders.iter().map(|holder| &holder.key))
-            }
+        let text = if let Phase::Resting { until } = observed.vip.phase {
+            format!("resting for another {}", age(until - picture.now))
+        } else {
+            let holders = allocator.holders(address);
+            list(holders.iter().map(|holder| &holder.key))
         };
         lines.push((address, text));
     }
     let more = lines.len().saturating_sub(NAMED);
     let mut step = Step::new("holders", Level::Info, format!("{} in use", lines.len()));
     for (address, text) in lines.into_iter().take(NAMED) {
-        step.detail(Level::Info, address, text);
+        step.detail(Level::Info, &address, text);
     }
     if more > 0 {
         step.detail(
@@ -249,7 +246,7 @@ fn refused(controller: &Controller, name: &PoolName) -> Step {
     let text = format!("{waiting} without the address they should have");
     let mut step = Step::new("refuses", Level::Info, text);
     for (key, refusal) in refused.into_iter().take(NAMED) {
-        step.detail(Level::Problem, key, refusal.to_string());
+        step.detail(Level::Problem, &key, refusal.to_string());
     }
     if more > 0 {
         step.detail(Level::Info, "…", format!("and {more} more"));
@@ -285,7 +282,7 @@ fn announced(controller: &Controller, name: &PoolName) -> Step {
         ),
     );
     for address in silent.into_iter().take(NAMED) {
-        step.detail(Level::Problem, address, "nobody may announce it");
+        step.detail(Level::Problem, &address, "nobody may announce it");
     }
     step
 }

@@ -242,7 +242,7 @@ fn pools(allocator: &Allocator, service: &Service, account: &ServiceAccount) -> 
 fn requested(allocator: &Allocator, address: IpAddr, account: &ServiceAccount, step: &mut Step) {
     let family = Family::of(address);
     let Some(pool) = allocator.pool_of(address) else {
-        step.detail(Level::Problem, address, "is in no pool");
+        step.detail(Level::Problem, &address, "is in no pool");
         return;
     };
     let holders = allocator.holders(address);
@@ -253,13 +253,13 @@ fn requested(allocator: &Allocator, address: IpAddr, account: &ServiceAccount, s
         [] => format!("a free {family} address"),
         holders => format!("held by {}", list(holders.iter().map(|holder| &holder.key))),
     };
-    step.detail(level, address, format!("of pool {}: {text}", pool.name));
+    step.detail(level, &address, format!("of pool {}: {text}", pool.name));
     let mut against = account.disagreements.iter();
     let mut of_this = Vec::new();
     of_this.extend(against.by_ref().filter(|(other, ..)| *other == address));
     for (_, holder, disagreement) in of_this {
         let text = format!("can't be shared with {holder}: {disagreement}");
-        step.detail(Level::Problem, address, text);
+        step.detail(Level::Problem, &address, text);
     }
 }
 

@@ -126,7 +126,7 @@ fn what_keeps_an_address_from_serving_is_named() {
         ),
         (
             changed("IPPool", |it| {
-                it["spec"]["advertisement"] = "Explicit".into()
+                it["spec"]["advertisement"] = "Explicit".into();
             }),
             Outcome::Silent,
             "NoAdvertisement",
@@ -134,7 +134,7 @@ fn what_keeps_an_address_from_serving_is_named() {
         ),
         (
             changed("Speaker", |it| {
-                it["status"]["segments"][0]["carrier"] = false.into()
+                it["status"]["segments"][0]["carrier"] = false.into();
             }),
             Outcome::Silent,
             "NoEligibleNode",
@@ -173,7 +173,7 @@ fn what_keeps_an_address_from_serving_is_named() {
         ),
         (
             changed("VirtualIP", |it| {
-                it["spec"]["services"][0]["uid"] = "another".into()
+                it["spec"]["services"][0]["uid"] = "another".into();
             }),
             Outcome::Pending,
             "ClaimPending",
@@ -216,7 +216,7 @@ fn a_status_of_another_controller_is_named_with_its_owner() {
 #[test]
 fn a_service_that_is_not_ours_says_why() {
     let all = changed("Service", |it| {
-        it["spec"]["loadBalancerClass"] = "a.b/c".into()
+        it["spec"]["loadBalancerClass"] = "a.b/c".into();
     });
     let (outcome, reason, summary) = outcome_of(&all);
     assert_eq!(
@@ -314,7 +314,7 @@ fn a_node_tells_what_it_holds_and_what_keeps_it_from_more() {
         "{told}"
     );
     let cut = changed("Speaker", |it| {
-        it["status"]["segments"][0]["carrier"] = false.into()
+        it["status"]["segments"][0]["carrier"] = false.into();
     });
     let (outcome, told) = text(&cut, "node1");
     assert_eq!(outcome, Outcome::NotServed);

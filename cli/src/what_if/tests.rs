@@ -15,7 +15,7 @@ fn two() -> Vec<Value> {
 }
 
 fn asked(values: &[Value], change: Change) -> WhatIf {
-    what_if(&picture(values), change).unwrap()
+    what_if(&picture(values), &change).unwrap()
 }
 
 #[test]
@@ -126,9 +126,9 @@ fn of_two_speakers_the_witness_decides_and_that_is_said() {
 #[test]
 fn what_is_not_there_is_an_error() {
     let picture = picture(&serving());
-    let error = what_if(&picture, Change::NodeDown("node9".into())).unwrap_err();
+    let error = what_if(&picture, &Change::NodeDown("node9".into())).unwrap_err();
     assert_eq!(error, "there is no node node9");
-    assert!(what_if(&picture, Change::DeletePool("nowhere".into())).is_err());
+    assert!(what_if(&picture, &Change::DeletePool("nowhere".into())).is_err());
 }
 
 #[test]

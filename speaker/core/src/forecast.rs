@@ -64,19 +64,19 @@ pub struct Slots {
     spread: Spread,
     nodes: Vec<NodeName>,
     /// By slot, the place of its node among them; `None`: nobody takes its flows.
-    slots: Vec<Option<usize>>,
+    owners: Vec<Option<usize>>,
 }
 
 impl Slots {
     /// The node that takes the flows of a slot.
     fn owner(&self, slot: usize) -> Option<&NodeName> {
-        self.nodes.get((*self.slots.get(slot)?)?)
+        self.nodes.get((*self.owners.get(slot)?)?)
     }
 
     /// How many slots each node has; those without any are left out.
     pub fn by_node(&self) -> BTreeMap<&NodeName, usize> {
         let mut counts = BTreeMap::new();
-        for slot in 0..self.slots.len() {
+        for slot in 0..self.owners.len() {
             if let Some(node) = self.owner(slot) {
                 *counts.entry(node).or_default() += 1;
             }
@@ -86,19 +86,19 @@ impl Slots {
 
     /// The share of the flows that a node takes, from 0 to 1.
     pub fn share(&self, node: &NodeName) -> f64 {
-        let slots = (0..self.slots.len()).filter(|slot| self.owner(*slot) == Some(node));
-        ratio(slots.count(), self.slots.len())
+        let slots = (0..self.owners.len()).filter(|slot| self.owner(*slot) == Some(node));
+        ratio(slots.count(), self.owners.len())
     }
 
     /// The share of the flows that go to another node by another table, from 0 to 1. A table of another
     /// size sends all elsewhere, as far as anybody can count on it.
     pub fn moved(&self, other: &Self) -> f64 {
-        if self.slots.len() != other.slots.len() {
+        if self.owners.len() != other.owners.len() {
             return 1.0;
         }
-        let slots = 0..self.slots.len();
+        let slots = 0..self.owners.len();
         let moved = slots.filter(|slot| self.owner(*slot) != other.owner(*slot));
-        ratio(moved.count(), self.slots.len())
+        ratio(moved.count(), self.owners.len())
     }
 }
 
@@ -278,11 +278,11 @@ impl Forecast {
             .collect();
         let total = before
             .filter(|before| before.spread == targets.spread)
-            .and_then(|before| u32::try_from(before.slots.len()).ok())
+            .and_then(|before| u32::try_from(before.owners.len()).ok())
             .unwrap_or_else(|| slots_for(targets.spread, targets_by_name.len()));
         Some(Slots {
             spread: targets.spread,
-            slots: fill(SEED, total, &targets_by_name),
+            owners: fill(SEED, total, &targets_by_name),
             nodes: targets_by_name.into_keys().collect(),
         })
     }

@@ -211,10 +211,10 @@ fn a_dead_node_gives_up_its_own_slots_and_moves_no_other() {
         );
         // A table keeps its size; only one that is made anew has the size for two nodes.
         let resized = slots_for(now.spread, 2) != slots_for(now.spread, 3);
-        assert_eq!(then.slots.len() != now.slots.len(), resized);
+        assert_eq!(then.owners.len() != now.owners.len(), resized);
         assert_eq!(
             policy == TrafficPolicy::Local,
-            LOCAL_SLOTS.contains(&u32::try_from(now.slots.len()).unwrap())
+            LOCAL_SLOTS.contains(&u32::try_from(now.owners.len()).unwrap())
         );
     }
 }
