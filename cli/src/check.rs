@@ -83,9 +83,9 @@ impl Answer for Check {
         let (check, subject) = (width(|it| it.check), width(|it| &it.subject));
         let mut out = String::new();
         for finding in &self.findings {
-            write!(
+            writeln!(
                 out,
-                "{} {:check$}  {:subject$}  {}\n",
+                "{} {:check$}  {:subject$}  {}",
                 style.mark(finding.level),
                 finding.check,
                 finding.subject,
@@ -93,9 +93,9 @@ impl Answer for Check {
             )
             .ok();
             if let Some(remedy) = &finding.remedy {
-                write!(
+                writeln!(
                     out,
-                    "{:width$}{} {remedy}\n",
+                    "{:width$}{} {remedy}",
                     "",
                     style.heading("→"),
                     width = check + subject + 6
@@ -123,7 +123,7 @@ impl Answer for Check {
             (worst.unwrap_or(Level::Ok), told.join(", "))
         };
         // Writing to a String cannot fail.
-        write!(out, "\n{} {told}\n", style.mark(level)).ok();
+        writeln!(out, "\n{} {told}", style.mark(level)).ok();
         out
     }
 

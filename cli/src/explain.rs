@@ -133,15 +133,15 @@ impl Answer for Explanation {
         let mut out = format!("{name}: {word} ({})\n  {}\n", self.reason, self.summary);
         if let Some(remedy) = &self.remedy {
             // Writing to a String cannot fail.
-            write!(out, "  {} {remedy}\n", style.heading("What to do:")).ok();
+            writeln!(out, "  {} {remedy}", style.heading("What to do:")).ok();
         }
         let names = self.steps.iter().map(|step| step.name.len());
         let width = names.max().unwrap_or_default();
         for step in &self.steps {
             let about = step.about.as_ref().map(|about| format!("{about}: "));
-            write!(
+            writeln!(
                 out,
-                "\n{} {:width$}  {}{}\n",
+                "\n{} {:width$}  {}{}",
                 style.mark(step.level),
                 step.name,
                 about.unwrap_or_default(),
@@ -152,9 +152,9 @@ impl Answer for Explanation {
             let inner = subjects.max().unwrap_or_default();
             for detail in &step.details {
                 let gap = inner.saturating_sub(detail.subject.chars().count());
-                write!(
+                writeln!(
                     out,
-                    "  {:width$}  {} {}{}  {}\n",
+                    "  {:width$}  {} {}{}  {}",
                     "",
                     style.mark(detail.level),
                     detail.subject,

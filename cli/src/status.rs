@@ -427,13 +427,13 @@ impl Answer for Status {
         add("POOLS", &self.pool_table(), nothing);
         // Writing to a String cannot fail.
         for note in &self.notes {
-            write!(out, "\n{} {note}\n", style.mark(Level::Warning)).ok();
+            writeln!(out, "\n{} {note}", style.mark(Level::Warning)).ok();
         }
         let problems = self.problems();
         if problems > 0 {
             let (mark, text) = (style.mark(Level::Problem), count(problems, "problem"));
             let verb = "kubectl herald explain service|pool|node NAME says why";
-            write!(out, "\n{mark} {text}: {verb}\n").ok();
+            writeln!(out, "\n{mark} {text}: {verb}").ok();
         }
         out
     }

@@ -265,13 +265,13 @@ impl Answer for WhatIf {
             section("FLOWS that break", &table);
         }
         if self.services.is_empty() && self.moves.is_empty() && self.flows.is_empty() {
-            write!(out, "\n{} nothing changes\n", style.mark(Level::Ok)).ok();
+            writeln!(out, "\n{} nothing changes", style.mark(Level::Ok)).ok();
         }
         if !self.notes.is_empty() {
             out.push('\n');
         }
         for note in &self.notes {
-            write!(out, "{} {note}\n", style.mark(Level::Info)).ok();
+            writeln!(out, "{} {note}", style.mark(Level::Info)).ok();
         }
         out
     }
