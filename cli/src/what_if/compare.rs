@@ -184,7 +184,7 @@ impl Judge<'_> {
             let table_later =
                 self.after
                     .forecast
-                    .slots(address, &port_later.forwarding, table.as_ref());
+                    .slots(address, &port_later.forwarding, table.as_deref());
             let found = match (&table, &table_later) {
                 (Some(table), Some(table_later)) => self.by_table(
                     address,

@@ -1,6 +1,7 @@
 //! What the speakers decide about an address, for whoever asks from outside: by the same functions, with
 //! what the API server says instead of what the ring, the kernel and the watches do.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -41,7 +42,12 @@ pub struct Forecast {
     facts: Facts,
     cluster: Arc<Targets>,
     reach: BTreeMap<SegmentName, Reach>,
+    /// The table that was filled last: Services under Cluster share one.
+    last: RefCell<Option<(Weights, Arc<Slots>)>>,
 }
+
+/// Targets with their shares, as [`fill`] takes them, and the size of the table.
+type Weights = (BTreeMap<NodeName, (u32, usize)>, u32);
 
 /// How the traffic of an address is forwarded.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -120,6 +126,7 @@ impl Forecast {
             facts,
             cluster,
             reach,
+            last: RefCell::new(None),
         }
     }
 
@@ -259,7 +266,7 @@ impl Forecast {
         address: IpAddr,
         forwarding: &Forwarding,
         before: Option<&Slots>,
-    ) -> Option<Slots> {
+    ) -> Option<Arc<Slots>> {
         let targets = match forwarding {
             Forwarding::Dsr { targets, .. } | Forwarding::NodePort { targets, .. } => targets,
             Forwarding::Off => return None,
@@ -280,11 +287,21 @@ impl Forecast {
             .filter(|before| before.spread == targets.spread)
             .and_then(|before| u32::try_from(before.owners.len()).ok())
             .unwrap_or_else(|| slots_for(targets.spread, targets_by_name.len()));
-        Some(Slots {
+        let weights: Weights = (targets_by_name, total);
+        let mut last = self.last.borrow_mut();
+        if let Some((known, slots)) = &*last
+            && *known == weights
+            && slots.spread == targets.spread
+        {
+            return Some(Arc::clone(slots));
+        }
+        let slots = Arc::new(Slots {
             spread: targets.spread,
-            owners: fill(SEED, total, &targets_by_name),
-            nodes: targets_by_name.into_keys().collect(),
-        })
+            owners: fill(SEED, total, &weights.0),
+            nodes: weights.0.keys().cloned().collect(),
+        });
+        *last = Some((weights, Arc::clone(&slots)));
+        Some(slots)
     }
 }
 

@@ -201,7 +201,7 @@ fn a_dead_node_gives_up_its_own_slots_and_moves_no_other() {
                 .unwrap()
         };
         let (now, then) = (table(&before, None), table(&after, None));
-        let followed = table(&after, Some(&now));
+        let followed = table(&after, Some(&*now));
         let share = now.share(&name(3));
         assert!((0.25..0.42).contains(&share), "{share}");
         assert!((followed.moved(&now) - share).abs() < f64::EPSILON);
