@@ -96,141 +96,169 @@ fn pools(it: &Sandbox) -> Result<()> {
     pool("cluster", json!({"addresses": ["10.96.210.0-10.96.210.3"]}))
 }
 
+const POOL: &str = "heraldlb.io/pool";
+const ADDRESSES: &str = "heraldlb.io/addresses";
+const KEY: &str = "heraldlb.io/sharing-key";
+
 #[test]
 fn the_reason_why_a_service_waits_is_the_true_one() -> Result<()> {
-    const POOL: &str = "heraldlb.io/pool";
-    const ADDRESSES: &str = "heraldlb.io/addresses";
-    const KEY: &str = "heraldlb.io/sharing-key";
     sandbox(|it| {
         pools(it)?;
-        let from = |pool: &str| annotated(&[(POOL, &it.name(pool))]);
-        let at = |index: u8| it.v4(index).to_string();
-        it.service("holder", from("full"))?;
-        it.expect_addresses("holder", &[it.v4(0)])?;
-        let four = it.name("four");
-        it.service("sharer", annotated(&[(POOL, &four), (KEY, "one")]))?;
-        it.expect_addresses("sharer", &[it.v4(4)])?;
-        it.service("gone", from("rests"))?;
-        it.expect_addresses("gone", &[it.v4(1)])?;
-        it.delete_service("gone")?;
-
-        it.service("full", from("full"))?;
-        expect_pending(it, "full", "PoolExhausted", &["is full: 1 of 1 IPv4"])?;
-        it.service("namespace", from("theirs"))?;
-        let words = ["allows only namespaces kube-system", &it.namespace];
-        expect_pending(it, "namespace", "NotAllowed", &words)?;
-        it.service("label", from("labelled"))?;
-        expect_pending(
-            it,
-            "label",
-            "NotAllowed",
-            &["Services with labels expose=lan"],
-        )?;
-        it.service("unknown", from("nowhere"))?;
-        expect_pending(
-            it,
-            "unknown",
-            "UnknownPool",
-            &[&it.name("nowhere"), "does not exist"],
-        )?;
-        it.service("family", from("six"))?;
-        expect_pending(
-            it,
-            "family",
-            "NoAddressOfFamily",
-            &["has no IPv4 addresses"],
-        )?;
-        it.dual_service("dual", from("four"))?;
-        expect_pending(it, "dual", "NoAddressOfFamily", &["has no IPv6 addresses"])?;
-
-        it.service("taken", annotated(&[(ADDRESSES, &at(0))]))?;
-        let answer = expect_pending(it, "taken", "AddressInUse", &["holder"])?;
-        let why = said(&answer, "pools", &at(0));
-        ensure!(why.contains("neither has a sharing key"), "{why:?}");
-        it.service("other-key", annotated(&[(ADDRESSES, &at(4)), (KEY, "two")]))?;
-        let answer = expect_pending(it, "other-key", "AddressInUse", &["sharer"])?;
-        let why = said(&answer, "pools", &at(4));
-        ensure!(why.contains("its sharing key is \"one\""), "{why:?}");
-        it.service("same-port", annotated(&[(ADDRESSES, &at(4)), (KEY, "one")]))?;
-        let answer = expect_pending(it, "same-port", "AddressInUse", &["sharer"])?;
-        let why = said(&answer, "pools", &at(4));
-        ensure!(why.contains("both want port 80/TCP"), "{why:?}");
-        it.service("resting", annotated(&[(ADDRESSES, &at(1))]))?;
-        expect_pending(it, "resting", "AddressInUse", &["is resting"])?;
-
-        let both = json!({"spec": {"loadBalancerIP": at(8)}});
-        let asks = annotated(&[(ADDRESSES, &at(9))]);
-        it.service("twice", herald_e2e::object::with(both, asks))?;
-        expect_pending(it, "twice", "InvalidRequest", &["are both set"])?;
-        let differ = [
-            (POOL, four.as_str()),
-            ("metallb.io/address-pool", "another"),
-        ];
-        it.service("differ", annotated(&differ))?;
-        expect_pending(
-            it,
-            "differ",
-            "InvalidRequest",
-            &["metallb.io/address-pool", "differ"],
-        )?;
-        it.service("nonsense", annotated(&[(ADDRESSES, "somewhere")]))?;
-        expect_pending(
-            it,
-            "nonsense",
-            "InvalidRequest",
-            &["expected an IP address"],
-        )?;
-        let two = format!("{},{}", at(8), at(9));
-        it.service("two", annotated(&[(ADDRESSES, &two)]))?;
-        expect_pending(it, "two", "InvalidRequest", &["more than one IPv4"])?;
-        it.service("mode", annotated(&[("heraldlb.io/forwarding", "fast")]))?;
-        expect_pending(it, "mode", "InvalidRequest", &["expected auto"])?;
-        let six = it.v6(1).to_string();
-        it.service("mismatch", annotated(&[(ADDRESSES, &six)]))?;
-        expect_pending(it, "mismatch", "InvalidRequest", &["are not one of each"])?;
-        it.service("outside", annotated(&[(ADDRESSES, &at(20))]))?;
-        expect_pending(it, "outside", "OutsidePools", &[&at(20), "is in no pool"])?;
-        it.service(
-            "not-there",
-            annotated(&[(ADDRESSES, &at(8)), (POOL, &four)]),
-        )?;
-        expect_pending(
-            it,
-            "not-there",
-            "InvalidRequest",
-            &["not in the requested pool"],
-        )?;
-        let apart = format!("{},{six}", at(8));
-        it.dual_service("apart", annotated(&[(ADDRESSES, &apart)]))?;
-        expect_pending(it, "apart", "InvalidRequest", &["both must be of one pool"])?;
-        it.service("outer", from("inner"))?;
-        expect_pending(it, "outer", "NotAllowed", &["is internal but"])?;
-        let internal = [(POOL, four.as_str()), ("heraldlb.io/scope", "internal")];
-        it.service("inner", annotated(&internal))?;
-        expect_pending(it, "inner", "NotAllowed", &["is external but"])?;
-        it.service("avoided", annotated(&[(ADDRESSES, "172.30.126.0")]))?;
-        expect_pending(it, "avoided", "AddressAvoided", &["avoidBuggyIPs"])?;
-        it.service("barred", annotated(&[(ADDRESSES, "10.96.210.1")]))?;
-        expect_pending(it, "barred", "AddressReserved", &["pods or Services"])?;
-
-        // Every pool is an alternative, and says its own no.
-        it.service("unasked", json!({}))?;
-        let answer = eventually("it waits", LONG, || {
-            let (_, answer) = explain(it, "unasked")?;
-            same(&text(&answer["outcome"]), &"pending")?;
-            Ok(answer)
-        })?;
-        for (pool, word) in [
-            ("four", "autoAssign off"),
-            ("theirs", "kube-system"),
-            ("labelled", "expose=lan"),
-            ("inner", "is internal"),
-        ] {
-            let why = said(&answer, "pools", &it.name(pool));
-            ensure!(why.contains(word), "pool {pool} says {why:?}");
-        }
-        Ok(())
+        refused_by_pools(it)?;
+        refused_an_address(it)?;
+        not_understood(it)?;
+        asks_for_what_cannot_be(it)?;
+        every_pool_says_its_own_no(it)
     })
+}
+
+fn refused_by_pools(it: &Sandbox) -> Result<()> {
+    let from = |pool: &str| annotated(&[(POOL, &it.name(pool))]);
+    let four = it.name("four");
+    it.service("holder", from("full"))?;
+    it.expect_addresses("holder", &[it.v4(0)])?;
+    it.service("full", from("full"))?;
+    expect_pending(it, "full", "PoolExhausted", &["is full: 1 of 1 IPv4"])?;
+    it.service("namespace", from("theirs"))?;
+    let words = ["allows only namespaces kube-system", &it.namespace];
+    expect_pending(it, "namespace", "NotAllowed", &words)?;
+    it.service("label", from("labelled"))?;
+    expect_pending(
+        it,
+        "label",
+        "NotAllowed",
+        &["Services with labels expose=lan"],
+    )?;
+    it.service("unknown", from("nowhere"))?;
+    expect_pending(
+        it,
+        "unknown",
+        "UnknownPool",
+        &[&it.name("nowhere"), "does not exist"],
+    )?;
+    it.service("family", from("six"))?;
+    expect_pending(
+        it,
+        "family",
+        "NoAddressOfFamily",
+        &["has no IPv4 addresses"],
+    )?;
+    it.dual_service("dual", from("four"))?;
+    expect_pending(it, "dual", "NoAddressOfFamily", &["has no IPv6 addresses"])?;
+    it.service("outer", from("inner"))?;
+    expect_pending(it, "outer", "NotAllowed", &["is internal but"])?;
+    let internal = [(POOL, four.as_str()), ("heraldlb.io/scope", "internal")];
+    it.service("inner", annotated(&internal))?;
+    expect_pending(it, "inner", "NotAllowed", &["is external but"])?;
+    Ok(())
+}
+
+/// Of one that another Service has, or had.
+fn refused_an_address(it: &Sandbox) -> Result<()> {
+    let from = |pool: &str| annotated(&[(POOL, &it.name(pool))]);
+    let at = |index: u8| it.v4(index).to_string();
+    let four = it.name("four");
+    it.service("sharer", annotated(&[(POOL, &four), (KEY, "one")]))?;
+    it.expect_addresses("sharer", &[it.v4(4)])?;
+    it.service("gone", from("rests"))?;
+    it.expect_addresses("gone", &[it.v4(1)])?;
+    it.delete_service("gone")?;
+
+    it.service("taken", annotated(&[(ADDRESSES, &at(0))]))?;
+    let answer = expect_pending(it, "taken", "AddressInUse", &["holder"])?;
+    let why = said(&answer, "pools", &at(0));
+    ensure!(why.contains("neither has a sharing key"), "{why:?}");
+    it.service("other-key", annotated(&[(ADDRESSES, &at(4)), (KEY, "two")]))?;
+    let answer = expect_pending(it, "other-key", "AddressInUse", &["sharer"])?;
+    let why = said(&answer, "pools", &at(4));
+    ensure!(why.contains("its sharing key is \"one\""), "{why:?}");
+    it.service("same-port", annotated(&[(ADDRESSES, &at(4)), (KEY, "one")]))?;
+    let answer = expect_pending(it, "same-port", "AddressInUse", &["sharer"])?;
+    let why = said(&answer, "pools", &at(4));
+    ensure!(why.contains("both want port 80/TCP"), "{why:?}");
+    it.service("resting", annotated(&[(ADDRESSES, &at(1))]))?;
+    expect_pending(it, "resting", "AddressInUse", &["is resting"])?;
+    Ok(())
+}
+
+fn not_understood(it: &Sandbox) -> Result<()> {
+    let at = |index: u8| it.v4(index).to_string();
+    let four = it.name("four");
+    let both = json!({"spec": {"loadBalancerIP": at(8)}});
+    let asks = annotated(&[(ADDRESSES, &at(9))]);
+    it.service("twice", herald_e2e::object::with(both, asks))?;
+    expect_pending(it, "twice", "InvalidRequest", &["are both set"])?;
+    let differ = [
+        (POOL, four.as_str()),
+        ("metallb.io/address-pool", "another"),
+    ];
+    it.service("differ", annotated(&differ))?;
+    expect_pending(
+        it,
+        "differ",
+        "InvalidRequest",
+        &["metallb.io/address-pool", "differ"],
+    )?;
+    it.service("nonsense", annotated(&[(ADDRESSES, "somewhere")]))?;
+    expect_pending(
+        it,
+        "nonsense",
+        "InvalidRequest",
+        &["expected an IP address"],
+    )?;
+    let two = format!("{},{}", at(8), at(9));
+    it.service("two", annotated(&[(ADDRESSES, &two)]))?;
+    expect_pending(it, "two", "InvalidRequest", &["more than one IPv4"])?;
+    it.service("mode", annotated(&[("heraldlb.io/forwarding", "fast")]))?;
+    expect_pending(it, "mode", "InvalidRequest", &["expected auto"])?;
+    Ok(())
+}
+
+fn asks_for_what_cannot_be(it: &Sandbox) -> Result<()> {
+    let at = |index: u8| it.v4(index).to_string();
+    let four = it.name("four");
+    let six = it.v6(1).to_string();
+    it.service("mismatch", annotated(&[(ADDRESSES, &six)]))?;
+    expect_pending(it, "mismatch", "InvalidRequest", &["are not one of each"])?;
+    it.service("outside", annotated(&[(ADDRESSES, &at(20))]))?;
+    expect_pending(it, "outside", "OutsidePools", &[&at(20), "is in no pool"])?;
+    it.service(
+        "not-there",
+        annotated(&[(ADDRESSES, &at(8)), (POOL, &four)]),
+    )?;
+    expect_pending(
+        it,
+        "not-there",
+        "InvalidRequest",
+        &["not in the requested pool"],
+    )?;
+    let apart = format!("{},{six}", at(8));
+    it.dual_service("apart", annotated(&[(ADDRESSES, &apart)]))?;
+    expect_pending(it, "apart", "InvalidRequest", &["both must be of one pool"])?;
+    it.service("avoided", annotated(&[(ADDRESSES, "172.30.126.0")]))?;
+    expect_pending(it, "avoided", "AddressAvoided", &["avoidBuggyIPs"])?;
+    it.service("barred", annotated(&[(ADDRESSES, "10.96.210.1")]))?;
+    expect_pending(it, "barred", "AddressReserved", &["pods or Services"])?;
+    Ok(())
+}
+
+fn every_pool_says_its_own_no(it: &Sandbox) -> Result<()> {
+    it.service("unasked", json!({}))?;
+    let answer = eventually("it waits", LONG, || {
+        let (_, answer) = explain(it, "unasked")?;
+        same(&text(&answer["outcome"]), &"pending")?;
+        Ok(answer)
+    })?;
+    for (pool, word) in [
+        ("four", "autoAssign off"),
+        ("theirs", "kube-system"),
+        ("labelled", "expose=lan"),
+        ("inner", "is internal"),
+    ] {
+        let why = said(&answer, "pools", &it.name(pool));
+        ensure!(why.contains(word), "pool {pool} says {why:?}");
+    }
+    Ok(())
 }
 
 #[test]
