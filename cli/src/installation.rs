@@ -17,6 +17,8 @@ pub(crate) struct Installation {
     pub(crate) flags: ServiceFlags,
     /// Whether the flags are a guess, and why.
     pub(crate) guess: Option<String>,
+    /// The API server does not let us see what is installed.
+    pub(crate) is_hidden: bool,
     pub(crate) controller: Option<Deployment>,
     pub(crate) speaker: Option<DaemonSet>,
 }
@@ -38,14 +40,15 @@ pub(crate) async fn installation(client: &Client) -> Result<Installation> {
         Err(kube::Error::Api(status)) => {
             return Ok(Installation {
                 guess: Some(status.message),
+                is_hidden: true,
                 ..Installation::default()
             });
         }
         Err(error) => return Err(error).context("cannot reach the API server"),
     };
-    let speaker = match sets.list(&labelled(labels::SPEAKER)).await {
-        Ok(found) => found.items.into_iter().next(),
-        Err(kube::Error::Api(_)) => None,
+    let (speaker, is_hidden) = match sets.list(&labelled(labels::SPEAKER)).await {
+        Ok(found) => (found.items.into_iter().next(), false),
+        Err(kube::Error::Api(_)) => (None, true),
         Err(error) => return Err(error).context("cannot reach the API server"),
     };
     let (flags, guess) = match controller.as_ref().map(flags_of) {
@@ -63,6 +66,7 @@ pub(crate) async fn installation(client: &Client) -> Result<Installation> {
         namespace,
         flags,
         guess,
+        is_hidden,
         controller,
         speaker,
     })

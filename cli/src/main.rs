@@ -49,10 +49,30 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             // Where that can't be written either, the exit code says it.
-            writeln!(std::io::stderr(), "error: {error:#}").ok();
+            writeln!(std::io::stderr(), "error: {}", said(&error)).ok();
             ExitCode::FAILURE
         }
     }
+}
+
+/// An error and its causes in a sentence. Of what the API server says its message will do; some causes
+/// repeat what was said.
+fn said(error: &anyhow::Error) -> String {
+    let mut sentence = String::new();
+    for cause in error.chain() {
+        let (text, is_last) = match cause.downcast_ref::<kube::Error>() {
+            Some(kube::Error::Api(status)) => (status.message.clone(), true),
+            _ => (cause.to_string(), false),
+        };
+        if !sentence.contains(&text) {
+            let separator = if sentence.is_empty() { "" } else { ": " };
+            sentence.extend([separator, &text]);
+        }
+        if is_last {
+            break;
+        }
+    }
+    sentence
 }
 
 fn start(cli: Cli) -> Result<ExitCode> {
@@ -162,5 +182,21 @@ async fn watch(connection: &Connection, global: &Global, interval: Duration) -> 
             () = tokio::time::sleep(interval) => {}
             _ = tokio::signal::ctrl_c() => return Ok(ExitCode::SUCCESS),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+
+    use super::*;
+
+    #[test]
+    fn an_error_is_a_sentence_that_says_nothing_twice() {
+        let refused = kube::Error::Api(Box::new(Status::failure("pods is forbidden", "Forbidden")));
+        let error = anyhow::Error::new(refused).context("cannot list Pod");
+        assert_eq!(said(&error), "cannot list Pod: pods is forbidden");
+        let error = anyhow!("no such file").context("cannot read it: no such file");
+        assert_eq!(said(&error), "cannot read it: no such file");
     }
 }

@@ -48,6 +48,9 @@ fn controller(picture: &Picture, probes: &Probes) -> Vec<Finding> {
                 "kubectl describe deployment herald-controller -n {namespace}"
             ))
         });
+    } else if installation.is_hidden {
+        let text = "its Deployment can't be seen";
+        findings.push(Finding::new("controller", "", Level::Unknown, text));
     } else {
         let finding = Finding::new(
             "controller",
@@ -80,13 +83,19 @@ fn controller(picture: &Picture, probes: &Probes) -> Vec<Finding> {
     });
     if let Some(guess) = &installation.guess {
         let text = format!("they are not known, the defaults are assumed: {guess}");
-        findings.push(Finding::new("flags", "", Level::Warning, text));
+        let finding = Finding::new("flags", "", Level::Warning, text);
+        findings.push(finding.remedy("use an account that may list deployments and daemonsets"));
     }
     findings
 }
 
 fn speakers(picture: &Picture) -> Finding {
-    let Some(set) = &picture.objects.installation.speaker else {
+    let installation = &picture.objects.installation;
+    let Some(set) = &installation.speaker else {
+        if installation.is_hidden {
+            let text = "their DaemonSet can't be seen";
+            return Finding::new("speakers", "", Level::Unknown, text);
+        }
         let finding = Finding::new(
             "speakers",
             "",

@@ -152,6 +152,22 @@ fn what_objects_say_is_told() {
 }
 
 #[test]
+fn what_may_not_be_seen_is_unknown_and_no_problem() {
+    let levels = |picture: &Picture| -> Vec<(&'static str, Level)> {
+        let found = check(picture, &well()).findings.into_iter();
+        found
+            .filter(|it| ["controller", "speakers"].contains(&it.check))
+            .map(|it| (it.check, it.level))
+            .collect()
+    };
+    let mut hidden = picture(&serving());
+    let both = |level| vec![("controller", level), ("speakers", level)];
+    assert_eq!(levels(&hidden), both(Level::Problem));
+    hidden.objects.installation.is_hidden = true;
+    assert_eq!(levels(&hidden), both(Level::Unknown));
+}
+
+#[test]
 fn findings_read_as_lines_with_their_remedies() {
     let finding = |level, remedy: Option<&str>| Finding {
         check: "ring",
