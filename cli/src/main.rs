@@ -41,6 +41,8 @@ use args::{Cli, Explain, Global, Output, Verb};
 use connect::{Connection, connect};
 use picture::Picture;
 use read::read;
+use status::Status;
+use text::Style;
 use what_if::Change;
 
 fn main() -> ExitCode {
@@ -157,26 +159,28 @@ async fn explain(connection: &Connection, global: &Global, what: &Explain) -> Re
     )
 }
 
-/// Shows the status again whenever it changes, until interrupted.
+/// Shows the status again whenever it changes, until interrupted. Once it was shown, an API server that is
+/// away is waited for.
 async fn watch(connection: &Connection, global: &Global, interval: Duration) -> Result<ExitCode> {
     let style = answer::style(global);
     let mut shown = None;
+    let mut is_away = false;
     loop {
-        let status = status::status(&look(connection).await?);
-        // What is older by a second is no change.
-        let without_times = status.without_times();
-        if shown.as_ref() != Some(&without_times) {
-            let text = render(&status, global)?;
-            let clear = if style.color && global.output == Output::Text {
-                "\x1b[H\x1b[2J"
-            } else {
-                ""
-            };
-            print(&format!("{clear}{text}"))?;
-            if !style.color && global.output == Output::Text {
-                print("\n")?;
+        let picture = tokio::select! {
+            picture = look(connection) => picture,
+            _ = tokio::signal::ctrl_c() => return Ok(ExitCode::SUCCESS),
+        };
+        match picture {
+            Ok(picture) => {
+                is_away = false;
+                show(&status::status(&picture), &mut shown, style, global)?;
             }
-            shown = Some(without_times);
+            Err(error) if shown.is_none() => return Err(error),
+            Err(error) if !is_away => {
+                is_away = true;
+                writeln!(std::io::stderr(), "error: {}; trying again", said(&error)).ok();
+            }
+            Err(_) => {}
         }
         tokio::select! {
             () = tokio::time::sleep(interval) => {}
@@ -185,15 +189,35 @@ async fn watch(connection: &Connection, global: &Global, interval: Duration) -> 
     }
 }
 
+/// Shows a status unless it was shown.
+fn show(status: &Status, shown: &mut Option<Status>, style: Style, global: &Global) -> Result<()> {
+    // What is older by a second is no change.
+    let without_times = status.without_times();
+    if shown.as_ref() == Some(&without_times) {
+        return Ok(());
+    }
+    let text = render(status, global)?;
+    if global.output != Output::Text {
+        print(&text)?;
+    } else if style.color {
+        print(&format!("\x1b[H\x1b[2J{text}"))?;
+    } else {
+        print(&format!("{text}\n"))?;
+    }
+    *shown = Some(without_times);
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
-    use kube::core::Status;
-
     use super::*;
 
     #[test]
     fn an_error_is_a_sentence_that_says_nothing_twice() {
-        let refused = kube::Error::Api(Box::new(Status::failure("pods is forbidden", "Forbidden")));
+        let refused = kube::Error::Api(Box::new(kube::core::Status::failure(
+            "pods is forbidden",
+            "Forbidden",
+        )));
         let error = anyhow::Error::new(refused).context("cannot list Pod");
         assert_eq!(said(&error), "cannot list Pod: pods is forbidden");
         let error = anyhow!("no such file").context("cannot read it: no such file");
