@@ -67,6 +67,7 @@ APART int relay(struct __sk_buff *skb, const struct packet *packet, const struct
 	if (write_network(skb, packet, packet->hops - 1, &packet->source, &packet->destination))
 		return drop(EVENT_REWRITE_FAILED);
 	count(EVENT_RELAYED);
+	skb->tc_index = SENT_ON;
 	return bpf_redirect_neigh(skb->ifindex, &holder, sizeof(holder), 0);
 }
 
@@ -541,7 +542,6 @@ int herald_egress(struct __sk_buff *skb)
 		return translate_reply(skb, &packet, reply, packet.hops);
 	if (vip->role != ROLE_ME || !vip->holder.nh_family || !is_from_node_port(&packet))
 		return VERDICT_NEXT;
-	skb->tc_index = SENT_ON;
 	return relay(skb, &packet, vip, node_with_address(&packet.source));
 }
 

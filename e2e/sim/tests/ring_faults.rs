@@ -306,6 +306,36 @@ fn three_nodes_become_one_at_once() {
 }
 
 #[test]
+fn what_was_said_of_a_life_and_taken_back_is_not_believed_later() {
+    for (seed, [first, second]) in (0..20).flat_map(|it| [(it, [1, 2]), (it, [2, 1])]) {
+        let mut world = world(3, seed);
+        world.lan.witness = Some(0);
+        // The one that is left declares both dead by itself, and gives in when both are back.
+        world.kill_speaker(1);
+        world.kill_speaker(2);
+        world.run(millis(3_000));
+        assert_knows_exactly(&world, 3, &[0]);
+        let members = world.members(3);
+        for node in [first, second] {
+            world.start(node, Incarnation(1), &members);
+            world.run(millis(10));
+        }
+        world.run(millis(1_500));
+        assert_knows_exactly(&world, 3, &[0, 1, 2]);
+        world.records.clear();
+
+        world.tell(first, Input::SteppedDown);
+        world.run(millis(50));
+        world.kill_speaker(first);
+        world.run(millis(5_000));
+        for node in [0, second] {
+            assert_eq!(of_itself(&world, node), [], "of node {node} itself");
+        }
+        assert!(!world.knows_up(0, first) && !world.knows_up(second, first));
+    }
+}
+
+#[test]
 fn the_second_of_two_is_declared_dead_at_once_where_a_witness_answers() {
     for seed in 0..20 {
         let mut world = world(2, seed);

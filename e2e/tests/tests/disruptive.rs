@@ -17,6 +17,12 @@ mod lab;
 mod links;
 #[path = "disruptive/moves.rs"]
 mod moves;
+#[path = "disruptive/neighbours.rs"]
+mod neighbours;
+#[path = "disruptive/pace.rs"]
+mod pace;
+#[path = "disruptive/partitions.rs"]
+mod partitions;
 #[path = "disruptive/restarts.rs"]
 mod restarts;
 #[path = "disruptive/retire.rs"]

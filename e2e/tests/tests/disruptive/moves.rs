@@ -1,10 +1,12 @@
 //! Planned moves lose nothing: hundreds of new connections a second that are tried once, and streams that
 //! go on, in both families.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use herald_dataplane::Event;
 use herald_e2e::client::Client;
 use herald_e2e::cluster::{Cluster, OTHER_CLIENT, report};
 use herald_e2e::newcomers::Newcomers;
@@ -14,28 +16,28 @@ use herald_e2e::wait::{LONG, eventually, same};
 use herald_lab::{HERALD_NAMESPACE, Program};
 use serde_json::json;
 
-use crate::departures::uncordon_all;
+use crate::departures::{cordon, uncordon_all};
 use crate::takeover::{adopted, epoch, node_of, vip};
 use crate::{alone, install, start_api, stop_api};
 
 const PORT: u16 = 9090;
-/// Of each family.
-const NEWCOMERS: u32 = 300;
-const STREAMS: usize = 50;
+/// A second to each address: one of each family in each mode.
+const NEWCOMERS: u32 = 150;
+const STREAMS: usize = 25;
 /// Of a cluster that nothing happens to.
 const BEFORE: Duration = Duration::from_secs(1);
 /// And after the last move.
 const AFTER: Duration = Duration::from_secs(2);
 
-/// An address of each family, and traffic to them.
-struct Busy<'a> {
-    it: &'a Sandbox,
-    cluster: &'static Cluster,
-    addresses: Vec<IpAddr>,
+/// An address of each family in each mode, and traffic to them.
+pub(crate) struct Busy<'a> {
+    pub(crate) it: &'a Sandbox,
+    pub(crate) cluster: &'static Cluster,
+    pub(crate) addresses: Vec<IpAddr>,
 }
 
 impl Busy<'_> {
-    fn holder(&self, address: IpAddr) -> Result<String> {
+    pub(crate) fn holder(&self, address: IpAddr) -> Result<String> {
         Ok(self.cluster.announcer(address)?.0)
     }
 
@@ -57,7 +59,7 @@ impl Busy<'_> {
 
     /// Waits until another node than `old` answers on the LAN, and no second one: which. Asks from elsewhere:
     /// who asks forgets what it knew, and the client under test is not to.
-    fn moved(&self, address: IpAddr, old: &str) -> Result<String> {
+    pub(crate) fn moved(&self, address: IpAddr, old: &str) -> Result<String> {
         let other = Client::at(&self.cluster.lab, OTHER_CLIENT);
         let expected = format!("another node than {old} answers for {address}, alone");
         eventually(&expected, LONG, || {
@@ -75,8 +77,27 @@ impl Busy<'_> {
     }
 }
 
-/// Nothing is lost while something is done to those that hold the addresses; with node ports, no stream.
-fn unnoticed(forwarding: &str, act: impl FnOnce(&Busy<'_>) -> Result<()>) -> Result<()> {
+/// What happened to packets on each node, as a hint where they were lost.
+fn packet_events(cluster: &Cluster) -> Result<BTreeSet<(String, &'static str, u64)>> {
+    let mut found = BTreeSet::new();
+    for node in cluster.nodes() {
+        let metrics = cluster.speaker_metrics(&node)?;
+        for event in Event::ALL {
+            let label = format!("event=\"{}\"", event.as_str());
+            let count = metrics.sum("herald_speaker_packet_events_total", &[&label]);
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "a count of packets"
+            )]
+            found.insert((node.clone(), event.as_str(), count as u64));
+        }
+    }
+    Ok(found)
+}
+
+/// Nothing is lost in either mode while something is done to those that hold the addresses.
+pub(crate) fn unnoticed(act: impl FnOnce(&Busy<'_>) -> Result<()>) -> Result<()> {
     alone(|cluster| {
         backend(|it| {
             let lab = &cluster.lab;
@@ -84,29 +105,34 @@ fn unnoticed(forwarding: &str, act: impl FnOnce(&Busy<'_>) -> Result<()>) -> Res
                 "a",
                 json!({"addresses": [it.range_v4(0, 3), it.range_v6(0, 3)]}),
             )?;
-            it.dual_service(
-                "web",
-                json!({
-                    "metadata": {"annotations": {"heraldlb.io/forwarding": forwarding}},
-                    "spec": {"ports": [{"name": "tcp", "port": PORT}]},
-                }),
-            )?;
-            it.wait_announced("web")?;
+            let mut targets = Vec::new();
+            for forwarding in ["dsr", "nodeport"] {
+                it.dual_service(
+                    forwarding,
+                    json!({
+                        "metadata": {"annotations": {"heraldlb.io/forwarding": forwarding}},
+                        "spec": {"ports": [{"name": "tcp", "port": PORT}]},
+                    }),
+                )?;
+                it.wait_announced(forwarding)?;
+                for address in it.wait_addresses(forwarding)? {
+                    eventually(&format!("{address} answers"), LONG, || {
+                        it.client().echo("tcp", address, PORT, 0, 12).map(drop)
+                    })?;
+                    targets.push((address, forwarding));
+                }
+            }
             let busy = Busy {
                 it,
                 cluster,
-                addresses: it.wait_addresses("web")?,
+                addresses: targets.iter().map(|(address, _)| *address).collect(),
             };
-            for address in &busy.addresses {
-                eventually(&format!("{address} answers"), LONG, || {
-                    it.client().echo("tcp", *address, PORT, 0, 12).map(drop)
-                })?;
-            }
+            let before = packet_events(cluster)?;
             let mut traffic = Vec::new();
-            for address in &busy.addresses {
-                let to = SocketAddr::new(*address, PORT);
+            for (address, forwarding) in targets {
+                let to = SocketAddr::new(address, PORT);
                 traffic.push((
-                    *address,
+                    format!("{address}, {forwarding}"),
                     Newcomers::start(lab, "client", to, NEWCOMERS)?,
                     Streams::start(lab, "client", to, STREAMS)?,
                 ));
@@ -115,21 +141,26 @@ fn unnoticed(forwarding: &str, act: impl FnOnce(&Busy<'_>) -> Result<()>) -> Res
             let acted = act(&busy);
             std::thread::sleep(AFTER);
             let mut lost = Vec::new();
-            for (address, newcomers, streams) in traffic {
+            for (what, newcomers, streams) in traffic {
                 let tally = newcomers.finish(lab)?;
-                report(&format!("{address}, {forwarding}: {tally}"));
-                ensure!(tally.count > 0, "no connection to {address} was made");
-                // With node ports a reply may be lost in the moment of a move: docs/moves.md.
-                if forwarding == "dsr" && !tally.failed.is_empty() {
-                    lost.push(format!("{address}: {tally}"));
+                report(&format!("{what}: {tally}"));
+                ensure!(tally.count > 0, "no connection to {what} was made");
+                if !tally.failed.is_empty() {
+                    lost.push(format!("{what}: {tally}"));
                 }
                 let broken = streams.finish(&[])?.into_iter();
                 lost.extend(broken.filter_map(|fate| {
                     let why = fate.broken?;
-                    Some(format!("{address}: a stream with {}: {why}", fate.node))
+                    Some(format!("{what}: a stream with {}: {why}", fate.node))
                 }));
             }
             acted?;
+            if !lost.is_empty() {
+                cluster.wait_whole()?;
+                let after = packet_events(cluster)?;
+                let changed = after.difference(&before);
+                lost.extend(changed.map(|(node, event, count)| format!("{node}: {count} {event}")));
+            }
             same(&lost, &Vec::new())
         })
     })
@@ -157,7 +188,7 @@ fn wait_rolled_out(busy: &Busy<'_>) -> Result<()> {
     busy.cluster.wait_whole()
 }
 
-fn terminate(busy: &Busy<'_>, node: &str) -> Result<()> {
+pub(crate) fn terminate(busy: &Busy<'_>, node: &str) -> Result<()> {
     Ok(busy
         .cluster
         .lab
@@ -167,17 +198,12 @@ fn terminate(busy: &Busy<'_>, node: &str) -> Result<()> {
 
 #[test]
 fn a_speaker_that_is_asked_to_end_loses_no_connection() -> Result<()> {
-    unnoticed("dsr", |busy| busy.move_each(terminate, |_| Ok(())))
-}
-
-#[test]
-fn a_speaker_that_is_asked_to_end_breaks_no_stream_through_node_ports() -> Result<()> {
-    unnoticed("nodeport", |busy| busy.move_each(terminate, |_| Ok(())))
+    unnoticed(|busy| busy.move_each(terminate, |_| Ok(())))
 }
 
 #[test]
 fn a_speaker_that_is_asked_to_end_hands_over_without_the_api_server() -> Result<()> {
-    unnoticed("dsr", |busy| {
+    unnoticed(|busy| {
         let address = busy.addresses[0];
         let old = busy.holder(address)?;
         let before = epoch(&vip(busy.cluster, address)?)?;
@@ -193,12 +219,7 @@ fn a_speaker_that_is_asked_to_end_hands_over_without_the_api_server() -> Result<
 
 #[test]
 fn a_rolling_restart_of_the_speakers_loses_no_connection() -> Result<()> {
-    unnoticed("dsr", rollout)
-}
-
-#[test]
-fn a_rolling_restart_of_the_speakers_breaks_no_stream_through_node_ports() -> Result<()> {
-    unnoticed("nodeport", rollout)
+    unnoticed(rollout)
 }
 
 /// As `kubectl drain` before maintenance; the pods under test stay, for their end is not the point.
@@ -216,19 +237,75 @@ fn drain(busy: &Busy<'_>, node: &str) -> Result<()> {
 
 #[test]
 fn draining_the_holder_loses_no_connection() -> Result<()> {
-    unnoticed("dsr", |busy| {
-        busy.move_each(drain, |busy| uncordon_all(busy.cluster))
+    unnoticed(|busy| busy.move_each(drain, |busy| uncordon_all(busy.cluster)))
+}
+
+/// The taint of a node that its cloud provider has shut down.
+fn shut_down(busy: &Busy<'_>, node: &str, is: bool) -> Result<()> {
+    let taint =
+        json!([{"key": "node.cloudprovider.kubernetes.io/shutdown", "effect": "NoSchedule"}]);
+    let taints = if is { taint } else { json!([]) };
+    let path = format!("/api/v1/nodes/{node}");
+    let patch = json!({"spec": {"taints": taints}});
+    busy.cluster.api.merge(&path, &patch).map(drop)
+}
+
+#[test]
+fn a_holder_that_is_tainted_as_shut_down_loses_no_connection() -> Result<()> {
+    unnoticed(|busy| {
+        busy.move_each(
+            |busy, node| shut_down(busy, node, true),
+            |busy| {
+                let nodes = busy.cluster.nodes().into_iter();
+                nodes.map(|node| shut_down(busy, &node, false)).collect()
+            },
+        )
     })
 }
 
 #[test]
-fn an_upgrade_of_the_chart_loses_no_connection() -> Result<()> {
-    unnoticed("dsr", |busy| {
+fn rebalancing_after_nodes_are_there_again_loses_no_connection() -> Result<()> {
+    unnoticed(|busy| {
+        let nodes = busy.cluster.nodes();
+        let (only, rest) = nodes.split_first().context("no node")?;
+        let elsewhere = || -> Result<usize> {
+            let holders = busy.addresses.iter().map(|it| busy.holder(*it));
+            let holders = holders.collect::<Result<Vec<_>>>()?;
+            Ok(holders.iter().filter(|it| *it != only).count())
+        };
+        let evened_out = (|| {
+            for node in rest {
+                cordon(busy.cluster, node, true)?;
+            }
+            eventually(&format!("{only} has all"), LONG, || same(&elsewhere()?, &0))?;
+            uncordon_all(busy.cluster)?;
+            let often = [
+                "controller.rebalance.enabled=true",
+                "controller.rebalance.quiet=2s",
+                "controller.rebalance.interval=1s",
+            ];
+            install(busy.cluster, &often)?;
+            eventually("others have some", LONG, || {
+                let count = elsewhere()?;
+                ensure!(count >= 2, "{count} of {}", busy.addresses.len());
+                Ok(())
+            })
+        })();
+        uncordon_all(busy.cluster)?;
+        install(busy.cluster, &[])?;
+        evened_out
+    })
+}
+
+#[test]
+fn an_upgrade_to_another_profile_and_back_loses_no_connection() -> Result<()> {
+    unnoticed(|busy| {
         let upgrade = |set: &[&str]| {
             install(busy.cluster, set)?;
             wait_rolled_out(busy)
         };
-        let changed = upgrade(&["logFormat=json"]);
+        let changed =
+            upgrade(&["ring.profile=fast"]).and_then(|()| busy.move_each(terminate, |_| Ok(())));
         upgrade(&[])?;
         changed
     })
@@ -236,7 +313,7 @@ fn an_upgrade_of_the_chart_loses_no_connection() -> Result<()> {
 
 #[test]
 fn a_successor_killed_in_the_middle_of_a_hand_over_is_passed_over() -> Result<()> {
-    unnoticed("dsr", |busy| {
+    unnoticed(|busy| {
         let address = busy.addresses[0];
         let old = busy.holder(address)?;
         let next = busy.successor(address)?;
@@ -251,7 +328,7 @@ fn a_successor_killed_in_the_middle_of_a_hand_over_is_passed_over() -> Result<()
 
 #[test]
 fn both_killed_in_the_middle_of_a_hand_over_lose_no_connection() -> Result<()> {
-    unnoticed("dsr", |busy| {
+    unnoticed(|busy| {
         let address = busy.addresses[0];
         let old = busy.holder(address)?;
         let next = busy.successor(address)?;

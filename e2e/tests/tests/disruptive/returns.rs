@@ -23,10 +23,10 @@ const FIRST_CLIENT: Ipv4Addr = Ipv4Addr::new(172, 30, 1, 0);
 const FROZEN: Duration = Duration::from_secs(5);
 
 /// Clients that ask who has an address, each once a second, until it is dropped.
-struct Asking(Child);
+pub(crate) struct Asking(Child);
 
 impl Asking {
-    fn start(lab: &Lab, address: IpAddr) -> Result<Self> {
+    pub(crate) fn start(lab: &Lab, address: IpAddr) -> Result<Self> {
         let (count, from) = (CLIENTS.to_string(), FIRST_CLIENT.to_string());
         let address = address.to_string();
         let argv = [

@@ -21,7 +21,11 @@ impl<A: Authenticator> Ring<A> {
         out: &mut Vec<Effect>,
     ) {
         let ours = self.peers.view();
-        if view == ours || view == 0 {
+        if view == ours {
+            self.pending.withdraw(self.peers.get(index).id);
+            return;
+        }
+        if view == 0 {
             return;
         }
         let patience = self.profile.heartbeat() / 5;

@@ -25,6 +25,9 @@ const NEWS_AGAIN: [Duration; 1] = [Duration::from_millis(200)];
 pub(super) const TOGETHER: Duration = Duration::from_millis(2);
 /// Statements that are not borne out yet, kept at a time.
 const MOST_PENDING: usize = 64;
+/// Heartbeats after which what was not borne out and not said again is forgotten: more than lie between two
+/// repairs of one view.
+const UNREPEATED: u32 = 40;
 /// Members whose standing changed last, told first to those that lack something.
 const RECENT: usize = 16;
 
@@ -122,6 +125,7 @@ pub(super) struct Pending {
 struct Unsupported {
     statement: Statement,
     first: Instant,
+    last: Instant,
     senders: [Option<NodeId>; 2],
 }
 
@@ -149,6 +153,7 @@ impl Pending {
         };
         if let Some(item) = self.items.iter_mut().find(|item| same(item)) {
             item.statement = *statement;
+            item.last = now;
             if !item.senders.contains(&Some(sender))
                 && let Some(slot) = item.senders.iter_mut().find(|slot| slot.is_none())
             {
@@ -162,9 +167,28 @@ impl Pending {
         self.items.push(Unsupported {
             statement: *statement,
             first: now,
+            last: now,
             senders: [Some(sender), None],
         });
         (now, 1)
+    }
+
+    /// One whose view is the same as ours no longer says what it said of a member: it has given in, or
+    /// learnt more since.
+    pub(super) fn withdraw(&mut self, sender: NodeId) {
+        for item in &mut self.items {
+            for slot in &mut item.senders {
+                *slot = slot.filter(|it| *it != sender);
+            }
+        }
+        self.items
+            .retain(|item| item.senders.iter().any(Option::is_some));
+    }
+
+    /// What nobody has said again for so long is not said any more.
+    fn expire(&mut self, now: Instant, after: Duration) {
+        self.items
+            .retain(|item| now.saturating_since(item.last) < after);
     }
 }
 
@@ -212,6 +236,8 @@ impl<A: Authenticator> Ring<A> {
 
     /// Looks again at what was not borne out before.
     pub(super) fn consider_pending(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        self.pending
+            .expire(now, self.profile.heartbeat() * UNREPEATED);
         let mut place = 0;
         while let Some(item) = self.pending.items.get(place).copied() {
             let Some(index) = self.peers.find(item.statement.member) else {

@@ -109,7 +109,9 @@ fn measure(cli: &Cli, report: &mut Report) -> Result<()> {
             let herald = stage.assign()?;
             if report.restart.is_none() {
                 say("restart");
-                report.restart = Some(stage.restart()?);
+                let restart = stage.restart()?;
+                eprint!("{restart}");
+                report.restart = Some(restart);
             }
             stage.clear(false)?;
             say(&format!(

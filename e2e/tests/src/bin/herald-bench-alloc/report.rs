@@ -1,6 +1,6 @@
 //! What was measured, for people and for machines.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -50,6 +50,22 @@ pub(crate) struct Report {
 fn median(mut all: Vec<f64>) -> Option<f64> {
     all.sort_by(f64::total_cmp);
     all.get(all.len() / 2).copied()
+}
+
+impl fmt::Display for Restart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "restart: ready after {:.2} s, leads after {:.2} s, {} writes but for the Lease",
+            self.ready.as_secs_f64(),
+            self.leads.as_secs_f64(),
+            self.writes.values().sum::<usize>()
+        )?;
+        for (kind, count) in &self.writes {
+            writeln!(f, "  {count:7} {kind}")?;
+        }
+        Ok(())
+    }
 }
 
 impl Report {
@@ -136,9 +152,7 @@ impl Report {
             text += &self.run(run);
         }
         if let Some(restart) = &self.restart {
-            for (kind, count) in &restart.writes {
-                writeln!(text, "  {count:7} {kind} after the restart").ok();
-            }
+            text += &restart.to_string();
         }
         for figure in self.figures() {
             let Figure {
