@@ -16,7 +16,7 @@ export CARGO_TARGET_DIR
 
 TARGET := $(shell uname -m)-unknown-linux-musl
 BUILT := $(CARGO_TARGET_DIR)/$(TARGET)/$(patsubst dev,debug,$(PROFILE))
-# Both programs without symbols, as the image has them; those in BUILT tell a debugger the lines.
+# The programs without symbols, as the images have them; those in BUILT tell a debugger the lines.
 export HERALD_BINARIES := $(CARGO_TARGET_DIR)/image
 # ring has some C.
 export CC_x86_64_unknown_linux_musl ?= musl-gcc
@@ -76,10 +76,11 @@ e2e: setup build ## tests on the cluster and in network namespaces, as root
 	e2e/tests/run.sh 2>&1 | tee $(E2E_LOG)
 
 .PHONY: build
-build: packages ## both programs, static, as the image has them
-	cargo build --profile $(PROFILE) --locked --target $(TARGET) --package herald-controller --package herald-speaker
+build: packages ## controller and speaker, static, as the images have them, and kubectl-herald
+	cargo build --profile $(PROFILE) --locked --target $(TARGET) \
+	  --package herald-controller --package herald-speaker --package herald-cli
 	@mkdir -p $(HERALD_BINARIES)
-	@for program in herald-controller herald-speaker; do \
+	@for program in herald-controller herald-speaker kubectl-herald; do \
 	  llvm-strip --strip-all -o $(HERALD_BINARIES)/$$program $(BUILT)/$$program; \
 	done
 

@@ -55,6 +55,6 @@ pub use node::{node, segment_overrides, service_ranges};
 pub use pool::{InvalidPool, pool};
 pub use relist::{Change, Relist, WatchEvent};
 pub use selector::{InvalidSelector, selector};
-pub use service::{deprecated_annotations, service, service_key};
+pub use service::{NotOurs, deprecated_annotations, not_ours, service, service_key};
 pub use speaker::{InvalidSpeaker, speaker, speaker_segment};
 pub use virtual_ip::{InvalidVirtualIp, virtual_ip, virtual_ip_spec};

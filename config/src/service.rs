@@ -2,6 +2,7 @@
 
 mod request;
 
+use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -26,15 +27,67 @@ pub fn service_key(object: &ApiService) -> ServiceKey {
     )
 }
 
-/// The Service that the object describes; `None` if it is not ours: not of type `LoadBalancer`, or
-/// of a foreign class.
+/// Why a Service is not ours.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotOurs {
+    /// It is of another type.
+    #[error("it is of type {type_}, not LoadBalancer")]
+    Type {
+        /// Its type.
+        type_: String,
+    },
+    /// It is of a class that somebody else serves.
+    #[error("{}", Foreign { class: class.as_deref(), served })]
+    Class {
+        /// Its class; `None`: it has none.
+        class: Option<String>,
+        /// The classes that we serve; the empty one stands for none.
+        served: Vec<String>,
+    },
+}
+
+struct Foreign<'a> {
+    class: Option<&'a str>,
+    served: &'a [String],
+}
+
+impl fmt::Display for Foreign<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.class {
+            Some(class) => write!(f, "its loadBalancerClass is {class}")?,
+            None => f.write_str("it has no loadBalancerClass")?,
+        }
+        let named = |class: &String| match class.as_str() {
+            "" => "no class".to_owned(),
+            class => class.to_owned(),
+        };
+        let served: Vec<String> = self.served.iter().map(named).collect();
+        write!(f, ", and Herald serves {}", served.join(" and "))
+    }
+}
+
+/// Why the Service that the object describes is not ours; `None`: it is.
+pub fn not_ours(object: &ApiService, flags: &ServiceFlags) -> Option<NotOurs> {
+    let spec = object.spec.as_ref();
+    let type_ = spec.and_then(|spec| spec.type_.as_deref());
+    if type_ != Some("LoadBalancer") {
+        // What the API server fills in.
+        let type_ = type_.unwrap_or("ClusterIP").to_owned();
+        return Some(NotOurs::Type { type_ });
+    }
+    let class = spec.and_then(|spec| spec.load_balancer_class.as_deref());
+    (!flags.serves(class)).then(|| NotOurs::Class {
+        class: class.map(str::to_owned),
+        served: flags.load_balancer_classes.clone(),
+    })
+}
+
+/// The Service that the object describes; `None` if it is [not ours](not_ours).
 pub fn service(object: &ApiService, flags: &ServiceFlags) -> Option<Service> {
-    let spec = object.spec.as_ref()?;
-    let ours = spec.type_.as_deref() == Some("LoadBalancer")
-        && flags.serves(spec.load_balancer_class.as_deref());
-    if !ours {
+    if not_ours(object, flags).is_some() {
         return None;
     }
+    let spec = object.spec.as_ref()?;
     let meta = &object.metadata;
     let traffic_policy = match spec.external_traffic_policy.as_deref() {
         Some("Local") => TrafficPolicy::Local,

@@ -27,7 +27,8 @@ fn uid(meta: &ObjectMeta) -> Uid {
     Uid::from(meta.uid.as_deref().unwrap_or_default())
 }
 
-pub(crate) fn version(meta: &ObjectMeta) -> Version {
+/// The version of an object.
+pub fn version(meta: &ObjectMeta) -> Version {
     Version::new(meta.resource_version.as_deref().unwrap_or_default())
 }
 
@@ -49,7 +50,10 @@ fn condition(all: &[ApiCondition], type_: &str) -> Option<Condition> {
 }
 
 /// Services, ours and others.
-pub(crate) struct Services(pub(crate) ServiceFlags);
+pub struct Services(
+    /// Which are ours.
+    pub ServiceFlags,
+);
 
 impl Kind for Services {
     type Object = Service;
@@ -94,7 +98,7 @@ impl Kind for Services {
 }
 
 /// The addresses in a Service's status.
-pub(crate) fn ingress(object: &Service) -> Vec<IpAddr> {
+pub fn ingress(object: &Service) -> Vec<IpAddr> {
     let status = object.status.as_ref();
     let balancer = status.and_then(|status| status.load_balancer.as_ref());
     balancer
@@ -106,7 +110,7 @@ pub(crate) fn ingress(object: &Service) -> Vec<IpAddr> {
 }
 
 /// Pools.
-pub(crate) struct Pools;
+pub struct Pools;
 
 impl Pools {
     fn invalid(meta: &ObjectMeta, message: &str, ready: Option<Condition>) -> Option<Input> {
@@ -171,7 +175,7 @@ impl Kind for Pools {
 }
 
 /// Advertisements.
-pub(crate) struct Advertisements;
+pub struct Advertisements;
 
 impl Advertisements {
     fn invalid(meta: &ObjectMeta, message: &str, ready: Option<Condition>) -> Option<Input> {
@@ -227,7 +231,7 @@ impl Kind for Advertisements {
 }
 
 /// Claims.
-pub(crate) struct Vips;
+pub struct Vips;
 
 impl Kind for Vips {
     type Object = VirtualIP;
@@ -266,7 +270,7 @@ impl Kind for Vips {
 /// # Errors
 ///
 /// What in its spec cannot be.
-pub(crate) fn vip(object: &VirtualIP) -> Result<ObservedVip, herald_config::InvalidVirtualIp> {
+pub fn vip(object: &VirtualIP) -> Result<ObservedVip, herald_config::InvalidVirtualIp> {
     let segments = object
         .status
         .as_ref()
@@ -302,8 +306,9 @@ pub(crate) fn vip(object: &VirtualIP) -> Result<ObservedVip, herald_config::Inva
 }
 
 /// Nodes.
-pub(crate) struct Nodes {
-    pub(crate) ignore_exclude: bool,
+pub struct Nodes {
+    /// Whether the label that excludes a node from load balancers does not count.
+    pub ignore_exclude: bool,
 }
 
 impl Kind for Nodes {
@@ -326,7 +331,7 @@ impl Kind for Nodes {
 }
 
 /// What speakers say of themselves.
-pub(crate) struct Speakers;
+pub struct Speakers;
 
 impl Kind for Speakers {
     type Object = Speaker;
@@ -354,7 +359,7 @@ impl Kind for Speakers {
 }
 
 /// The speakers' Pods.
-pub(crate) struct SpeakerPods;
+pub struct SpeakerPods;
 
 impl Kind for SpeakerPods {
     type Object = Pod;
@@ -388,7 +393,7 @@ impl Kind for SpeakerPods {
 }
 
 /// Namespaces.
-pub(crate) struct Namespaces;
+pub struct Namespaces;
 
 impl Kind for Namespaces {
     type Object = Namespace;
@@ -413,7 +418,7 @@ impl Kind for Namespaces {
 }
 
 /// Ranges of cluster addresses.
-pub(crate) struct ServiceRanges;
+pub struct ServiceRanges;
 
 impl Kind for ServiceRanges {
     type Object = ServiceCIDR;
@@ -438,7 +443,7 @@ impl Kind for ServiceRanges {
 }
 
 /// Slices of endpoints.
-pub(crate) struct Slices;
+pub struct Slices;
 
 impl Kind for Slices {
     type Object = EndpointSlice;

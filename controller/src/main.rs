@@ -22,18 +22,17 @@
 mod admin;
 mod args;
 mod clock;
-mod kinds;
 mod lease;
 mod metrics;
 mod ring_keys;
 mod run;
-mod watch;
 mod write;
 
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser as _;
+use herald_controller::{kinds, watch};
 
 use args::Args;
 

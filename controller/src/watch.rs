@@ -36,7 +36,7 @@ const RETRY_UNSERVED: Duration = Duration::from_mins(5);
 
 /// What a watch tells the driver.
 #[derive(Debug)]
-pub(crate) enum Told {
+pub enum Told {
     /// Something for the core.
     Input(Input),
     /// The first list of a kind is complete.
@@ -44,7 +44,7 @@ pub(crate) enum Told {
 }
 
 /// How one kind of object becomes inputs.
-pub(crate) trait Kind: Send + Sync + 'static {
+pub trait Kind: Send + Sync + 'static {
     /// The API's type.
     type Object: Resource<DynamicType = ()>
         + Clone
@@ -80,7 +80,7 @@ pub(crate) trait Kind: Send + Sync + 'static {
 /// How many watches are without an answer now; says so once when the first loses touch, and once
 /// when the last is back.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Touch(Arc<AtomicU32>);
+pub struct Touch(Arc<AtomicU32>);
 
 impl Touch {
     fn lost(&self, kind: &str, error: &watcher::Error) {
@@ -111,7 +111,7 @@ impl Touch {
 }
 
 /// Watches one kind for ever; ends only when nobody listens any more.
-pub(crate) async fn watch<K: Kind>(
+pub async fn watch<K: Kind>(
     kind: K,
     api: Api<DeserializeGuard<K::Object>>,
     config: watcher::Config,

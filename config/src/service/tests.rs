@@ -448,3 +448,29 @@ fn only_the_oldest_spelling_is_deprecated() {
     assert_eq!(with("metallb.io/address-pool"), []);
     assert_eq!(with("heraldlb.io/pool"), []);
 }
+
+#[test]
+fn a_service_that_is_not_ours_says_why() {
+    let why = |changes: Value| {
+        let object = object(changes);
+        let why = not_ours(&object, &ServiceFlags::default());
+        assert_eq!(
+            why.is_none(),
+            service(&object, &ServiceFlags::default()).is_some()
+        );
+        why.map(|why| why.to_string())
+    };
+    assert_eq!(why(json!({})), None);
+    assert_eq!(
+        why(json!({ "spec": { "type": "NodePort" } })).unwrap(),
+        "it is of type NodePort, not LoadBalancer"
+    );
+    assert_eq!(
+        why(json!({ "spec": { "type": null } })).unwrap(),
+        "it is of type ClusterIP, not LoadBalancer"
+    );
+    assert_eq!(
+        why(json!({ "spec": { "loadBalancerClass": "example.com/lb" } })).unwrap(),
+        "its loadBalancerClass is example.com/lb, and Herald serves no class and heraldlb.io/herald"
+    );
+}

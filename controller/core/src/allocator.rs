@@ -14,64 +14,21 @@ mod choose;
 mod free;
 mod refusal;
 mod space;
+mod terms;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use herald_model::{
-    AddressRange, Family, Labels, Pool, PoolName, Protocol, Service, ServiceKey, ServiceRef,
-    TrafficPolicy,
-};
+use herald_model::{AddressRange, Family, Pool, PoolName, Service, ServiceKey, ServiceRef};
 
-pub use choose::{Ask, Choice};
+pub use choose::{Ask, Choice, Offer};
 pub use refusal::Refusal;
 pub use space::{Counts, Overlap, PerFamily};
+pub use terms::{Disagreement, Terms};
 
 use barred::Barred;
 use space::{Owners, Space};
-
-/// On which terms a Service holds an address: whom it can share it with.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Terms {
-    /// Only Services with the same key share; `None`: it shares with nobody.
-    key: Option<Arc<str>>,
-    /// No two sharers have a port in common.
-    ports: BTreeSet<(Protocol, u16)>,
-    /// Under `Local`, the selector: sharers must then have the same pods. `None` under `Cluster`.
-    backends: Option<Labels>,
-}
-
-impl Terms {
-    /// The terms of a Service as it is now.
-    pub fn of(service: &Service) -> Self {
-        Self {
-            key: service.sharing_key.clone(),
-            ports: service.port_set(),
-            backends: match service.traffic_policy {
-                TrafficPolicy::Cluster => None,
-                TrafficPolicy::Local => Some(service.selector.clone()),
-            },
-        }
-    }
-
-    /// The terms of a Service of which nothing is known: it shares with nobody.
-    pub fn none() -> Self {
-        Self {
-            key: None,
-            ports: BTreeSet::new(),
-            backends: None,
-        }
-    }
-
-    /// Whether two Services may hold one address.
-    pub fn agree(&self, other: &Self) -> bool {
-        self.key.is_some()
-            && self.key == other.key
-            && self.backends == other.backends
-            && self.ports.is_disjoint(&other.ports)
-    }
-}
 
 /// An address that is not free.
 #[derive(Clone, Debug, Default)]
@@ -223,6 +180,11 @@ impl Allocator {
             v4: of(Family::V4),
             v6: of(Family::V6),
         }
+    }
+
+    /// The address that a pool would give next; `None`: it has none of the family that is free.
+    pub fn next_of(&self, name: &PoolName, family: Family) -> Option<IpAddr> {
+        self.spaces.get(name)?.lowest(family)
     }
 
     /// What a pool lists but does not serve.
@@ -389,6 +351,21 @@ impl Allocator {
     /// Whether an address is not free because somebody has it, it rests, or its claim is there.
     pub fn is_taken(&self, address: IpAddr) -> bool {
         self.taken.contains_key(&address)
+    }
+
+    /// The other holders of an address that would not share it with a Service, each with the reason.
+    pub fn disagreements(
+        &self,
+        address: IpAddr,
+        service: &Service,
+    ) -> Vec<(ServiceKey, Disagreement)> {
+        let (me, terms) = (choose::service_ref(service), Terms::of(service));
+        let holders = self.taken.get(&address).into_iter();
+        holders
+            .flat_map(|taken| &taken.holders)
+            .filter(|(holder, _)| *holder != me)
+            .filter_map(|(holder, theirs)| Some((holder.key.clone(), terms.disagreement(theirs)?)))
+            .collect()
     }
 
     /// Whether the address is free or its holders agree with these terms.

@@ -1,12 +1,17 @@
 //! The machine: keeps what it is told, and decides while it leads.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
-use herald_model::{AddressRange, Instant, NodeName};
+use herald_model::{AddressRange, Instant, NodeName, PoolName, ServiceKey};
 
+use crate::account::{AddressAccount, Obstacle, ServiceAccount};
+use crate::allocator::Allocator;
 use crate::io::{Effect, Input, WriteId, WriteResult};
 use crate::leader::Leader;
-use crate::observed::{ObservedAdvertisement, ObservedPool, ObservedVip, UserObject};
+use crate::observed::{
+    ObservedAdvertisement, ObservedPool, ObservedService, ObservedVip, PoolStatus, UserObject,
+};
 use crate::snapshot::{PoolSnapshot, Snapshot};
 use crate::world::{Invalid, World};
 
@@ -382,9 +387,61 @@ impl Controller {
         }
     }
 
+    /// How a Service came to its addresses, or why it has none; `None`: it is not ours, or this replica
+    /// does not lead.
+    pub fn service_account(&self, key: &ServiceKey) -> Option<ServiceAccount> {
+        let leader = self.leader.as_ref()?;
+        leader.service_account(&self.world, key)
+    }
+
+    /// Who may announce an address, and what is planned; `None`: there is no claim on it, or this
+    /// replica does not lead.
+    pub fn address_account(&self, address: IpAddr) -> Option<AddressAccount> {
+        let leader = self.leader.as_ref()?;
+        leader.address_account(&self.world, address)
+    }
+
+    /// What speaks against a node as an announcer of anything, whatever the address: of itself, or on
+    /// all of its interfaces.
+    pub fn node_obstacles(&self, node: &NodeName) -> Vec<Obstacle> {
+        self.world.node_obstacles(node)
+    }
+
+    /// What the status of a pool should say; `None`: there is no such pool, or this replica does not
+    /// lead.
+    pub fn pool_status(&self, now: Instant, pool: &PoolName) -> Option<PoolStatus> {
+        let leader = self.leader.as_ref()?;
+        leader.pool_status(now, &self.world, pool)
+    }
+
+    /// Pools, and what became of their addresses; `None`: this replica does not lead.
+    pub fn allocator(&self) -> Option<&Allocator> {
+        Some(self.leader.as_ref()?.allocator())
+    }
+
+    /// A Service that was told of.
+    pub fn service(&self, key: &ServiceKey) -> Option<&ObservedService> {
+        self.world.services.get(key)
+    }
+
+    /// A claim that was told of or made.
+    pub fn vip(&self, address: IpAddr) -> Option<&ObservedVip> {
+        self.world.vips.get(&address)
+    }
+
+    /// The Services that were told of, ours and others.
+    pub fn services(&self) -> impl Iterator<Item = &ObservedService> {
+        self.world.services.values()
+    }
+
+    /// The claims that were told of or made.
+    pub fn vips(&self) -> impl Iterator<Item = &ObservedVip> {
+        self.world.vips.values()
+    }
+
     /// The state in numbers.
     pub fn snapshot(&self) -> Snapshot {
-        let served = |service: &&crate::ObservedService| service.served().is_some();
+        let served = |service: &&ObservedService| service.served().is_some();
         let mut snapshot = Snapshot {
             synced: self.synced,
             leading: self.leader.is_some(),

@@ -5,6 +5,7 @@
 //! should exist, with which plan), *statuses* (what Services and pools should show). The
 //! [`Outbox`] brings the API server to it.
 
+mod account;
 mod adopt;
 mod claims;
 mod lan;

@@ -73,6 +73,7 @@
 
 #![deny(clippy::iter_over_hash_type, clippy::indexing_slicing)]
 
+mod account;
 mod allocator;
 mod balance;
 mod controller;
@@ -83,13 +84,19 @@ mod leader;
 mod observed;
 mod outbox;
 mod placement;
+mod rehearsal;
 mod ring_keys;
 mod snapshot;
 #[cfg(any(test, feature = "testkit"))]
 pub mod testkit;
 mod world;
 
-pub use allocator::{Allocator, Ask, Choice, Counts, Overlap, PerFamily, Refusal, Terms};
+pub use account::{
+    AddressAccount, AdvertisementAccount, NodeAccount, Obstacle, SegmentAccount, ServiceAccount,
+};
+pub use allocator::{
+    Allocator, Ask, Choice, Counts, Disagreement, Offer, Overlap, PerFamily, Refusal, Terms,
+};
 pub use controller::{Controller, Rebalancing, Settings};
 pub use election::{Bid, Election, LeaseView};
 pub use io::{Effect, Event, Input, Regarding, ServiceStatus, Write, WriteId, WriteResult};
@@ -98,5 +105,6 @@ pub use observed::{
     ObservedVip, PoolStatus, Slice, SpeakerPod, TextCounts, UserObject, Version,
 };
 pub use outbox::{Outbox, Urgency};
+pub use rehearsal::Rehearsal;
 pub use ring_keys::{KeyFault, KeySecret, KeyStep, key_step};
 pub use snapshot::{PoolSnapshot, Snapshot};

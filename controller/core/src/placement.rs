@@ -24,6 +24,7 @@ use herald_model::{
 };
 use siphasher::sip::SipHasher13;
 
+use crate::account::Obstacle;
 use crate::balance::{Loads, Place};
 use crate::falls::Falls;
 use crate::observed::Holding;
@@ -116,18 +117,39 @@ pub(crate) struct Rules<'a> {
 
 impl Rules<'_> {
     fn permit(&self, node: &NodeName, spot: &Spot) -> bool {
-        self.only.as_ref().is_none_or(|only| only.contains(node))
-            && match self.announce {
-                Announce::All => true,
-                Announce::None => false,
-                Announce::Listed => self.advertisements.iter().any(|advertisement| {
+        self.objection(node, spot).is_none()
+    }
+
+    /// Why a node may not announce; `None`: it may.
+    fn objection(&self, node: &NodeName, spot: &Spot) -> Option<Obstacle> {
+        if self.only.as_ref().is_some_and(|only| !only.contains(node)) {
+            return Some(Obstacle::NoLocalEndpoint);
+        }
+        match self.announce {
+            Announce::All => None,
+            Announce::None => Some(Obstacle::NoAdvertisement),
+            Announce::Listed => {
+                let by_node = self.advertisements.iter().filter(|advertisement| {
                     let nodes = &advertisement.node_selectors;
+                    nodes.is_empty() || nodes.iter().any(|s| s.matches(&spot.labels))
+                });
+                let mut selected = false;
+                for advertisement in by_node {
                     let interfaces = &advertisement.interfaces;
-                    (nodes.is_empty() || nodes.iter().any(|s| s.matches(&spot.labels)))
-                        && (interfaces.is_empty()
-                            || interfaces.iter().any(|p| p.matches(&spot.interface)))
-                }),
+                    selected = true;
+                    if interfaces.is_empty()
+                        || interfaces.iter().any(|p| p.matches(&spot.interface))
+                    {
+                        return None;
+                    }
+                }
+                Some(if selected {
+                    Obstacle::InterfaceNotSelected
+                } else {
+                    Obstacle::NodeNotSelected
+                })
             }
+        }
     }
 
     fn preference(&self, spot: &Spot) -> u32 {
@@ -259,6 +281,41 @@ fn permitted<'a>(
         spots.first().map(|spot| (node, *spot))
     };
     nodes.iter().filter_map(counts).collect()
+}
+
+/// How a node of a segment stands to an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NodeStanding<'a> {
+    pub(crate) node: &'a NodeName,
+    /// The interface that counts.
+    pub(crate) interface: &'a InterfaceName,
+    /// The sum of the weights that prefer it.
+    pub(crate) preference: u32,
+    /// Why it may not announce the address; `None`: it may.
+    pub(crate) objection: Option<Obstacle>,
+}
+
+/// How all nodes of a segment stand to an address, those of no use included.
+pub(crate) fn standings<'a>(
+    rules: &[Rules<'_>],
+    terrain: &'a Terrain,
+    segment: &SegmentName,
+) -> Vec<NodeStanding<'a>> {
+    let Some(nodes) = terrain.segments.get(segment) else {
+        return Vec::new();
+    };
+    let permitted = permitted(rules, nodes);
+    let standing = |(node, spots): (&'a NodeName, &'a Vec<Spot>)| {
+        let spot = permitted.get(node).copied().or_else(|| spots.first())?;
+        let mut rules_of_all = rules.iter();
+        Some(NodeStanding {
+            node,
+            interface: &spot.interface,
+            preference: preference(rules, spot),
+            objection: rules_of_all.find_map(|rules| rules.objection(node, spot)),
+        })
+    };
+    nodes.iter().filter_map(standing).collect()
 }
 
 fn preference(rules: &[Rules<'_>], spot: &Spot) -> u32 {

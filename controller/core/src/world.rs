@@ -6,11 +6,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use herald_model::{
-    AddressRange, AdvertisementName, Endpoint, Family, Labels, NamespaceName, Node, NodeName,
-    PoolName, ServiceKey, ServiceRef, Speaker, Uid,
+    AddressRange, AdvertisementName, Endpoint, Family, InterfaceName, Labels, NamespaceName, Node,
+    NodeName, PoolName, ServiceKey, ServiceRef, Speaker, SpeakerSegment, Uid,
 };
 use ipnet::IpNet;
 
+use crate::account::Obstacle;
 use crate::observed::{
     Condition, ObservedAdvertisement, ObservedPool, ObservedService, ObservedVip, Slice,
     SpeakerPod, UserObject,
@@ -248,21 +249,76 @@ impl World {
         let (Some(node), Some(speaker)) = (self.nodes.get(name), self.speakers.get(name)) else {
             return Vec::new();
         };
-        if node.excluded || node.out_of_service {
+        if barred(node).is_some() {
             return Vec::new();
         }
-        let speaks = self.pods.values().any(|pod| pod.node == *name && pod.ready);
-        let fits = !speaker.stopping && !node.network_unavailable;
-        let spot = |segment: &herald_model::SpeakerSegment| Spot {
+        let seems_alive = self.signs_of_death(node).next().is_none();
+        let spot = |segment: &SpeakerSegment| Spot {
             segment: segment.name.clone(),
             interface: segment.interface.clone(),
             incarnation: segment.incarnation,
-            fits: fits && segment.carrier,
-            seems_alive: speaks && node.ready,
+            fits: unfit(node, speaker, segment).is_none(),
+            seems_alive,
             departs: node.departure.is_some(),
             labels: node.labels.clone(),
         };
         speaker.segments.iter().map(spot).collect()
+    }
+
+    /// What keeps a node from announcing anything anywhere; `None`: nothing.
+    pub(crate) fn absence(&self, name: &NodeName) -> Option<Obstacle> {
+        let Some(node) = self.nodes.get(name) else {
+            return Some(Obstacle::NoNode);
+        };
+        if !self.speakers.contains_key(name) {
+            return Some(Obstacle::NoSpeaker);
+        }
+        barred(node)
+    }
+
+    /// What a node and its speaker say of themselves that speaks against it on an interface, and what
+    /// Kubernetes says of them.
+    pub(crate) fn flaws(&self, name: &NodeName, interface: &InterfaceName) -> Vec<Obstacle> {
+        let (Some(node), Some(speaker)) = (self.nodes.get(name), self.speakers.get(name)) else {
+            return Vec::new();
+        };
+        let segments = speaker.segments.iter();
+        segments
+            .filter(|segment| segment.interface == *interface)
+            .filter_map(|segment| unfit(node, speaker, segment))
+            .chain(self.signs_of_death(node))
+            .chain(
+                node.departure
+                    .map(|departure| Obstacle::Departs { departure }),
+            )
+            .collect()
+    }
+
+    /// What speaks against a node wherever it has an interface.
+    pub(crate) fn node_obstacles(&self, name: &NodeName) -> Vec<Obstacle> {
+        if let Some(absence) = self.absence(name) {
+            return vec![absence];
+        }
+        let segments = self.speakers.get(name).map_or(&[][..], |it| &it.segments);
+        let mut segments = segments.iter();
+        let Some(first) = segments.next() else {
+            return vec![Obstacle::NoSegment];
+        };
+        let mut everywhere = self.flaws(name, &first.interface);
+        for segment in segments {
+            let here = self.flaws(name, &segment.interface);
+            everywhere.retain(|obstacle| here.contains(obstacle));
+        }
+        everywhere
+    }
+
+    /// Why Kubernetes takes a node or its speaker not to be well.
+    fn signs_of_death(&self, node: &Node) -> impl Iterator<Item = Obstacle> {
+        let mut pods = self.pods.values();
+        let speaks = pods.any(|pod| pod.node == node.name && pod.ready);
+        let of_node = (!node.ready).then_some(Obstacle::NodeNotReady);
+        let of_speaker = (!speaks).then_some(Obstacle::SpeakerNotReady);
+        of_node.into_iter().chain(of_speaker)
     }
 
     /// The addresses never to be given because of a node: its own, and the first and last of its
@@ -311,6 +367,31 @@ impl World {
         segments
             .flat_map(|speaker| &speaker.segments)
             .flat_map(|segment| &segment.prefixes)
+    }
+}
+
+/// What keeps a node from announcing anything.
+const fn barred(node: &Node) -> Option<Obstacle> {
+    if node.excluded {
+        Some(Obstacle::Excluded)
+    } else if node.out_of_service {
+        Some(Obstacle::OutOfService)
+    } else {
+        None
+    }
+}
+
+/// What the node and its speaker say of themselves that speaks against an interface.
+fn unfit(node: &Node, speaker: &Speaker, segment: &SpeakerSegment) -> Option<Obstacle> {
+    if speaker.stopping {
+        Some(Obstacle::SpeakerStopping)
+    } else if node.network_unavailable {
+        Some(Obstacle::NetworkUnavailable)
+    } else if !segment.carrier {
+        let interface = segment.interface.clone();
+        Some(Obstacle::NoCarrier { interface })
+    } else {
+        None
     }
 }
 

@@ -77,6 +77,22 @@ fn find_binaries(options: &ChartOptions) -> Result<[(&'static str, PathBuf); 2]>
     }
 }
 
+/// A program that was built beside the static binaries, and is installed on no node.
+///
+/// # Errors
+///
+/// [`Error::Missing`] if it was not.
+pub fn built(name: &str) -> Result<PathBuf> {
+    let path = binaries_folder(&ChartOptions::default()).join(name);
+    if path.is_file() {
+        return Ok(path);
+    }
+    Err(Error::Missing {
+        what: path.display().to_string(),
+        remedy: "`make build` builds it".to_owned(),
+    })
+}
+
 /// Whether all is there that an installation takes; gives the chart's folder.
 pub(crate) fn check(options: &ChartOptions) -> Result<PathBuf> {
     find_binaries(options)?;

@@ -52,7 +52,7 @@ mod tools;
 mod up;
 
 pub use address::{Family, LanAddress};
-pub use chart::{HERALD_NAMESPACE, HERALD_RELEASE};
+pub use chart::{HERALD_NAMESPACE, HERALD_RELEASE, built};
 pub use error::{Error, Result};
 pub use faults::{Action, Program};
 pub use image::Image;

@@ -59,6 +59,19 @@ const TABLE: &[(&str, Kind, &[&str])] = &[
             "herald-dataplane",
         ],
     ),
+    (
+        "herald-cli",
+        Kind::Binary,
+        &[
+            "herald-model",
+            "herald-api",
+            "herald-config",
+            "herald-controller-core",
+            "herald-speaker-core",
+            // How the controller reads objects: what is explained is what it decides with.
+            "herald-controller",
+        ],
+    ),
     ("herald-lab", Kind::Test, &["herald-api"]),
     (
         "herald-e2e",

@@ -7,6 +7,8 @@ mod allocation;
 mod announcing;
 #[path = "cluster/conflicts.rs"]
 mod conflicts;
+#[path = "cluster/explain.rs"]
+mod explain;
 #[path = "cluster/forwarding.rs"]
 mod forwarding;
 #[path = "cluster/pods.rs"]
@@ -17,3 +19,5 @@ mod pools;
 mod requests;
 #[path = "cluster/sharing.rs"]
 mod sharing;
+#[path = "cluster/what_if.rs"]
+mod what_if;

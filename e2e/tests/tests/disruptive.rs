@@ -37,6 +37,8 @@ mod soak;
 mod takeover;
 #[path = "disruptive/two_nodes.rs"]
 mod two_nodes;
+#[path = "disruptive/what_if.rs"]
+mod what_if;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};

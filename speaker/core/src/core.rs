@@ -22,6 +22,7 @@ use crate::ring::RingKeys;
 use crate::uplinks::{Interfaces, Uplink};
 use crate::vip::Vip;
 use crate::writer::Writer;
+pub(crate) use data_plane::SEED;
 pub use overview::{Announced, Overview};
 use ring::{Right, RingState};
 use stop::Stopping;
@@ -220,7 +221,7 @@ impl Core {
             dead: BTreeSet::new(),
             data_plane: DataPlane {
                 desired: Arc::new(Desired {
-                    seed: data_plane::SEED,
+                    seed: SEED,
                     ..Desired::default()
                 }),
                 ..DataPlane::default()

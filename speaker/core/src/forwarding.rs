@@ -263,7 +263,11 @@ impl Route {
 }
 
 /// The targets of one Service, and whether it has any endpoint that takes traffic.
-fn targets(address: IpAddr, service: &Service, facts: &Facts<'_>) -> (Arc<Targets>, bool) {
+pub(crate) fn targets(
+    address: IpAddr,
+    service: &Service,
+    facts: &Facts<'_>,
+) -> (Arc<Targets>, bool) {
     let endpoints = facts.endpoints.get(&service.key);
     let of_family = || {
         endpoints

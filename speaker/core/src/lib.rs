@@ -30,6 +30,7 @@
 #![deny(clippy::iter_over_hash_type, clippy::indexing_slicing)]
 
 mod core;
+mod forecast;
 mod forwarding;
 mod input;
 mod ring;
@@ -39,6 +40,7 @@ mod vip;
 mod writer;
 
 pub use crate::core::{Announced, Config, Core, Overview, Verified};
+pub use crate::forecast::{Facts, Forecast, Forwarded, Slots};
 pub use crate::input::{
     Cache, DataPlaneMode, DataPlaneReport, Effect, EventReason, Grants, Input, Link,
     ObservedSpeaker, ObservedVip, Priority, SpeakerReport, Takeover, WriteOutcome,

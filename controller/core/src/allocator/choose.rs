@@ -32,6 +32,15 @@ pub struct Choice {
     pub missing: Option<Refusal>,
 }
 
+/// What a pool says to a Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Offer {
+    /// The pool.
+    pub pool: PoolName,
+    /// The addresses it would give, in the order of the Service's families, or why it gives none.
+    pub outcome: Result<Vec<IpAddr>, Refusal>,
+}
+
 /// An [`Ask`] with what is derived from it.
 struct Asker<'a> {
     ask: Ask<'a>,
@@ -64,6 +73,34 @@ impl Allocator {
             self.choose_any(&asker)
         } else {
             self.choose_requested(&asker)
+        }
+    }
+
+    /// What each pool says to a Service, in the order in which [`Self::choose`] tries them; what the
+    /// Service has is not looked at. None: it asks for certain addresses, or for what makes no sense.
+    pub fn offers(&self, ask: Ask<'_>) -> Vec<Offer> {
+        let service = ask.service;
+        let request = &service.request;
+        if request.invalid.is_some() || !request.addresses.is_empty() || service.families.is_empty()
+        {
+            return Vec::new();
+        }
+        let asker = Asker {
+            ask,
+            me: service_ref(service),
+            terms: Terms::of(service),
+        };
+        let offer = |space: &Space| Offer {
+            pool: space.pool.name.clone(),
+            outcome: self.offer(space, &asker),
+        };
+        match (self.candidates(&asker), &request.pool) {
+            (Ok(spaces), _) => spaces.into_iter().map(offer).collect(),
+            (Err(refusal), Some(pool)) => vec![Offer {
+                pool: pool.clone(),
+                outcome: Err(refusal),
+            }],
+            (Err(_), None) => Vec::new(),
         }
     }
 
@@ -193,9 +230,7 @@ impl Allocator {
         let candidates = self.candidates(asker)?;
         let mut reasons = Vec::new();
         for space in &candidates {
-            match serves(space, asker.ask)
-                .and_then(|()| self.in_pool(space, asker, &service.families, &[]))
-            {
+            match self.offer(space, asker) {
                 Ok(addresses) => return Ok(choice(space, addresses, None)),
                 Err(reason) => reasons.push(reason),
             }
@@ -217,6 +252,12 @@ impl Allocator {
             1 => reasons.remove(0),
             _ => Refusal::NoneFits { reasons },
         })
+    }
+
+    /// One address of each family from a pool, if it serves the asker.
+    fn offer(&self, space: &Space, asker: &Asker<'_>) -> Result<Vec<IpAddr>, Refusal> {
+        serves(space, asker.ask)?;
+        self.in_pool(space, asker, &asker.ask.service.families, &[])
     }
 
     /// What the Service has and may keep under its present request, all of one pool.

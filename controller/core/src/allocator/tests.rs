@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use herald_model::IpFamilyPolicy::{PreferDualStack, RequireDualStack};
-use herald_model::{Scope, Selector};
+use herald_model::{Labels, Protocol, Scope, Selector, TrafficPolicy};
 use proptest::prelude::*;
 
 use super::*;

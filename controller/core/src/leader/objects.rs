@@ -103,24 +103,10 @@ impl Leader {
         match object {
             UserObject::Pool(name) => {
                 let known = world.pools.get(name).map(|pool| &pool.status);
-                let invalid = world.invalid.get(object);
-                let observed_ready = match (invalid, known) {
-                    (Some(invalid), _) => invalid.ready.as_ref(),
-                    (None, Some(status)) => status.ready.as_ref(),
-                    (None, None) => return None,
-                };
-                let counts = self.allocator.counts(name);
-                let ready = self.pool_ready(
-                    now,
-                    world,
-                    name,
-                    invalid.map(|i| &*i.message),
-                    observed_ready,
-                );
-                let status = PoolStatus {
-                    v4: counts.v4.map(text),
-                    v6: counts.v6.map(text),
-                    ready: Some(ready),
+                let status = self.pool_status(now, world, name)?;
+                let observed_ready = match world.invalid.get(object) {
+                    Some(invalid) => invalid.ready.as_ref(),
+                    None => known.and_then(|known| known.ready.as_ref()),
                 };
                 let same = observed_ready == status.ready.as_ref()
                     && known.is_none_or(|known| (&known.v4, &known.v6) == (&status.v4, &status.v6));
@@ -147,6 +133,30 @@ impl Leader {
                 })
             }
         }
+    }
+
+    /// What the status of a pool should say; `None`: there is no such pool.
+    pub(crate) fn pool_status(
+        &self,
+        now: Instant,
+        world: &World,
+        name: &PoolName,
+    ) -> Option<PoolStatus> {
+        let known = world.pools.get(name).map(|pool| &pool.status);
+        let invalid = world.invalid.get(&UserObject::Pool(name.clone()));
+        let observed_ready = match (invalid, known) {
+            (Some(invalid), _) => invalid.ready.as_ref(),
+            (None, Some(status)) => status.ready.as_ref(),
+            (None, None) => return None,
+        };
+        let counts = self.allocator.counts(name);
+        let message = invalid.map(|invalid| &*invalid.message);
+        let ready = self.pool_ready(now, world, name, message, observed_ready);
+        Some(PoolStatus {
+            v4: counts.v4.map(text),
+            v6: counts.v6.map(text),
+            ready: Some(ready),
+        })
     }
 
     fn pool_ready(

@@ -40,26 +40,17 @@ impl Leader {
 
 /// What a Service in a pool says of who may announce it.
 fn rules<'a>(world: &'a World, pool: &ObservedPool, service: &Service) -> Rules<'a> {
-    let selects_pool = |advertisement: &Advertisement| {
-        let all = advertisement.pools.is_empty() && advertisement.pool_selectors.is_empty();
-        all || advertisement.pools.contains(&pool.pool.name)
-            || advertisement
-                .pool_selectors
-                .iter()
-                .any(|s| s.matches(&pool.labels))
-    };
-    let selects_service = |advertisement: &&Advertisement| {
-        let selectors = &advertisement.service_selectors;
-        selectors.is_empty() || selectors.iter().any(|s| s.matches(&service.labels))
-    };
     let on_pool: Vec<&Advertisement> = world
         .advertisements
         .values()
         .map(|observed| &observed.advertisement)
-        .filter(|advertisement| selects_pool(advertisement))
+        .filter(|advertisement| selects_pool(advertisement, pool))
         .collect();
     let nobody_selects = on_pool.is_empty();
-    let advertisements: Vec<&Advertisement> = on_pool.into_iter().filter(selects_service).collect();
+    let advertisements: Vec<&Advertisement> = on_pool
+        .into_iter()
+        .filter(|advertisement| selects_service(advertisement, service))
+        .collect();
     let announce = if nobody_selects && pool.pool.advertisement == AdvertisementPolicy::Default {
         Announce::All
     } else if advertisements.is_empty() {
@@ -74,6 +65,20 @@ fn rules<'a>(world: &'a World, pool: &ObservedPool, service: &Service) -> Rules<
         advertisements,
         only,
     }
+}
+
+/// Whether an advertisement is about the addresses of a pool.
+pub(super) fn selects_pool(advertisement: &Advertisement, pool: &ObservedPool) -> bool {
+    let all = advertisement.pools.is_empty() && advertisement.pool_selectors.is_empty();
+    let mut selectors = advertisement.pool_selectors.iter();
+    all || advertisement.pools.contains(&pool.pool.name)
+        || selectors.any(|selector| selector.matches(&pool.labels))
+}
+
+/// Whether an advertisement that is about a pool is about a Service in it.
+pub(super) fn selects_service(advertisement: &Advertisement, service: &Service) -> bool {
+    let selectors = &advertisement.service_selectors;
+    selectors.is_empty() || selectors.iter().any(|s| s.matches(&service.labels))
 }
 
 /// Whether only a node with an endpoint can serve the Service: kube-proxy takes its traffic on the

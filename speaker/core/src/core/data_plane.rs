@@ -20,7 +20,7 @@ use crate::vip::{Vip, holders};
 
 /// Spreads flows and fills tables. The same for every cluster: the tables have to be equal on all
 /// nodes of one cluster, and no secret is needed for that.
-pub(super) const SEED: u64 = 0x6865_7261_6c64_6c62;
+pub(crate) const SEED: u64 = 0x6865_7261_6c64_6c62;
 
 /// When an address may be announced.
 #[derive(Clone, Copy, Debug)]

@@ -1,0 +1,148 @@
+//! Each node: its speaker, its kernel, its interfaces.
+
+use herald_api::{DataPlaneMode, Speaker, conditions};
+use herald_controller_core::Obstacle;
+use k8s_openapi::api::core::v1::Node;
+
+use super::herald::obstacles;
+use super::{Finding, Probes};
+use crate::picture::Picture;
+use crate::text::{Level, list};
+
+/// The least kernel that the eBPF programs are written for, and the first with tcx.
+const LEAST: (u32, u32) = (5, 15);
+const TCX: (u32, u32) = (6, 6);
+
+pub(super) fn findings(picture: &Picture, _probes: &Probes) -> Vec<Finding> {
+    let mut nodes: Vec<&Node> = picture.objects.nodes.iter().collect();
+    nodes.sort_by_key(|node| node.metadata.name.clone());
+    nodes
+        .into_iter()
+        .flat_map(|node| of_node(picture, node))
+        .collect()
+}
+
+fn of_node(picture: &Picture, node: &Node) -> Vec<Finding> {
+    let name = node.metadata.name.as_deref().unwrap_or_default();
+    let mut findings: Vec<Finding> = kernel(name, node).into_iter().collect();
+    let against = obstacles(picture, name);
+    if against.is_empty() {
+        findings.push(Finding::new(
+            "node",
+            name,
+            Level::Ok,
+            "Ready, and its speaker is",
+        ));
+    }
+    for obstacle in &against {
+        let level = if obstacle.forbids() {
+            Level::Problem
+        } else {
+            Level::Warning
+        };
+        let level = match obstacle {
+            // What people wanted.
+            Obstacle::Excluded | Obstacle::Departs { .. } => Level::Info,
+            _ => level,
+        };
+        let finding = Finding::new("node", name, level, obstacle.to_string());
+        findings.push(finding.remedy(format!("kubectl herald explain node {name}")));
+    }
+    let Some(speaker) = picture.speaker(name) else {
+        return findings;
+    };
+    findings.extend(ready(name, speaker));
+    findings.extend(data_plane(name, speaker));
+    findings.extend(interfaces(name, speaker));
+    findings
+}
+
+fn kernel(name: &str, node: &Node) -> Option<Finding> {
+    let info = node.status.as_ref()?.node_info.as_ref()?;
+    let version = &info.kernel_version;
+    let mut numbers = version.split(|c: char| !c.is_ascii_digit());
+    let mut number = || numbers.next()?.parse::<u32>().ok();
+    let (Some(major), Some(minor)) = (number(), number()) else {
+        let text = format!("version {version} is no number");
+        return Some(Finding::new("kernel", name, Level::Unknown, text));
+    };
+    Some(if (major, minor) < LEAST {
+        let text =
+            format!("{version}: the eBPF programs need 5.15 or later, kube-proxy forwards alone");
+        Finding::new("kernel", name, Level::Problem, text).remedy("update the kernel")
+    } else if (major, minor) < TCX {
+        let text = format!("{version}: no tcx before 6.6, a clsact filter is used");
+        Finding::new("kernel", name, Level::Info, text)
+    } else {
+        Finding::new("kernel", name, Level::Ok, version.clone())
+    })
+}
+
+/// What the speaker says of itself.
+fn ready(name: &str, speaker: &Speaker) -> Option<Finding> {
+    let status = speaker.status.as_ref();
+    let conditions = status
+        .map(|status| &status.conditions)
+        .into_iter()
+        .flatten();
+    let mut conditions = conditions.filter(|it| it.type_ == conditions::READY);
+    let ready = conditions.next()?;
+    if ready.status == conditions::TRUE {
+        return None;
+    }
+    let finding = Finding::new("speaker", name, Level::Problem, ready.message.clone());
+    let remedy = match ready.reason.as_str() {
+        conditions::reasons::NO_SEGMENT => {
+            "give the node an interface with an address, or look at speaker.excludeInterfaces"
+        }
+        conditions::reasons::NO_RING_KEY => {
+            "look at Secret herald-ring in Herald's namespace: the controller makes it"
+        }
+        conditions::reasons::NO_RING => "look at UDP port 7948 (chart value ring.port) on the node",
+        conditions::reasons::RETIRED => "set spec.retire of its Speaker object to false",
+        _ => "look at the speaker's log",
+    };
+    Some(finding.remedy(remedy))
+}
+
+fn data_plane(name: &str, speaker: &Speaker) -> Option<Finding> {
+    let report = speaker.status.as_ref()?.data_plane.as_ref()?;
+    let why = report.reason.clone().unwrap_or_default();
+    Some(match report.mode {
+        DataPlaneMode::Tcx => Finding::new("data plane", name, Level::Ok, "eBPF, by tcx"),
+        DataPlaneMode::Clsact => {
+            let text = format!("eBPF, by a clsact filter {why}");
+            Finding::new("data plane", name, Level::Ok, text.trim_end())
+        }
+        DataPlaneMode::None => {
+            let text = format!("no eBPF, kube-proxy forwards alone: {why}");
+            let finding = Finding::new("data plane", name, Level::Problem, text);
+            finding.remedy("look at the kernel's version and at the speaker's capabilities (BPF, NET_ADMIN, PERFMON)")
+        }
+    })
+}
+
+/// Interfaces, and what the kernel does with packets that come by one and would go by another.
+fn interfaces(name: &str, speaker: &Speaker) -> Vec<Finding> {
+    let segments = speaker.status.as_ref().map_or(&[][..], |it| &it.segments);
+    let mut findings = Vec::new();
+    for segment in segments.iter().filter(|segment| !segment.carrier) {
+        let text = format!("{} has no carrier", segment.interface);
+        let finding = Finding::new("interface", name, Level::Problem, text);
+        findings.push(finding.remedy("look at the cable or the switch port"));
+    }
+    if segments.iter().any(|segment| segment.carrier) {
+        let of = segments
+            .iter()
+            .map(|it| format!("{} in {}", it.interface, it.name));
+        findings.push(Finding::new("interface", name, Level::Ok, list(of)));
+    }
+    if segments.len() > 1 {
+        let text = "several uplinks: rp_filter must not be strict (1) where the way back to a client is another one; nobody can tell from here";
+        let finding = Finding::new("rp_filter", name, Level::Unknown, text);
+        findings.push(finding.remedy(
+            "on the node: sysctl net.ipv4.conf.all.rp_filter; set it and that of the uplinks to 2",
+        ));
+    }
+    findings
+}

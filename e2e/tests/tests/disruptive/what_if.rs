@@ -1,0 +1,173 @@
+//! `kubectl herald what-if` and `check`, compared with what then happens to nodes.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use anyhow::{Context as _, Result, ensure};
+use herald_e2e::cli;
+use herald_e2e::cluster::Cluster;
+use herald_e2e::object::{items, text};
+use herald_e2e::sandbox::{Sandbox, backend};
+use herald_e2e::wait::{LONG, eventually, same};
+use herald_lab::Program;
+use serde_json::{Value, json};
+
+use crate::alone;
+use crate::departures::{cordon, uncordon_all};
+use crate::failover::TAKEOVER;
+
+/// Services with addresses of both families: the addresses.
+fn serve_many(it: &Sandbox) -> Result<Vec<IpAddr>> {
+    it.pool(
+        "a",
+        json!({"addresses": [it.range_v4(0, 9), it.range_v6(0, 9)]}),
+    )?;
+    let names: Vec<String> = (0..6).map(|number| format!("s{number}")).collect();
+    for name in &names {
+        it.dual_service(name, json!({}))?;
+    }
+    let mut addresses = Vec::new();
+    for name in &names {
+        it.wait_announced(name)?;
+        addresses.extend(it.wait_addresses(name)?);
+    }
+    Ok(addresses)
+}
+
+fn announcers(cluster: &Cluster, addresses: &[IpAddr]) -> Result<BTreeMap<IpAddr, String>> {
+    let of = |address: &IpAddr| Ok((*address, cluster.announcer(*address)?.0));
+    addresses.iter().map(of).collect()
+}
+
+/// Who would announce each of the addresses.
+fn foreseen(answer: &Value, addresses: &[IpAddr]) -> Result<BTreeMap<IpAddr, String>> {
+    let holders = items(&answer["holders"]).iter().filter_map(|holder| {
+        let address: IpAddr = text(&holder["address"]).parse().ok()?;
+        Some((address, text(&holder["node"]).to_owned()))
+    });
+    let holders: BTreeMap<IpAddr, String> = holders
+        .filter(|(address, _)| addresses.contains(address))
+        .collect();
+    same(&holders.len(), &addresses.len()).with_context(|| answer.to_string())?;
+    Ok(holders)
+}
+
+/// The node that announces the most of them.
+fn busiest(now: &BTreeMap<IpAddr, String>) -> Result<String> {
+    let mut counts: BTreeMap<&String, usize> = BTreeMap::new();
+    for node in now.values() {
+        *counts.entry(node).or_default() += 1;
+    }
+    let most = counts.into_iter().max_by_key(|(_, count)| *count);
+    Ok(most.context("nobody announces anything")?.0.clone())
+}
+
+#[test]
+fn a_node_without_power_does_what_was_said_of_it() -> Result<()> {
+    alone(|cluster| {
+        backend(|it| {
+            let addresses = serve_many(it)?;
+            let now = announcers(cluster, &addresses)?;
+            let node = busiest(&now)?;
+            let (_, answer) = cli::ask(&cluster.lab, &["what-if", "--node-down", &node])?;
+            let foreseen = foreseen(&answer, &addresses)?;
+            let moves = now
+                .iter()
+                .filter(|(address, old)| foreseen[*address] != **old);
+            let moves: Vec<&IpAddr> = moves.map(|(address, _)| address).collect();
+            let of_node = now.iter().filter(|(_, holder)| **holder == node);
+            let of_node: Vec<&IpAddr> = of_node.map(|(address, _)| address).collect();
+            same(&moves, &of_node).context("what it announces moves, and nothing else")?;
+            // Two of six pods are on the node, and a third of the table's slots.
+            let shares: Vec<f64> = items(&answer["flows"])
+                .iter()
+                .filter(|flows| text(&flows["service"]).starts_with(&it.namespace))
+                .filter_map(|flows| flows["share"].as_f64())
+                .collect();
+            ensure!(
+                shares.len() >= addresses.len() && shares.iter().all(|it| (0.4..0.7).contains(it)),
+                "shares of flows that break: {shares:?}"
+            );
+            cluster.lab.power_off(&node)?;
+            eventually("the announcers are those foreseen", TAKEOVER, || {
+                same(&announcers(cluster, &addresses)?, &foreseen)
+            })
+        })
+    })
+}
+
+#[test]
+fn a_cordoned_node_does_what_was_said_of_it() -> Result<()> {
+    alone(|cluster| {
+        backend(|it| {
+            let addresses = serve_many(it)?;
+            let node = busiest(&announcers(cluster, &addresses)?)?;
+            let (_, answer) = cli::ask(&cluster.lab, &["what-if", "--drain", &node])?;
+            let foreseen = foreseen(&answer, &addresses)?;
+            ensure!(
+                foreseen.values().all(|holder| *holder != node),
+                "{node} would keep some: {foreseen:?}"
+            );
+            let result = (|| {
+                cordon(cluster, &node, true)?;
+                eventually("the announcers are those foreseen", LONG, || {
+                    same(&announcers(cluster, &addresses)?, &foreseen)
+                })
+            })();
+            uncordon_all(cluster)?;
+            result
+        })
+    })
+}
+
+/// What `check` finds of a kind.
+fn found(cluster: &Cluster, check: &str, level: &str) -> Result<Vec<String>> {
+    let (_, answer) = cli::ask(&cluster.lab, &["check"])?;
+    let findings = items(&answer["findings"]).iter();
+    Ok(findings
+        .filter(|finding| finding["check"] == check && finding["level"] == level)
+        .map(|finding| format!("{}: {}", text(&finding["subject"]), text(&finding["text"])))
+        .collect())
+}
+
+fn expect_found(cluster: &Cluster, check: &str, level: &str, word: &str) -> Result<()> {
+    let expected = format!("check {check} finds a {level} with {word:?}");
+    eventually(&expected, LONG, || {
+        let found = found(cluster, check, level)?;
+        ensure!(
+            found.iter().any(|it| it.contains(word)),
+            "it finds {found:?}"
+        );
+        Ok(())
+    })
+}
+
+#[test]
+fn check_finds_what_is_wrong_with_nodes_and_programs() -> Result<()> {
+    alone(|cluster| {
+        let lab = &cluster.lab;
+        let node = cluster.nodes().into_iter().next().context("no node")?;
+        for check in [
+            "ring",
+            "kube-proxy",
+            "leader",
+            "controller",
+            "speakers",
+            "clock",
+        ] {
+            expect_found(cluster, check, "ok", "")?;
+        }
+        lab.kill_and_hold(&node, Program::KubeProxy)?;
+        expect_found(cluster, "kube-proxy", "problem", &node)?;
+        lab.heal(&node)?;
+        lab.kill_and_hold(&node, Program::Speaker)?;
+        expect_found(cluster, "node", "warning", &node)?;
+        expect_found(cluster, "speakers", "warning", "are ready")?;
+        lab.heal(&node)?;
+        cluster.wait_whole()?;
+        lab.cut(&node, true)?;
+        expect_found(cluster, "ring", "problem", "of 3 speakers")?;
+        lab.heal(&node)?;
+        cluster.wait_whole()
+    })
+}
