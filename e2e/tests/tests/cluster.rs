@@ -17,3 +17,5 @@ mod pools;
 mod requests;
 #[path = "cluster/sharing.rs"]
 mod sharing;
+#[path = "cluster/straight.rs"]
+mod straight;

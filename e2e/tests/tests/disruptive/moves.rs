@@ -120,7 +120,7 @@ fn unnoticed(forwarding: &str, act: impl FnOnce(&Busy<'_>) -> Result<()>) -> Res
                 report(&format!("{address}, {forwarding}: {tally}"));
                 ensure!(tally.count > 0, "no connection to {address} was made");
                 // With node ports a reply may be lost in the moment of a move: docs/moves.md.
-                if forwarding == "dsr" && !tally.failed.is_empty() {
+                if forwarding != "nodeport" && !tally.failed.is_empty() {
                     lost.push(format!("{address}: {tally}"));
                 }
                 let broken = streams.finish(&[])?.into_iter();
@@ -171,6 +171,11 @@ fn a_speaker_that_is_asked_to_end_loses_no_connection() -> Result<()> {
 }
 
 #[test]
+fn a_speaker_that_is_asked_to_end_loses_no_connection_straight_to_pods() -> Result<()> {
+    unnoticed("pod", |busy| busy.move_each(terminate, |_| Ok(())))
+}
+
+#[test]
 fn a_speaker_that_is_asked_to_end_breaks_no_stream_through_node_ports() -> Result<()> {
     unnoticed("nodeport", |busy| busy.move_each(terminate, |_| Ok(())))
 }
@@ -194,6 +199,11 @@ fn a_speaker_that_is_asked_to_end_hands_over_without_the_api_server() -> Result<
 #[test]
 fn a_rolling_restart_of_the_speakers_loses_no_connection() -> Result<()> {
     unnoticed("dsr", rollout)
+}
+
+#[test]
+fn a_rolling_restart_of_the_speakers_loses_no_connection_straight_to_pods() -> Result<()> {
+    unnoticed("pod", rollout)
 }
 
 #[test]
