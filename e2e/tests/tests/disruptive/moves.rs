@@ -22,8 +22,8 @@ use crate::{alone, install, start_api, stop_api};
 
 const PORT: u16 = 9090;
 /// A second to each address: one of each family in each mode.
-const NEWCOMERS: u32 = 150;
-const STREAMS: usize = 25;
+const NEWCOMERS: u32 = 100;
+const STREAMS: usize = 17;
 /// Of a cluster that nothing happens to.
 const BEFORE: Duration = Duration::from_secs(1);
 /// And after the last move.
@@ -47,12 +47,23 @@ impl Busy<'_> {
         act: impl Fn(&Self, &str) -> Result<()>,
         undo: impl Fn(&Self) -> Result<()>,
     ) -> Result<()> {
-        for address in &self.addresses {
-            let old = self.holder(*address)?;
-            let moved = act(self, &old).and_then(|()| self.moved(*address, &old));
+        let mut waiting = self.addresses.clone();
+        while let Some(first) = waiting.first() {
+            let old = self.holder(*first)?;
+            let mut gone = Vec::new();
+            for address in &waiting {
+                if self.holder(*address)? == old {
+                    gone.push(*address);
+                }
+            }
+            let moved = act(self, &old).and_then(|()| {
+                let mut gone = gone.iter();
+                gone.try_for_each(|address| self.moved(*address, &old).map(drop))
+            });
             undo(self)?;
             moved?;
             self.cluster.wait_whole()?;
+            waiting.retain(|address| !gone.contains(address));
         }
         Ok(())
     }
@@ -106,7 +117,7 @@ pub(crate) fn unnoticed(act: impl FnOnce(&Busy<'_>) -> Result<()>) -> Result<()>
                 json!({"addresses": [it.range_v4(0, 3), it.range_v6(0, 3)]}),
             )?;
             let mut targets = Vec::new();
-            for forwarding in ["dsr", "nodeport"] {
+            for forwarding in ["dsr", "nodeport", "pod"] {
                 it.dual_service(
                     forwarding,
                     json!({
@@ -245,9 +256,9 @@ fn shut_down(busy: &Busy<'_>, node: &str, is: bool) -> Result<()> {
     let taint =
         json!([{"key": "node.cloudprovider.kubernetes.io/shutdown", "effect": "NoSchedule"}]);
     let taints = if is { taint } else { json!([]) };
+    let spec = json!({"spec": {"taints": taints}});
     let path = format!("/api/v1/nodes/{node}");
-    let patch = json!({"spec": {"taints": taints}});
-    busy.cluster.api.merge(&path, &patch).map(drop)
+    busy.cluster.api.merge(&path, &spec).map(drop)
 }
 
 #[test]
@@ -256,8 +267,8 @@ fn a_holder_that_is_tainted_as_shut_down_loses_no_connection() -> Result<()> {
         busy.move_each(
             |busy, node| shut_down(busy, node, true),
             |busy| {
-                let nodes = busy.cluster.nodes().into_iter();
-                nodes.map(|node| shut_down(busy, &node, false)).collect()
+                let mut nodes = busy.cluster.nodes().into_iter();
+                nodes.try_for_each(|node| shut_down(busy, &node, false))
             },
         )
     })
