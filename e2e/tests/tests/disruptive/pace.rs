@@ -1,10 +1,10 @@
 //! A thousand addresses move at once: the LAN hears no more of it at a time than was set.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use herald_e2e::api::herald;
 use herald_e2e::capture::{Capture, Frame};
 use herald_e2e::cluster::{Cluster, report};
@@ -23,22 +23,18 @@ const RATE: u32 = 200;
 const LATE: Duration = Duration::from_secs(1);
 const LIMIT: Duration = Duration::from_mins(5);
 
-/// How many of the addresses a node announces, by the status.
-fn announced_by(cluster: &Cluster, pool: &str, node: &str) -> Result<usize> {
-    let vips = cluster.api.list(&herald("virtualips", ""))?;
-    let ours = vips.iter().filter(|vip| text(&vip["spec"]["pool"]) == pool);
-    let there = ours.filter(|vip| {
-        let segments = items(&vip["status"]["segments"]);
-        segments.len() == 1 && text(&segments[0]["node"]) == node
-    });
-    Ok(there.count())
-}
-
-fn all_on(cluster: &Cluster, pool: &str, node: &str) -> Result<()> {
-    eventually(&format!("{node} announces all"), LIMIT, || {
-        let count = announced_by(cluster, pool, node)?;
-        ensure!(count == ADDRESSES, "{count} of {ADDRESSES}");
-        Ok(())
+/// Waits until one node announces all of a pool's addresses, as their plans are alike: which.
+fn holder_of_all(cluster: &Cluster, pool: &str) -> Result<String> {
+    eventually("one node announces all", LIMIT, || {
+        let vips = cluster.api.list(&herald("virtualips", ""))?;
+        let ours = vips.iter().filter(|vip| text(&vip["spec"]["pool"]) == pool);
+        let mut holders: BTreeMap<&str, usize> = BTreeMap::new();
+        for segment in ours.flat_map(|vip| items(&vip["status"]["segments"])) {
+            *holders.entry(text(&segment["node"])).or_default() += 1;
+        }
+        let all = holders.iter().find(|(_, count)| **count == ADDRESSES);
+        let (node, _) = all.with_context(|| format!("{holders:?}"))?;
+        Ok((*node).to_owned())
     })
 }
 
@@ -90,24 +86,23 @@ fn all_move(cluster: &Cluster) -> Result<()> {
         for number in 0..ADDRESSES {
             it.service(&format!("many-{number}"), json!({}))?;
         }
-        all_on(cluster, &pool, "node1")?;
+        let old = holder_of_all(cluster, &pool)?;
 
         let capture = Capture::start(&cluster.lab, "client")?;
-        cluster.lab.kill("node1", Program::Speaker, "KILL")?;
-        let mac = cluster.lab.node("node2")?.address.mac;
-        let ours = |frame: &Frame| -> Option<IpAddr> {
-            let address = frame.announced().filter(|_| frame.source == mac)?;
-            matches!(address, IpAddr::V4(it) if it.octets()[2] >= 80 && it.octets()[2] < 88)
-                .then_some(address)
-        };
-        let frames = eventually("node2 has announced each", LIMIT, || {
-            let frames = capture.frames();
-            let heard: BTreeSet<IpAddr> = frames.iter().filter_map(ours).collect();
-            ensure!(heard.len() == ADDRESSES, "{} of {ADDRESSES}", heard.len());
+        let old_mac = cluster.lab.node(&old)?.address.mac;
+        cluster.lab.kill(&old, Program::Speaker, "KILL")?;
+        let is_ours = |address: &IpAddr| matches!(address, IpAddr::V4(it) if it.octets()[..2] == [172, 30] && (80..88).contains(&it.octets()[2]));
+        let frames = eventually("each is announced anew", LIMIT, || {
+            let mut frames = capture.frames();
+            frames.retain(|frame| frame.source != old_mac);
+            let heard: BTreeSet<IpAddr> = frames.iter().filter_map(Frame::announced).collect();
+            let count = heard.iter().filter(|it| is_ours(it)).count();
+            ensure!(count == ADDRESSES, "{count} of {ADDRESSES}");
             Ok(frames)
         })?;
-        // Its other frames are in the same bucket.
-        let times = frames.iter().filter(|frame| frame.source == mac);
+        let new = frames.iter().find(|it| it.announced().is_some());
+        let new = &new.context("nothing was heard")?.source;
+        let times = frames.iter().filter(|frame| frame.source == *new);
         let times: Vec<Duration> = times
             .filter(|frame| frame.announced().is_some())
             .map(|frame| frame.at)
