@@ -21,10 +21,13 @@ use crate::takeover::{adopted, epoch, node_of, vip};
 use crate::{alone, install, start_api, stop_api};
 
 const PORT: u16 = 9090;
-const MODES: [&str; 3] = ["dsr", "nodeport", "pod"];
+const MODES: [&str; 2] = ["dsr", "nodeport"];
+/// Those in which not even a killed speaker costs a new connection. With node ports one in a thousand was lost:
+/// nobody is left to tell the dead node's programs where replies go.
+const KILLED: [&str; 1] = ["dsr"];
 /// A second to each address: one of each family in each mode.
-const NEWCOMERS: u32 = 100;
-const STREAMS: usize = 17;
+const NEWCOMERS: u32 = 150;
+const STREAMS: usize = 25;
 /// Of a cluster that nothing happens to.
 const BEFORE: Duration = Duration::from_secs(1);
 /// And after the last move.
@@ -331,7 +334,7 @@ fn an_upgrade_to_another_profile_and_back_loses_no_connection() -> Result<()> {
 
 #[test]
 fn a_successor_killed_in_the_middle_of_a_hand_over_is_passed_over() -> Result<()> {
-    unnoticed(|busy| {
+    unnoticed_in(&KILLED, |busy| {
         let address = busy.addresses[0];
         let old = busy.holder(address)?;
         let next = busy.successor(address)?;
@@ -346,9 +349,7 @@ fn a_successor_killed_in_the_middle_of_a_hand_over_is_passed_over() -> Result<()
 
 #[test]
 fn both_killed_in_the_middle_of_a_hand_over_lose_no_connection() -> Result<()> {
-    // With node ports one in a thousand was lost: nobody is left to tell the dead nodes' programs where
-    // replies go.
-    unnoticed_in(&["dsr", "pod"], |busy| {
+    unnoticed_in(&KILLED, |busy| {
         let address = busy.addresses[0];
         let old = busy.holder(address)?;
         let next = busy.successor(address)?;
