@@ -33,8 +33,6 @@ mod returns;
 mod snapshot;
 #[path = "disruptive/soak.rs"]
 mod soak;
-#[path = "disruptive/straight.rs"]
-mod straight;
 #[path = "disruptive/takeover.rs"]
 mod takeover;
 #[path = "disruptive/two_nodes.rs"]

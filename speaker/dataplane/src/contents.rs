@@ -6,8 +6,7 @@ use std::sync::Arc;
 
 use crate::filter::Filters;
 use crate::layout::{
-    NodeEntry, PodEntry, PortKey, SERVICES, SLOTS_PER_BLOCK, ServiceEntry, TableRef, Vip,
-    decode_number,
+    NodeEntry, PortKey, SERVICES, SLOTS_PER_BLOCK, ServiceEntry, Vip, decode_number,
 };
 
 /// A map that the speaker writes.
@@ -26,8 +25,6 @@ pub enum MapName {
     Addresses,
     /// MAC address → node number.
     Macs,
-    /// Number → pod of this node.
-    Pods,
     /// 256 slots of a target table; an array.
     Blocks,
     /// Service id and prefix → allowed.
@@ -42,13 +39,12 @@ pub enum MapName {
 
 impl MapName {
     /// Every map, in the order of writing.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 10] = [
         Self::Config,
         Self::Filters,
         Self::Nodes,
         Self::Addresses,
         Self::Macs,
-        Self::Pods,
         Self::Blocks,
         Self::Ranges,
         Self::Stats,
@@ -64,7 +60,6 @@ impl MapName {
             Self::Nodes => "nodes",
             Self::Addresses => "addresses",
             Self::Macs => "macs",
-            Self::Pods => "pods",
             Self::Blocks => "blocks",
             Self::Ranges => "ranges",
             Self::Stats => "stats",
@@ -84,12 +79,7 @@ impl MapName {
     /// Bytes of a key.
     pub const fn key_bytes(self) -> usize {
         match self {
-            Self::Config
-            | Self::Filters
-            | Self::Nodes
-            | Self::Pods
-            | Self::Blocks
-            | Self::Stats => 4,
+            Self::Config | Self::Filters | Self::Nodes | Self::Blocks | Self::Stats => 4,
             Self::Macs => 8,
             Self::Addresses => 16,
             Self::Vips | Self::Services => 20,
@@ -104,7 +94,6 @@ impl MapName {
             Self::Addresses | Self::Macs | Self::Ranges => 4,
             Self::Config => 8,
             Self::Filters => Filters::BYTES,
-            Self::Pods => PodEntry::BYTES,
             Self::Services => ServiceEntry::BYTES,
             Self::Vips => Vip::BYTES,
             Self::Nodes => NodeEntry::BYTES,
@@ -203,13 +192,7 @@ impl MapContents {
             MapName::Blocks => self
                 .entries(MapName::Services)
                 .filter_map(|(_, value)| ServiceEntry::decode(value)?.route)
-                .flat_map(|route| {
-                    let pods = route.pods.map(TableRef::block_numbers);
-                    route
-                        .table
-                        .block_numbers()
-                        .chain(pods.into_iter().flatten())
-                })
+                .flat_map(|route| route.table.block_numbers())
                 .collect(),
             MapName::Stats => self
                 .entries(MapName::Services)

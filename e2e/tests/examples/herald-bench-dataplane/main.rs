@@ -134,12 +134,7 @@ fn tables(cli: &Cli, report: &mut Report) -> Result<()> {
 
 fn program(cli: &Cli, report: &mut Report) -> Result<()> {
     for &services in &cli.programmed {
-        let kinds = [
-            (Kind::Cluster, "dsr"),
-            (Kind::Pod, "pod"),
-            (Kind::NodePort, "nodeport"),
-        ];
-        for (kind, name) in kinds {
+        for (kind, name) in [(Kind::Cluster, "dsr"), (Kind::NodePort, "nodeport")] {
             let mut ready = program::Ready::new(kind, services)?;
             let mut group = Group::new(name, &services.to_string());
             let played = rounds(cli, &mut group, || ready.play());

@@ -15,7 +15,7 @@ use crate::bench::{
 use crate::frame::{CLIENT_PORT, Frame, VIP4, VIP6, error_about};
 
 /// A frame of each family and protocol for the direct port.
-pub(crate) fn frames() -> [Frame; 4] {
+fn frames() -> [Frame; 4] {
     [
         Frame::v4(Protocol::Tcp),
         Frame::v6(Protocol::Tcp),
@@ -29,16 +29,16 @@ pub(crate) fn frames() -> [Frame; 4] {
 }
 
 /// The same frame as a node gets it from us.
-pub(crate) fn sent_to(target: u8, frame: &Frame) -> Vec<u8> {
+fn sent_to(target: u8, frame: &Frame) -> Vec<u8> {
     let bytes = frame.sent_on(frame.from, frame.to).bytes();
     framed(target, &bytes)
 }
 
-pub(crate) fn framed(target: u8, bytes: &[u8]) -> Vec<u8> {
+fn framed(target: u8, bytes: &[u8]) -> Vec<u8> {
     [&[2, 0, 0, 0, 0, target][..], &OUR_MAC, &bytes[12..]].concat()
 }
 
-pub(crate) fn other_client(like: IpAddr) -> IpAddr {
+fn other_client(like: IpAddr) -> IpAddr {
     match like {
         IpAddr::V4(_) => Ipv4Addr::new(203, 0, 113, 1).into(),
         IpAddr::V6(_) => Ipv6Addr::new(0x2001, 0xdb8, 8, 0, 0, 0, 0, 1).into(),
@@ -61,7 +61,7 @@ fn benches() -> Result<[Bench; 2]> {
     Ok([Bench::new()?, alone])
 }
 
-pub(crate) fn only_direct_ports(bench: &mut Bench) -> Result<()> {
+fn only_direct_ports(bench: &mut Bench) -> Result<()> {
     for vip in bench.desired.vips.values_mut() {
         vip.services.retain(|service| service.port >= DIRECT_PORT);
     }

@@ -83,7 +83,6 @@ impl Core {
             address,
             &services,
             &Facts {
-                me: &self.config.node,
                 nodes: &self.nodes,
                 dead: &self.dead,
                 endpoints: &self.endpoints,
