@@ -157,7 +157,7 @@ fn all_connections_of_a_client_go_to_one_node_if_its_address_is_to_choose() -> R
     for vip in [VIP4, VIP6] {
         for host in [world.client(), world.other_client()] {
             let mut nodes = BTreeSet::new();
-            for _ in 0..36 {
+            for _ in 0..12 {
                 nodes.insert(connect_from(host, vip, PORT, 0)?.ask()?.node);
             }
             assert_eq!(nodes.len(), 1, "{nodes:?}");
