@@ -56,77 +56,19 @@ pub(crate) async fn read(client: &Client) -> Result<Objects> {
         labels::SPEAKER
     ));
     let all = ListParams::default();
-    let (mut inputs, mut more) = (Vec::new(), Vec::new());
-    let mut services = Vec::new();
-    let (mut vips, mut speakers, mut nodes, mut slices) = Default::default();
+    let mut inputs = Vec::new();
     // One after the other: what is listed later is newer, and a claim is made before a status shows it.
-    list(
-        &kinds::Services(flags),
-        &every(client),
-        &all,
-        &mut inputs,
-        &mut services,
-    )
-    .await?;
-    list(&kinds::Vips, &every(client), &all, &mut inputs, &mut vips).await?;
-    list(
-        &kinds::Pools,
-        &every(client),
-        &all,
-        &mut inputs,
-        &mut Vec::new(),
-    )
-    .await?;
-    list(
-        &kinds::Advertisements,
-        &every(client),
-        &all,
-        &mut inputs,
-        &mut Vec::new(),
-    )
-    .await?;
-    list(
-        &kinds::Nodes { ignore_exclude },
-        &every(client),
-        &all,
-        &mut inputs,
-        &mut nodes,
-    )
-    .await?;
-    list(
-        &kinds::Speakers,
-        &every(client),
-        &all,
-        &mut inputs,
-        &mut speakers,
-    )
-    .await?;
-    list(
-        &kinds::SpeakerPods,
-        &pods,
-        &speaker_pods,
-        &mut inputs,
-        &mut Vec::new(),
-    )
-    .await?;
-    list(
-        &kinds::Namespaces,
-        &every(client),
-        &all,
-        &mut inputs,
-        &mut Vec::new(),
-    )
-    .await?;
-    list(
-        &kinds::ServiceRanges,
-        &every(client),
-        &all,
-        &mut inputs,
-        &mut Vec::new(),
-    )
-    .await?;
-    list(&kinds::Slices, &every(client), &all, &mut more, &mut slices).await?;
-    inputs.append(&mut more);
+    let services = list(&kinds::Services(flags), &every(client), &all, &mut inputs).await?;
+    let vips = list(&kinds::Vips, &every(client), &all, &mut inputs).await?;
+    list(&kinds::Pools, &every(client), &all, &mut inputs).await?;
+    list(&kinds::Advertisements, &every(client), &all, &mut inputs).await?;
+    let nodes = kinds::Nodes { ignore_exclude };
+    let nodes = list(&nodes, &every(client), &all, &mut inputs).await?;
+    let speakers = list(&kinds::Speakers, &every(client), &all, &mut inputs).await?;
+    list(&kinds::SpeakerPods, &pods, &speaker_pods, &mut inputs).await?;
+    list(&kinds::Namespaces, &every(client), &all, &mut inputs).await?;
+    list(&kinds::ServiceRanges, &every(client), &all, &mut inputs).await?;
+    let slices = list(&kinds::Slices, &every(client), &all, &mut inputs).await?;
     Ok(Objects {
         installation,
         inputs,
@@ -145,16 +87,18 @@ where
     Api::all(client.clone())
 }
 
+/// Lists a kind: its objects, and `inputs` as the controller takes them.
 async fn list<K: Kind>(
     kind: &K,
     api: &Api<DeserializeGuard<K::Object>>,
     params: &ListParams,
     inputs: &mut Vec<Input>,
-    objects: &mut Vec<K::Object>,
-) -> Result<()> {
+) -> Result<Vec<K::Object>> {
     let found = match api.list(params).await {
         Ok(found) => found,
-        Err(kube::Error::Api(status)) if status.code == 404 && K::WHERE_SERVED => return Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 404 && K::WHERE_SERVED => {
+            return Ok(Vec::new());
+        }
         Err(kube::Error::Api(status)) if status.code == 404 => {
             return Err(kube::Error::Api(status)).with_context(|| {
                 format!(
@@ -165,6 +109,7 @@ async fn list<K: Kind>(
         }
         Err(error) => return Err(error).with_context(|| format!("cannot list {}", K::NAME)),
     };
+    let mut objects = Vec::new();
     for guard in found.items {
         match guard.0 {
             Ok(object) => {
@@ -174,5 +119,5 @@ async fn list<K: Kind>(
             Err(invalid) => inputs.extend(kind.undecodable(&invalid.metadata, &invalid.error)),
         }
     }
-    Ok(())
+    Ok(objects)
 }
