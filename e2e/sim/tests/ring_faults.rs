@@ -306,6 +306,29 @@ fn three_nodes_become_one_at_once() {
 }
 
 #[test]
+fn two_speakers_killed_one_after_the_other_are_taken_for_speakers_while_their_kernels_answer() {
+    for profile in [Profile::Fast, Profile::Default, Profile::Slow] {
+        for seed in 0..40 {
+            println!("{profile:?}, seed {seed}");
+            let mut world = World::new(3, profile, seed);
+            world.lan.witness = Some(0);
+            world.run(millis(10_000));
+            world.records.clear();
+            world.kill_speaker(1);
+            world.run(millis(10) * u32::try_from(seed).unwrap());
+            world.kill_speaker(2);
+            world.run(millis(10_000));
+            assert_knows_exactly(&world, 3, &[0]);
+            let mut scopes = world.records.iter().filter_map(|record| match record.what {
+                What::Down { scope, .. } => Some(scope),
+                _ => None,
+            });
+            assert!(scopes.all(|scope| scope == Scope::Speaker));
+        }
+    }
+}
+
+#[test]
 fn what_was_said_of_a_life_and_taken_back_is_not_believed_later() {
     for (seed, [first, second]) in (0..20).flat_map(|it| [(it, [1, 2]), (it, [2, 1])]) {
         let mut world = world(3, seed);

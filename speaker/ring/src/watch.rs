@@ -10,7 +10,7 @@ use crate::peers::Index;
 
 /// The time between two questions to a suspect's kernel.
 pub(crate) const PROBE_EVERY: Duration = Duration::from_millis(10);
-/// A kernel that has not answered for this long is silent.
+/// A kernel that has not answered for this long when it was first asked is silent.
 const KERNEL_SILENT_AFTER: Duration = Duration::from_millis(40);
 /// After this long, what is asked over and over is asked less often.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
@@ -105,10 +105,18 @@ impl Watch {
         self.suspicion.and_then(|suspicion| suspicion.ballot)
     }
 
-    /// Whether its kernel has been asked long enough without an answer.
-    pub(crate) fn kernel_silent(&self, now: Instant) -> bool {
-        self.kernel
-            .is_none_or(|answered| now.saturating_since(answered) > KERNEL_SILENT_AFTER)
+    /// Whether its kernel has been asked long enough without an answer. One that has answered since the
+    /// speaker fell silent outlives it, and must be silent for as long as a speaker before it counts as dead.
+    pub(crate) fn kernel_silent(&self, now: Instant, profile: Profile) -> bool {
+        let outlives = |answered| self.suspicion.is_some_and(|it| answered >= it.since);
+        self.kernel.is_none_or(|answered| {
+            let patience = if outlives(answered) {
+                profile.vote_after()
+            } else {
+                KERNEL_SILENT_AFTER
+            };
+            now.saturating_since(answered) > patience
+        })
     }
 
     /// When its next heartbeat was due: who is heard after this is on our side of whatever

@@ -157,7 +157,7 @@ impl<A: Authenticator> Ring<A> {
             victim: watch.id,
             incarnation: self.peers.get(watch.index).incarnation,
             silent,
-            kernel_silent: silent && watch.kernel_silent(now),
+            kernel_silent: silent && watch.kernel_silent(now, self.profile),
         };
         let Some(packet) = self.write(Kind::Votes, &item) else {
             return;
@@ -354,7 +354,7 @@ impl<A: Authenticator> Ring<A> {
         for observer in observers.iter() {
             let id = self.peers.get(observer).id;
             let vote = if observer == me {
-                Some(watch.kernel_silent(now))
+                Some(watch.kernel_silent(now, self.profile))
             } else {
                 self.votes.by(now, watch.id, id)
             };
