@@ -338,7 +338,11 @@ impl Core {
         if std::mem::take(&mut self.dirty.nodes) {
             self.dead = self.dead_nodes();
             self.cluster = cluster_targets(&self.nodes, &self.dead);
-            self.reach = Reach::of_segments(&self.speakers, &self.cluster);
+            self.reach = Reach::of_segments(&self.speakers, &self.cluster, |segment, node| {
+                self.rings
+                    .get(segment)
+                    .is_some_and(|ring| ring.has_lost(node))
+            });
             self.dirty.all_vips = true;
         }
         if std::mem::take(&mut self.dirty.uplinks) {

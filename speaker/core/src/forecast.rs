@@ -121,7 +121,7 @@ impl Forecast {
     /// From these facts.
     pub fn new(facts: Facts) -> Self {
         let cluster = cluster_targets(&facts.nodes, &facts.dead);
-        let reach = Reach::of_segments(&facts.speakers, &cluster);
+        let reach = Reach::of_segments(&facts.speakers, &cluster, |_, _| false);
         Self {
             facts,
             cluster,

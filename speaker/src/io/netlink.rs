@@ -246,7 +246,9 @@ impl Known {
 fn input(message: RouteNetlinkMessage) -> Option<Input> {
     match message {
         RouteNetlinkMessage::NewLink(link) => link_applied(&link).map(Input::LinkApplied),
-        RouteNetlinkMessage::DelLink(link) => Some(Input::LinkRemoved(IfIndex(link.header.index))),
+        RouteNetlinkMessage::DelLink(link) if !is_about_a_port(&link) => {
+            Some(Input::LinkRemoved(IfIndex(link.header.index)))
+        }
         RouteNetlinkMessage::NewAddress(message) => {
             address(&message).map(|(interface, address)| Input::AddressAdded { interface, address })
         }
@@ -256,9 +258,13 @@ fn input(message: RouteNetlinkMessage) -> Option<Input> {
     }
 }
 
+/// Messages of the bridge family speak of ports: one that is no longer a bridge's is still an interface.
+fn is_about_a_port(message: &LinkMessage) -> bool {
+    message.header.interface_family == AddressFamily::Bridge
+}
+
 fn link_applied(message: &LinkMessage) -> Option<Link> {
-    // Messages of the bridge family speak of ports, not of interfaces.
-    if message.header.interface_family == AddressFamily::Bridge {
+    if is_about_a_port(message) {
         return None;
     }
     let name = message
@@ -404,6 +410,16 @@ mod tests {
 
     fn via(last: u8) -> RouteAttribute {
         RouteAttribute::Gateway(RouteAddress::Inet(Ipv4Addr::new(192, 0, 2, last)))
+    }
+
+    #[test]
+    fn an_interface_that_leaves_a_bridge_is_not_gone() {
+        let mut message = LinkMessage::default();
+        message.header.index = 7;
+        let gone = |message: &LinkMessage| input(RouteNetlinkMessage::DelLink(message.clone()));
+        assert_eq!(gone(&message), Some(Input::LinkRemoved(IfIndex(7))));
+        message.header.interface_family = AddressFamily::Bridge;
+        assert_eq!(gone(&message), None);
     }
 
     #[test]

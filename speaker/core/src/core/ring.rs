@@ -86,6 +86,12 @@ impl RingState {
             .is_some_and(|view| view.live.contains_key(node))
     }
 
+    /// Whether a node is dead and its kernel silent, as far as the ring knows.
+    pub(super) fn has_lost(&self, node: &NodeName) -> bool {
+        let death = self.view.as_ref().and_then(|view| view.dead.get(node));
+        death.is_some_and(|(_, scope)| *scope == Scope::Node)
+    }
+
     /// Whether this is the present life of a node that is up.
     pub(super) fn is_live(&self, who: &Candidate) -> bool {
         self.view
@@ -319,10 +325,9 @@ impl Core {
                 .view
                 .as_ref()
                 .is_none_or(|before| !before.live.keys().eq(view.live.keys()));
-        self.dirty.nodes |= ring
-            .view
-            .as_ref()
-            .is_none_or(|before| before.dead != view.dead);
+        self.dirty.nodes |= ring.view.as_ref().is_none_or(|before| {
+            before.dead != view.dead || !before.live.keys().eq(view.live.keys())
+        });
         ring.failed = None;
         if view.quorum && ring.settled_at.is_none() {
             ring.settled_at = Some(now + SETTLING);
@@ -338,15 +343,14 @@ impl Core {
             .filter_map(|(segment, ring)| Some((segment, ring.failed.as_ref()?)))
     }
 
-    /// The nodes whose kernels are silent, too: they take no traffic.
+    /// The nodes that take no traffic: their kernels are silent, too, and on no other segment they are up.
     pub(super) fn dead_nodes(&self) -> BTreeSet<NodeName> {
-        self.rings
-            .values()
-            .filter_map(|ring| ring.view.as_ref())
-            .flat_map(|view| &view.dead)
-            .filter(|(_, (_, scope))| *scope == Scope::Node)
-            .map(|(node, _)| node.clone())
-            .collect()
+        let views = self.rings.values().filter_map(|ring| ring.view.as_ref());
+        let dead = views.flat_map(|view| view.dead.keys()).filter(|node| {
+            let mut rings = self.rings.values();
+            rings.clone().any(|ring| ring.has_lost(node)) && !rings.any(|ring| ring.reaches(node))
+        });
+        dead.cloned().collect()
     }
 }
 

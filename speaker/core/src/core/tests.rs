@@ -446,8 +446,9 @@ impl Story {
                 } => self.desired = Some((generation, desired)),
                 Effect::WriteSpeaker { .. } => {}
                 Effect::Ring { segment, command } => {
-                    assert_eq!(segment.as_str(), SEGMENT);
-                    self.ring.push(command);
+                    if segment.as_str() == SEGMENT {
+                        self.ring.push(command);
+                    }
                 }
                 Effect::SetRingKeys(keys) => self.keys = keys,
                 other => rest.push(other),
@@ -1273,6 +1274,80 @@ fn address_of_a_dead_holder_is_taken_over_by_the_next_candidate_and_everybody_is
         "only the controller raises it"
     );
     assert_eq!(status.targets, Some(1), "the dead node takes no traffic");
+}
+
+#[test]
+fn node_that_is_dead_on_one_segment_takes_the_traffic_of_others() {
+    const OTHER: &str = "198.51.100.0/24";
+    let elsewhere: IpAddr = "198.51.100.50".parse().unwrap();
+    let on_both = |name: &str, mac: MacAddress, last: u8, boot_id: &str| {
+        let Input::SpeakerApplied(mut it) = speaker(name, mac, last, boot_id, 1) else {
+            panic!("a speaker");
+        };
+        let mut segment = it.report.segments[0].clone();
+        segment.name = OTHER.into();
+        segment.interface = "eth1".into();
+        segment.prefixes = vec![format!("198.51.100.{last}/24").parse().unwrap()];
+        it.report.segments.push(segment);
+        Input::SpeakerApplied(it)
+    };
+    let seen_on = |segment: &str, live: &[(&str, u64)]| {
+        let Input::RingSaid { event, .. } = view(live) else {
+            panic!("a ring");
+        };
+        Input::RingSaid {
+            segment: segment.into(),
+            event,
+        }
+    };
+    let targets = |story: &Story, address| {
+        let desired = story.desired_vip(address).unwrap();
+        let Forwarding::Dsr { targets, .. } = &desired.services[0].forwarding else {
+            panic!("{desired:?}");
+        };
+        let nodes = targets.weights.keys();
+        nodes.map(|node| node.to_string()).collect::<Vec<_>>()
+    };
+
+    let mut story = Story::announcing(DataPlaneMode::Tcx);
+    let mut planned = observed(elsewhere, 1, "node1", "7");
+    planned.vip.services = vec![reference("db")];
+    planned.vip.segments[0].name = OTHER.into();
+    story.tell([
+        Input::LinkApplied(Link {
+            index: IfIndex(3),
+            name: "eth1".into(),
+            mac: Some(MAC1),
+            carrier: true,
+            up: true,
+        }),
+        Input::AddressAdded {
+            interface: IfIndex(3),
+            address: "198.51.100.11/24".parse().unwrap(),
+        },
+        on_both("node1", MAC1, 11, "boot"),
+        on_both("node2", MAC2, 12, "other"),
+        Input::PortOpened(IfIndex(3)),
+        endpoints("db"),
+        applied(service("db", &[elsewhere])),
+        Input::VipApplied(planned),
+        seen_on(OTHER, &[("node1", 1), ("node2", 1)]),
+    ]);
+    story.applied();
+    assert_eq!(targets(&story, elsewhere), ["node1", "node2"]);
+    for (segment, there, here) in [
+        (OTHER, &["node1"][..], &["node1", "node2"][..]),
+        (SEGMENT, &["node1"], &["node1"]),
+    ] {
+        story.tell([seen_on(segment, &[("node1", 1)])]);
+        story.applied();
+        assert_eq!(targets(&story, elsewhere), there, "dead on {segment}");
+        assert_eq!(targets(&story, vip4()), here, "dead on {segment}");
+    }
+    story.tell([seen_on(OTHER, &[("node1", 1), ("node2", 2)])]);
+    story.applied();
+    assert_eq!(targets(&story, elsewhere), ["node1", "node2"]);
+    assert_eq!(targets(&story, vip4()), ["node1"]);
 }
 
 #[test]

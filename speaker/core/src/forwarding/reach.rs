@@ -8,8 +8,8 @@ use herald_model::{NodeName, SegmentName};
 
 use crate::input::ObservedSpeaker;
 
-/// The nodes on one segment, or on several. They are those whose `Speaker` objects say so: then
-/// every node of the segment knows the same.
+/// The nodes on one segment, or on several. They are those whose `Speaker` objects say so, and which the
+/// observers there have not found dead: then every node of the segment knows the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Reach {
     nodes: BTreeSet<NodeName>,
@@ -18,18 +18,19 @@ pub(crate) struct Reach {
 }
 
 impl Reach {
-    /// By segment.
+    /// By segment, without nodes whose kernels are silent there.
     pub(crate) fn of_segments(
         speakers: &BTreeMap<NodeName, ObservedSpeaker>,
         cluster: &Targets,
+        is_silent: impl Fn(&SegmentName, &NodeName) -> bool,
     ) -> BTreeMap<SegmentName, Self> {
         let mut segments: BTreeMap<SegmentName, BTreeSet<NodeName>> = BTreeMap::new();
         for speaker in speakers.values() {
             for segment in &speaker.report.segments {
-                segments
-                    .entry(segment.name.clone())
-                    .or_default()
-                    .insert(speaker.node.clone());
+                let nodes = segments.entry(segment.name.clone()).or_default();
+                if !is_silent(&segment.name, &speaker.node) {
+                    nodes.insert(speaker.node.clone());
+                }
             }
         }
         segments

@@ -122,7 +122,7 @@ impl World {
             };
             (speaker.node.clone(), speaker)
         });
-        Reach::of_segments(&speakers.collect(), cluster)
+        Reach::of_segments(&speakers.collect(), cluster, |_, _| false)
             .remove("lan")
             .unwrap_or_default()
     }
