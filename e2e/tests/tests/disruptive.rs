@@ -29,6 +29,8 @@ mod restarts;
 mod retire;
 #[path = "disruptive/returns.rs"]
 mod returns;
+#[path = "disruptive/segments.rs"]
+mod segments;
 #[path = "disruptive/snapshot.rs"]
 mod snapshot;
 #[path = "disruptive/soak.rs"]

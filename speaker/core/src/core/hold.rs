@@ -35,10 +35,14 @@ impl Core {
             .copied()
             .collect();
         if uplinks != self.uplinks {
-            // A node that was cut off comes back with what it knew then.
+            // A node that was cut off comes back with what it knew then; where its address went away for a
+            // moment, connections to the API server may be dead without a word.
             self.dirty.stale |= uplinks.iter().any(|(name, uplink)| {
-                let before = self.uplinks.get(name);
-                uplink.carrier && before.is_some_and(|before| !before.carrier)
+                let before = self.uplinks.get(name).filter(|before| before.carrier);
+                let same = |before: &Uplink| {
+                    (before.index, &before.addresses) == (uplink.index, &uplink.addresses)
+                };
+                uplink.carrier && !before.is_some_and(same)
             });
             self.uplinks = uplinks;
             self.dirty.all_vips = true;

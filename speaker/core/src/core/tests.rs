@@ -828,6 +828,18 @@ fn lost_carrier_withdraws_and_returned_carrier_announces_anew() {
 }
 
 #[test]
+fn what_an_address_leads_to_is_looked_at_anew_when_it_is_back() {
+    let mut story = Story::announcing(DataPlaneMode::Tcx);
+    let removed = Input::AddressRemoved {
+        interface: ETH0,
+        address: "192.0.2.11/24".parse().unwrap(),
+    };
+    assert!(!story.tell([removed]).contains(&Effect::Refresh));
+    let effects = story.tell([address("192.0.2.11/24")]);
+    assert!(effects.contains(&Effect::Refresh), "{effects:?}");
+}
+
+#[test]
 fn removed_interface_takes_everything_with_it() {
     let mut story = Story::announcing(DataPlaneMode::Tcx);
     let effects = story.tell([Input::LinkRemoved(ETH0)]);
