@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result};
 use herald_lab::Lab;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::inside::inside;
+use crate::inside::{ahead_of_others, inside};
 
 /// How many flows there are: source ports, one socket each.
 pub const FLOWS: usize = 64;
@@ -81,11 +81,17 @@ impl Flows {
                 Arc::clone(&questions),
                 Arc::clone(&stop),
             );
-            thread::spawn(move || ask(&sockets, &questions, &stop))
+            thread::spawn(move || {
+                ahead_of_others();
+                ask(&sockets, &questions, &stop);
+            })
         };
         let listen = {
             let (questions, stop) = (Arc::clone(&questions), Arc::clone(&stop));
-            thread::spawn(move || listen(&sockets, &questions, &stop))
+            thread::spawn(move || {
+                ahead_of_others();
+                listen(&sockets, &questions, &stop);
+            })
         };
         Ok(Self {
             questions,

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use herald_lab::Lab;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::inside::inside;
+use crate::inside::{ahead_of_others, inside};
 
 /// How often each connection says something, and is answered with the same.
 pub const PERIOD: Duration = Duration::from_millis(50);
@@ -61,6 +61,7 @@ impl Streams {
         })?;
         let (stop, stopped) = mpsc::channel();
         let speaking = thread::spawn(move || {
+            ahead_of_others();
             let gone = speak(&mut streams, &stopped);
             end(&mut streams, &gone);
             streams.into_iter().map(Stream::fate).collect()
