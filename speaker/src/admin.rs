@@ -18,7 +18,7 @@ use tokio::net::TcpListener;
 use tracing::{debug, warn};
 
 use crate::forward;
-use crate::io::layer2;
+use crate::io::{layer2, settings};
 use crate::metrics::{Page, Takeovers};
 
 /// A client that does not finish its request by then is cut off.
@@ -116,9 +116,11 @@ impl Admin {
             self.data_plane.counted(),
             self.layer2.ring_status()
         );
+        let settings = settings::read(&overview.uplinks);
         let page = Page {
             node: &self.node,
             overview: &overview,
+            settings: &settings,
             layer2: &layer2,
             data_plane: counted.as_ref(),
             rings: &rings,

@@ -7,6 +7,7 @@ pub(crate) mod layer2;
 pub(crate) mod netlink;
 pub(crate) mod reports;
 pub(crate) mod rings;
+pub(crate) mod settings;
 pub(crate) mod sys;
 
 // In the library, where the tests of the data plane find it too.

@@ -57,6 +57,7 @@ impl Takeovers {
 pub(crate) struct Page<'a> {
     pub(crate) node: &'a str,
     pub(crate) overview: &'a Overview,
+    pub(crate) settings: &'a BTreeMap<String, u8>,
     pub(crate) layer2: &'a AllCounts,
     pub(crate) data_plane: Option<&'a Counted>,
     pub(crate) rings: &'a BTreeMap<SegmentName, RingStatus>,
@@ -68,6 +69,7 @@ impl Page<'_> {
     pub(crate) fn render(&self) -> Result<String, fmt::Error> {
         let mut registry = Registry::with_prefix("herald_speaker");
         self.announced(&mut registry);
+        self.settings(&mut registry);
         self.layer2(&mut registry);
         self.data_plane(&mut registry);
         self.rings(&mut registry);
@@ -149,6 +151,20 @@ impl Page<'_> {
             "conflicts",
             "How often such a machine was heard of for the first time",
             conflicts,
+        );
+    }
+
+    fn settings(&self, registry: &mut Registry) {
+        let settings: Family<Labels, Gauge> = Family::default();
+        for (name, value) in self.settings {
+            settings
+                .get_or_create(&vec![("name", name.clone())])
+                .set(i64::from(*value));
+        }
+        registry.register(
+            "kernel_setting",
+            "Settings of the node's kernel that decide whether packets pass, by the name that sysctl knows",
+            settings,
         );
     }
 
@@ -352,6 +368,7 @@ mod tests {
                 interface: IfIndex(2),
                 interface_name: "eth0".into(),
             }],
+            uplinks: vec!["eth0".into()],
             vips: 1,
             strangers: vec![(
                 [192, 0, 2, 10].into(),
@@ -408,10 +425,12 @@ mod tests {
                 incarnation: 3,
             },
         )]);
+        let settings = BTreeMap::from([("net.ipv4.ip_forward".to_owned(), 1)]);
         let page = |data_plane| {
             let page = Page {
                 node: "node1",
                 overview: &overview,
+                settings: &settings,
                 layer2: &layer2,
                 data_plane,
                 rings: &rings,

@@ -1,5 +1,7 @@
 //! Each node: its speaker, its kernel, its interfaces.
 
+use std::collections::BTreeMap;
+
 use herald_api::{DataPlaneMode, Speaker, conditions};
 use herald_controller_core::Obstacle;
 use k8s_openapi::api::core::v1::Node;
@@ -13,16 +15,16 @@ use crate::text::{Level, list};
 const LEAST: (u32, u32) = (5, 15);
 const TCX: (u32, u32) = (6, 6);
 
-pub(super) fn findings(picture: &Picture, _probes: &Probes) -> Vec<Finding> {
+pub(super) fn findings(picture: &Picture, probes: &Probes) -> Vec<Finding> {
     let mut nodes: Vec<&Node> = picture.objects.nodes.iter().collect();
     nodes.sort_by_key(|node| node.metadata.name.clone());
     nodes
         .into_iter()
-        .flat_map(|node| of_node(picture, node))
+        .flat_map(|node| of_node(picture, probes, node))
         .collect()
 }
 
-fn of_node(picture: &Picture, node: &Node) -> Vec<Finding> {
+fn of_node(picture: &Picture, probes: &Probes, node: &Node) -> Vec<Finding> {
     let name = node.metadata.name.as_deref().unwrap_or_default();
     let mut findings: Vec<Finding> = kernel(name, node).into_iter().collect();
     let against = obstacles(picture, name);
@@ -54,6 +56,9 @@ fn of_node(picture: &Picture, node: &Node) -> Vec<Finding> {
     findings.extend(ready(name, speaker));
     findings.extend(data_plane(name, speaker));
     findings.extend(interfaces(name, speaker));
+    let counted = probes.speakers.get(name).and_then(|it| it.as_ref().ok());
+    let told = counted.map(|counted| &counted.settings);
+    findings.extend(settings(name, node, speaker, told));
     findings
 }
 
@@ -122,7 +127,7 @@ fn data_plane(name: &str, speaker: &Speaker) -> Option<Finding> {
     })
 }
 
-/// Interfaces, and what the kernel does with packets that come by one and would go by another.
+/// Its interfaces.
 fn interfaces(name: &str, speaker: &Speaker) -> Vec<Finding> {
     let segments = speaker.status.as_ref().map_or(&[][..], |it| &it.segments);
     let mut findings = Vec::new();
@@ -137,12 +142,66 @@ fn interfaces(name: &str, speaker: &Speaker) -> Vec<Finding> {
             .map(|it| format!("{} in {}", it.interface, it.name));
         findings.push(Finding::new("interface", name, Level::Ok, list(of)));
     }
-    if segments.len() > 1 {
-        let text = "several uplinks: rp_filter must not be strict (1) where the way back to a client is another one; nobody can tell from here";
-        let finding = Finding::new("rp_filter", name, Level::Unknown, text);
-        findings.push(finding.remedy(
-            "on the node: sysctl net.ipv4.conf.all.rp_filter; set it and that of the uplinks to 2",
-        ));
+    findings
+}
+
+/// What the kernel does with packets that are not for the node itself.
+fn settings(
+    name: &str,
+    node: &Node,
+    speaker: &Speaker,
+    told: Option<&BTreeMap<String, u64>>,
+) -> Vec<Finding> {
+    let Some(told) = told.filter(|told| !told.is_empty()) else {
+        let text = "nobody can tell from here whether the kernel lets packets pass";
+        let finding = Finding::new("sysctl", name, Level::Unknown, text);
+        let remedy = "on the node: sysctl net.ipv4.ip_forward (1), and rp_filter of its uplinks (not 1 where there are several)";
+        return vec![finding.remedy(remedy)];
+    };
+    let pods = node.spec.as_ref().and_then(|it| it.pod_cidrs.as_deref());
+    let has_pods =
+        |ipv6: bool| pods.is_none_or(|all| all.iter().any(|it| it.contains(':') == ipv6));
+    let segments = speaker.status.as_ref().map_or(&[][..], |it| &it.segments);
+    let mut findings = Vec::new();
+    for (setting, value) in told {
+        let (wrong, why, right) = match setting.as_str() {
+            "net.ipv4.ip_forward" => (
+                *value == 0 && has_pods(false),
+                "nothing reaches a pod from elsewhere",
+                1,
+            ),
+            "net.ipv6.conf.all.forwarding" => (
+                *value == 0 && pods.is_some() && has_pods(true),
+                "nothing reaches a pod from elsewhere by IPv6",
+                1,
+            ),
+            it if it.starts_with("net.bridge.") => (
+                *value != 0,
+                "kube-proxy's rules are applied on the port of the bridge that is an uplink, and pods of other nodes are out of reach",
+                0,
+            ),
+            it if it.ends_with(".rp_filter") => (
+                *value == 1 && segments.len() > 1,
+                "packets are dropped whose way back is another of the node's uplinks",
+                2,
+            ),
+            _another => continue,
+        };
+        if wrong {
+            let finding = Finding::new(
+                "sysctl",
+                name,
+                Level::Problem,
+                format!("{setting} is {value}: {why}"),
+            );
+            findings.push(finding.remedy(format!(
+                "on the node: sysctl -w {setting}={right}, and in /etc/sysctl.d"
+            )));
+        }
+    }
+    if findings.is_empty() {
+        let all = told.iter().map(|(name, value)| format!("{name}={value}"));
+        findings.push(Finding::new("sysctl", name, Level::Ok, list(all)));
     }
     findings
 }

@@ -53,6 +53,8 @@ pub(crate) struct Counted {
     pub(crate) up: BTreeMap<String, u64>,
     /// The segments on which it could not take anything over.
     pub(crate) without_quorum: Vec<String>,
+    /// Settings of its kernel, by the name that `sysctl` knows each by.
+    pub(crate) settings: BTreeMap<String, u64>,
 }
 
 /// Asks.
@@ -186,10 +188,16 @@ fn counted(page: &str) -> Counted {
         let Some((series, value)) = line.rsplit_once(' ') else {
             continue;
         };
+        let name = series.split('{').next().unwrap_or_default();
+        if name == "herald_speaker_kernel_setting" {
+            let setting = label(series, "name").zip(value.parse().ok());
+            counted
+                .settings
+                .extend(setting.map(|(name, value)| (name.to_owned(), value)));
+        }
         let Some(segment) = label(series, "segment") else {
             continue;
         };
-        let name = series.split('{').next().unwrap_or_default();
         if name == "herald_speaker_ring_members" && label(series, "state") == Some("up") {
             let up = value.parse().unwrap_or_default();
             counted.up.insert(segment.to_owned(), up);
@@ -222,11 +230,13 @@ herald_speaker_ring_members{segment=\"192.0.2.0/24\",state=\"node_down\"} 1
 herald_speaker_ring_quorum{segment=\"192.0.2.0/24\"} 0
 herald_speaker_ring_quorum{segment=\"198.51.100.0/24\"} 1
 herald_speaker_ready 1
+herald_speaker_kernel_setting{name=\"net.ipv4.ip_forward\"} 1
 # EOF
 ";
         let expected = Counted {
             up: [("192.0.2.0/24".to_owned(), 3)].into(),
             without_quorum: vec!["192.0.2.0/24".to_owned()],
+            settings: [("net.ipv4.ip_forward".to_owned(), 1)].into(),
         };
         assert_eq!(counted(page), expected);
     }

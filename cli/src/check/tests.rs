@@ -1,16 +1,32 @@
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use super::probe::{Counted, Mode};
 use super::*;
 use crate::testkit::{NOW, picture, pool, service, serving};
 
+/// A node's settings as they should be, and others.
+fn settings(others: &[(&str, u64)]) -> BTreeMap<String, u64> {
+    let strict = "net.ipv4.conf.eth0.rp_filter";
+    let right = [("net.ipv4.ip_forward", 1), (strict, 1)];
+    let all = right.iter().chain(others);
+    all.map(|(name, value)| ((*name).to_owned(), *value))
+        .collect()
+}
+
+fn well_counted() -> Counted {
+    Counted {
+        up: [("192.0.2.0/24".to_owned(), 3)].into(),
+        without_quorum: Vec::new(),
+        settings: settings(&[]),
+    }
+}
+
 /// All of it well.
 fn well() -> Probes {
     let nodes = || ["node1", "node2", "node3"].map(str::to_owned).into_iter();
-    let counted = Counted {
-        up: [("192.0.2.0/24".to_owned(), 3)].into(),
-        without_quorum: Vec::new(),
-    };
+    let counted = well_counted();
     let mode = Mode {
         name: "nftables".to_owned(),
         strict_arp: None,
@@ -92,12 +108,26 @@ fn what_probes_find_is_told() {
     );
     let two = Counted {
         up: [("192.0.2.0/24".to_owned(), 2)].into(),
-        without_quorum: Vec::new(),
+        ..well_counted()
     };
     assert_eq!(
         with(&|it| it.speakers.extend([("node1".to_owned(), Ok(two.clone()))])),
         problem("ring", "192.0.2.0/24")
     );
+    for (setting, value) in [
+        ("net.ipv4.ip_forward", 0),
+        ("net.bridge.bridge-nf-call-iptables", 1),
+    ] {
+        let set = Counted {
+            settings: settings(&[(setting, value)]),
+            ..well_counted()
+        };
+        assert_eq!(
+            with(&|it| it.speakers.extend([("node1".to_owned(), Ok(set.clone()))])),
+            problem("sysctl", "node1"),
+            "{setting}"
+        );
+    }
     assert_eq!(
         with(&|it| *it = Probes {
             heartbeats: it.heartbeats.clone(),
@@ -107,6 +137,9 @@ fn what_probes_find_is_told() {
             ("leader", String::new(), Level::Unknown),
             ("kubernetes", String::new(), Level::Unknown),
             ("kube-proxy", String::new(), Level::Unknown),
+            ("sysctl", "node1".to_owned(), Level::Unknown),
+            ("sysctl", "node2".to_owned(), Level::Unknown),
+            ("sysctl", "node3".to_owned(), Level::Unknown),
             ("ring", "192.0.2.0/24".to_owned(), Level::Unknown),
         ]
     );

@@ -169,14 +169,13 @@ impl<'a> Bridged<'a> {
 
     /// Commands that give what is on one interface to another one.
     fn hand_over(addresses: &str, routes: &str, from: &str, to: &str) -> String {
-        let mut commands = format!("ip addr flush dev {from} scope global\n");
-        for address in addresses.lines() {
-            commands += &format!("ip addr add {address} dev {to} nodad\n");
-        }
-        for route in routes.lines() {
-            commands += &format!("ip route replace {route}\n");
-        }
-        commands
+        let flush = format!("ip addr flush dev {from} scope global");
+        let addresses = addresses
+            .lines()
+            .map(|it| format!("ip addr add {it} dev {to} nodad"));
+        let routes = routes.lines().map(|it| format!("ip route replace {it}"));
+        let commands = std::iter::once(flush).chain(addresses).chain(routes);
+        commands.collect::<Vec<_>>().join("\n")
     }
 
     fn build(cluster: &'a Cluster, node: &str) -> Result<Self> {
@@ -232,7 +231,9 @@ impl<'a> Bridged<'a> {
             .ok()?;
         let entry = shown.lines().find(|line| line.starts_with(&self.mac));
         let mut fields = entry.context(shown.clone())?.split_whitespace();
-        let port = fields.find(|field| *field == "dev").and(fields.next());
+        let port = fields
+            .find(|field| *field == "dev")
+            .and_then(|_| fields.next());
         Ok(port.context("no port")?.to_owned())
     }
 }
@@ -276,6 +277,10 @@ fn a_bridge_as_uplink_announces_and_goes_on_when_another_port_replaces_its_first
                 })
             };
             serves("with its first port")?;
+            let setting = "name=\"net.bridge.bridge-nf-call-iptables\"";
+            let told = cluster.speaker_metrics(node)?;
+            let told = told.series("herald_speaker_kernel_setting", &[setting]);
+            same(&told, &vec![0.0])?;
             same(&bridged.port_of_switch()?, node)?;
             bridged.replace_port()?;
             serves("with another port")?;

@@ -166,9 +166,18 @@ fn check_finds_what_is_wrong_with_nodes_and_programs() -> Result<()> {
             "controller",
             "speakers",
             "clock",
+            "sysctl",
         ] {
             expect_found(cluster, check, "ok", "")?;
         }
+        let forward = |value: u8| {
+            let setting = format!("net.ipv4.ip_forward={value}");
+            lab.exec(&node, ["sysctl", "-q", "-w", &setting])?.ok()
+        };
+        forward(0)?;
+        let found = expect_found(cluster, "sysctl", "problem", "net.ipv4.ip_forward");
+        forward(1)?;
+        found?;
         lab.kill_and_hold(&node, Program::KubeProxy)?;
         expect_found(cluster, "kube-proxy", "problem", &node)?;
         lab.heal(&node)?;

@@ -16,6 +16,8 @@ pub struct Overview {
     pub waiting_for: Vec<String>,
     /// What this node announces.
     pub announced: Vec<Announced>,
+    /// The interfaces on which it can announce.
+    pub uplinks: Vec<InterfaceName>,
     /// Addresses known.
     pub vips: usize,
     /// Addresses that strangers on the LAN answer for, and who does.
@@ -48,6 +50,7 @@ impl Core {
         Overview {
             waiting_for: self.waiting_for(),
             announced: self.announced(),
+            uplinks: self.uplinks.values().map(|it| it.name.clone()).collect(),
             vips: self.vips.len(),
             strangers: self.strangers(),
             conflicts: self.conflicts,

@@ -1318,7 +1318,7 @@ fn node_that_is_dead_on_one_segment_takes_the_traffic_of_others() {
             panic!("{desired:?}");
         };
         let nodes = targets.weights.keys();
-        nodes.map(|node| node.to_string()).collect::<Vec<_>>()
+        nodes.map(ToString::to_string).collect::<Vec<_>>()
     };
 
     let mut story = Story::announcing(DataPlaneMode::Tcx);
