@@ -14,7 +14,7 @@ use std::thread;
 use std::time::Duration;
 
 use aya::maps::Map;
-use aya::programs::{SchedClassifier, TcAttachType, TestRun as _, TestRunOptions};
+use aya::programs::{ProgramError, SchedClassifier, TcAttachType, TestRun as _, TestRunOptions};
 use aya::{Ebpf, EbpfLoader};
 use herald_dataplane::{Counters, MapContents, MapName, MapOp};
 use herald_model::{IfIndex, InterfaceName};
@@ -141,6 +141,27 @@ pub struct DataPlane {
     attached_at: BTreeMap<IfIndex, Hook>,
 }
 
+/// How often a program is offered to the kernel; as often as by libbpf.
+const OFFERS: u32 = 5;
+
+/// Loads a program. While a signal or a freezer wants the thread, the verifier gives up with EAGAIN
+/// (kernel/bpf/verifier.c, `do_check`), which says nothing about the program.
+///
+/// # Errors
+///
+/// If the kernel refuses it.
+pub fn load(program: &mut SchedClassifier) -> Result<(), ProgramError> {
+    let mut left = OFFERS;
+    loop {
+        left -= 1;
+        match program.load() {
+            Err(ProgramError::LoadError { io_error, .. })
+                if left > 0 && io_error.kind() == io::ErrorKind::WouldBlock => {}
+            result => return result,
+        }
+    }
+}
+
 impl DataPlane {
     /// Loads the programs, on the maps of before if there are any.
     ///
@@ -171,12 +192,10 @@ impl DataPlane {
                 source: Box::new(source),
             })?;
         for direction in [EGRESS, INGRESS] {
-            program(&mut ebpf, direction)?
-                .load()
-                .map_err(|source| BpfError::Program {
-                    program: direction.program,
-                    source: Box::new(source),
-                })?;
+            load(program(&mut ebpf, direction)?).map_err(|source| BpfError::Program {
+                program: direction.program,
+                source: Box::new(source),
+            })?;
         }
         let mut maps = BTreeMap::new();
         for name in MapName::ALL {

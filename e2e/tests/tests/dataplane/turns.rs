@@ -9,7 +9,7 @@ use aya::maps::Array;
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
 use aya::{Ebpf, EbpfLoader};
 use herald_e2e::netns::Host;
-use herald_speaker::io::bpf::TestRun;
+use herald_speaker::io::bpf::{TestRun, load};
 
 /// Bytes of `struct turn` of `flows.c`.
 const TURN: usize = 72;
@@ -56,7 +56,7 @@ impl Turns {
         let mut ebpf = EbpfLoader::new()
             .default_map_pin_directory(pins)
             .load(&object()?)?;
-        program(&mut ebpf)?.load()?;
+        load(program(&mut ebpf)?)?;
         Ok(Self(ebpf))
     }
 
