@@ -165,6 +165,11 @@ fn what_objects_say_is_told() {
         it["status"]["segments"][0]["carrier"] = false.into();
     });
     assert!(of(wrong(&cut, &probes), "interface"));
+    let two = changed("Speaker", |it| {
+        let segments = it["status"]["segments"].as_array_mut().unwrap();
+        segments.push(segments[0].clone());
+    });
+    assert!(of(wrong(&two, &probes), "sysctl"), "rp_filter is strict");
     let mut pending = serving();
     pending.push(service(
         "late",

@@ -12,6 +12,7 @@ use herald_e2e::wait::{LONG, eventually, same};
 
 use crate::alone;
 use crate::failover::serve;
+use crate::segments::run;
 use crate::takeover::vip;
 
 /// Runs commands on a node, whatever becomes of the test.
@@ -23,11 +24,7 @@ struct Undo<'a> {
 
 impl Undo<'_> {
     fn run(&self, commands: &str) -> Result<()> {
-        self.cluster
-            .lab
-            .exec(&self.node, ["sh", "-ec", commands])?
-            .ok()?;
-        Ok(())
+        run(self.cluster, &self.node, commands)
     }
 }
 

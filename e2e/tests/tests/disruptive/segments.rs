@@ -77,7 +77,8 @@ impl Drop for SecondLan<'_> {
     }
 }
 
-fn run(cluster: &Cluster, place: &str, commands: &str) -> Result<()> {
+/// Runs commands at a place.
+pub(crate) fn run(cluster: &Cluster, place: &str, commands: &str) -> Result<()> {
     cluster.lab.exec(place, ["sh", "-ec", commands])?.ok()?;
     Ok(())
 }

@@ -319,15 +319,11 @@ impl Core {
                 .map(|(_, timeline)| *timeline);
             right.fallen = Some((life.node, timeline));
         }
+        let seen = ring.view.as_ref();
+        let others_live = seen.is_none_or(|seen| !seen.live.keys().eq(view.live.keys()));
         let before = self.incarnations.insert(segment.clone(), view.incarnation);
-        self.dirty.members |= before != Some(view.incarnation)
-            || ring
-                .view
-                .as_ref()
-                .is_none_or(|before| !before.live.keys().eq(view.live.keys()));
-        self.dirty.nodes |= ring.view.as_ref().is_none_or(|before| {
-            before.dead != view.dead || !before.live.keys().eq(view.live.keys())
-        });
+        self.dirty.members |= before != Some(view.incarnation) || others_live;
+        self.dirty.nodes |= others_live || seen.is_none_or(|seen| seen.dead != view.dead);
         ring.failed = None;
         if view.quorum && ring.settled_at.is_none() {
             ring.settled_at = Some(now + SETTLING);
