@@ -131,19 +131,6 @@ impl Cgroup {
         Ok(())
     }
 
-    /// Gives the group `per_mille` of a CPU's time for real-time processes, where it takes giving
-    /// (version 1 with `CONFIG_RT_GROUP_SCHED`) and some is left to give.
-    pub(crate) fn allow_real_time(&self, per_mille: u32) {
-        let file = Path::new(MOUNT)
-            .join("cpu")
-            .join(&self.path)
-            .join("cpu.rt_runtime_us");
-        if file.exists() && fs::read_to_string(&file).is_ok_and(|now| now.trim() == "0") {
-            // No lab fails for the want of it: SCHED_FIFO is refused then, as on many machines.
-            fs::write(&file, (per_mille * 1000).to_string()).ok();
-        }
-    }
-
     /// Processes in this group, and with `below` in those below it.
     pub(crate) fn processes(&self, below: bool) -> Vec<u32> {
         let mut found = Vec::new();

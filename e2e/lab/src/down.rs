@@ -13,6 +13,7 @@ use crate::layout::{CGROUP_ROOT, Layout, ROOT};
 use crate::lock::Lock;
 use crate::options::check_name;
 use crate::process::{command, output, run};
+use crate::real_time;
 use crate::tools::require_root;
 
 impl Lab {
@@ -53,6 +54,7 @@ impl Lab {
 /// Gives back the lock of a lab that is gone, with its file and, after the last one, all labs' folder.
 pub(crate) fn forget(lock: Lock) {
     lock.remove();
+    real_time::give_back();
     // Fails while another lab is in it.
     fs::remove_dir(ROOT).ok();
 }

@@ -45,6 +45,7 @@ mod pki;
 mod place;
 mod process;
 mod ready;
+mod real_time;
 mod state;
 mod status;
 mod switch;

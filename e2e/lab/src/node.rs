@@ -12,7 +12,7 @@ use crate::cgroup::{Cgroup, signal_processes};
 use crate::daemon;
 use crate::error::{Error, Result};
 use crate::lan::{self, Role};
-use crate::layout::{CGROUP_ROOT, Layout, create_dir, fill, tail, write, write_program};
+use crate::layout::{Layout, create_dir, fill, tail, write, write_program};
 use crate::place::node_init;
 use crate::state::{Node, State};
 
@@ -22,10 +22,6 @@ const KUBELET: &str = include_str!("../node/kubelet.yaml");
 const KUBE_PROXY: &str = include_str!("../node/kube-proxy.yaml");
 const CNI: &str = include_str!("../node/cni.conflist");
 const RUNC: &str = include_str!("../node/runc-lab.sh");
-
-/// Real-time shares in thousandths of a CPU: two labs, each dividing its own among its nodes.
-const LAB_REAL_TIME: u32 = 440;
-const ALL_REAL_TIME: u32 = 900;
 
 pub(crate) fn cgroup(layout: &Layout, node: &str) -> Cgroup {
     Cgroup::new(layout.cgroup_of(node))
@@ -45,7 +41,6 @@ pub(crate) fn boot(layout: &Layout, state: &State, node: &Node) -> Result<()> {
     )?;
     let cgroup = cgroup(layout, &node.name);
     cgroup.create_for_kubelet()?;
-    allow_real_time(layout, state, &node.name);
     let system = cgroup.child("system");
     system.create()?;
     let dir = layout.node_dir(&node.name);
@@ -75,16 +70,6 @@ pub(crate) fn boot(layout: &Layout, state: &State, node: &Node) -> Result<()> {
         ],
         &dir.join("log/init.log"),
     )
-}
-
-/// Gives a node its share of real-time CPU. The shares of a lab just removed stay taken for a
-/// moment, so it may take a second call.
-pub(crate) fn allow_real_time(layout: &Layout, state: &State, node: &str) {
-    Cgroup::new(CGROUP_ROOT).allow_real_time(ALL_REAL_TIME);
-    Cgroup::new(layout.cgroup()).allow_real_time(LAB_REAL_TIME);
-    // One more than there are nodes, for one that is switched off and on at once.
-    let share = LAB_REAL_TIME / (u32::from(state.nodes) + 1);
-    cgroup(layout, node).allow_real_time(share);
 }
 
 fn write_files(layout: &Layout, state: &State, node: &Node) -> Result<()> {

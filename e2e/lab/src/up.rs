@@ -19,6 +19,7 @@ use crate::node;
 use crate::options::Options;
 use crate::pki;
 use crate::place::exec_cgroup;
+use crate::real_time;
 use crate::state::State;
 use crate::tools::{self, HELM_VERSION, KUBE_VERSION, Tools};
 
@@ -214,6 +215,7 @@ fn start(lab: &Lab, step: &mut impl FnMut(String)) -> Result<()> {
     let (layout, state) = (&lab.layout, &lab.state);
     let family = state.family;
     exec_cgroup(layout).create()?;
+    real_time::lift()?;
     lan::create(layout, family)?;
     let nodes = lab.nodes();
     let control_plane = LanAddress::control_plane(family);
@@ -248,9 +250,6 @@ fn start(lab: &Lab, step: &mut impl FnMut(String)) -> Result<()> {
         node::boot(layout, state, node)?;
     }
     lab.wait_api_ready(API_TIME)?;
-    for node in &nodes {
-        node::allow_real_time(layout, state, &node.name);
-    }
     lab.kubectl_with(["create", "-f", "-"], &node::manifest(state))?
         .ok()?;
     write(&layout.path("cp/was-ready"), "")?;
