@@ -14,6 +14,7 @@ use tokio::time::MissedTickBehavior;
 use tracing::{debug, info, warn};
 
 use crate::deciding::Parts;
+use crate::forward;
 use crate::io::groups::Groups;
 use crate::io::layer2::Wish;
 use crate::io::netlink::Neighbours;
@@ -129,7 +130,11 @@ impl Driver {
                 generation,
                 desired,
                 names,
-            } => self.parts.data_plane.apply(generation, desired, names),
+                taken_over,
+            } => {
+                let wish = forward::Wish { desired, names };
+                self.parts.data_plane.apply(generation, wish, taken_over);
+            }
             Effect::Refresh => self.parts.refresh.send_modify(|times| *times += 1),
             _a_wish_or_a_word => {}
         }

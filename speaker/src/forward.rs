@@ -16,10 +16,15 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 use tracing::{debug, info, warn};
 
+use crate::clock::Clock;
 use crate::io::black_holes::BlackHoles;
 use crate::io::bpf::{BpfError, DataPlane, Hook, Options};
-
 use crate::io::sys::{Urgency, interface_index, raise_priority};
+use crate::metrics::Takeovers;
+
+mod first_packets;
+
+use first_packets::FirstPackets;
 
 /// Between two attempts to open a data plane that may yet work.
 const RETRY: Duration = Duration::from_secs(30);
@@ -34,12 +39,22 @@ const OWN_CHECK: Duration = Duration::from_secs(1);
 /// Entries that are looked at each time; of more, the next ones the next time.
 const ENTRIES: usize = 4_096;
 
+/// What the data plane is to do, and for which interfaces.
+#[derive(Clone)]
+pub(crate) struct Wish {
+    pub(crate) desired: Arc<Desired>,
+    pub(crate) names: BTreeMap<IfIndex, InterfaceName>,
+}
+
+/// The Services that came here from a dead node, with the last sign of life of that.
+pub(crate) type TakenOver = BTreeMap<ServiceKey, herald_model::Instant>;
+
 /// What the thread is told.
 enum Command {
     Apply {
         generation: u64,
-        desired: Arc<Desired>,
-        names: BTreeMap<IfIndex, InterfaceName>,
+        wish: Wish,
+        taken_over: TakenOver,
     },
     Count(oneshot::Sender<Option<Counted>>),
     Retire(oneshot::Sender<anyhow::Result<()>>),
@@ -67,26 +82,48 @@ pub(crate) struct Repairs {
 pub(crate) struct Handle(mpsc::Sender<Command>);
 
 /// Starts the thread; how the data plane runs, and what came of each wish, goes to `inputs`.
-pub(crate) fn start(options: Options, inputs: UnboundedSender<Input>) -> io::Result<Handle> {
+pub(crate) fn start(
+    options: Options,
+    inputs: UnboundedSender<Input>,
+    stopwatch: Stopwatch,
+) -> io::Result<Handle> {
     let (sender, commands) = mpsc::channel();
     thread::Builder::new()
         .name("data-plane".to_owned())
-        .spawn(move || run(&options, Commands::of(commands), &inputs))?;
+        .spawn(move || run(&options, Commands::of(commands), &inputs, stopwatch))?;
     Ok(Handle(sender))
+}
+
+/// Times the first packet of what is taken over.
+pub(crate) struct Stopwatch {
+    clock: Clock,
+    takeovers: Takeovers,
+    first: FirstPackets,
+}
+
+impl Stopwatch {
+    pub(crate) fn new(clock: Clock, takeovers: Takeovers) -> Self {
+        Self {
+            clock,
+            takeovers,
+            first: FirstPackets::default(),
+        }
+    }
+
+    /// When to look next.
+    fn due(&self) -> Option<Instant> {
+        let due = self.first.due()?;
+        Some(Instant::now() + self.clock.until(due))
+    }
 }
 
 impl Handle {
     /// Hands a wish over.
-    pub(crate) fn apply(
-        &self,
-        generation: u64,
-        desired: Arc<Desired>,
-        names: BTreeMap<IfIndex, InterfaceName>,
-    ) {
+    pub(crate) fn apply(&self, generation: u64, wish: Wish, taken_over: TakenOver) {
         let command = Command::Apply {
             generation,
-            desired,
-            names,
+            wish,
+            taken_over,
         };
         if self.0.send(command).is_err() {
             warn!("the data plane's thread is gone");
@@ -109,8 +146,13 @@ impl Handle {
     }
 }
 
-fn run(options: &Options, mut commands: Commands, inputs: &UnboundedSender<Input>) {
-    carry_out(options, &mut commands, inputs);
+fn run(
+    options: &Options,
+    mut commands: Commands,
+    inputs: &UnboundedSender<Input>,
+    stopwatch: Stopwatch,
+) {
+    carry_out(options, &mut commands, inputs, stopwatch);
     if let Some(answer) = commands.retiring.take() {
         // Who asked may have been ended meanwhile.
         drop(answer.send(remove_all(options, &commands.interfaces)));
@@ -126,10 +168,16 @@ fn remove_all(
 }
 
 /// Carries commands out until the program ends, or everything is to be removed.
-fn carry_out(options: &Options, commands: &mut Commands, inputs: &UnboundedSender<Input>) {
-    let Some(mut runner) = open(options, commands, inputs) else {
+fn carry_out(
+    options: &Options,
+    commands: &mut Commands,
+    inputs: &UnboundedSender<Input>,
+    stopwatch: Stopwatch,
+) {
+    let Some(data_plane) = open(options, commands, inputs) else {
         return;
     };
+    let mut runner = Runner::of(data_plane, stopwatch);
     // What is taken over is announced when the programs know of it. Loading them takes long, and may.
     raise_priority(Urgency::Second);
     let mut checked = Instant::now();
@@ -138,7 +186,10 @@ fn carry_out(options: &Options, commands: &mut Commands, inputs: &UnboundedSende
             runner.check(inputs);
             checked = Instant::now();
         }
-        let command = match commands.next(Some(checked + OWN_CHECK)) {
+        runner.look_for_first_packets();
+        let check = checked + OWN_CHECK;
+        let look = runner.stopwatch.due();
+        let command = match commands.next(Some(look.map_or(check, |look| look.min(check)))) {
             Ok(command) => command,
             Err(mpsc::RecvTimeoutError::Timeout) => continue,
             Err(mpsc::RecvTimeoutError::Disconnected) => return,
@@ -146,11 +197,12 @@ fn carry_out(options: &Options, commands: &mut Commands, inputs: &UnboundedSende
         match command {
             Command::Apply {
                 generation,
-                desired,
-                names,
+                wish,
+                taken_over,
             } => {
-                let outcome = runner.apply(&desired, &names, inputs);
-                runner.wish = Some((desired, names));
+                runner.time_first_packets(taken_over);
+                let outcome = runner.apply(&wish, inputs);
+                runner.wish = Some(wish);
                 if let Err(error) = &outcome {
                     warn!(
                         reason = error.kind(),
@@ -182,25 +234,14 @@ fn open(
     options: &Options,
     commands: &mut Commands,
     inputs: &UnboundedSender<Input>,
-) -> Option<Runner> {
+) -> Option<DataPlane> {
     let mut said = None;
     loop {
         let error = match DataPlane::open(options) {
             Ok(data_plane) => {
                 info!(pins = %options.pin_root.display(), "the eBPF programs are loaded");
                 report(inputs, known(DataPlaneMode::Tcx, None));
-                return Some(Runner {
-                    data_plane,
-                    attached: BTreeMap::new(),
-                    hook: Hook::Tcx,
-                    observed: None,
-                    services: BTreeMap::new(),
-                    refused: Vec::new(),
-                    wish: None,
-                    looked_at: 0,
-                    wrong: BTreeMap::new(),
-                    repairs: Repairs::default(),
-                });
+                return Some(data_plane);
             }
             Err(error) => error,
         };
@@ -276,8 +317,8 @@ impl Commands {
             let wait = wake.saturating_duration_since(Instant::now());
             match self.receiver.recv_timeout(wait) {
                 Ok(command) => {
-                    if let Command::Apply { desired, names, .. } = &command {
-                        self.follow(desired, names);
+                    if let Command::Apply { wish, .. } = &command {
+                        self.follow(wish);
                     }
                     return Ok(command);
                 }
@@ -288,7 +329,7 @@ impl Commands {
     }
 
     /// Before the data plane has it: no packet is to arrive that could not end.
-    fn follow(&mut self, desired: &Desired, names: &BTreeMap<IfIndex, InterfaceName>) {
+    fn follow(&mut self, Wish { desired, names }: &Wish) {
         let addresses = || desired.vips_of_targets();
         if &self.interfaces != names || !addresses().eq(self.addresses.iter().copied()) {
             self.interfaces.clone_from(names);
@@ -328,15 +369,59 @@ struct Runner {
     services: BTreeMap<ServiceKey, u32>,
     refused: Vec<Refused>,
     /// The last wish.
-    wish: Option<(Arc<Desired>, BTreeMap<IfIndex, InterfaceName>)>,
+    wish: Option<Wish>,
     /// How many entries were looked at, of those there are.
     looked_at: usize,
     /// What could not be repaired the last time, by interface.
     wrong: BTreeMap<IfIndex, Arc<str>>,
     repairs: Repairs,
+    stopwatch: Stopwatch,
 }
 
 impl Runner {
+    fn of(data_plane: DataPlane, stopwatch: Stopwatch) -> Self {
+        Self {
+            data_plane,
+            attached: BTreeMap::new(),
+            hook: Hook::Tcx,
+            observed: None,
+            services: BTreeMap::new(),
+            refused: Vec::new(),
+            wish: None,
+            looked_at: 0,
+            wrong: BTreeMap::new(),
+            repairs: Repairs::default(),
+            stopwatch,
+        }
+    }
+
+    /// How many packets of a Service were forwarded; `None`: it is not counted.
+    fn packets(&self, service: &ServiceKey) -> Option<u64> {
+        let id = self.services.get(service)?;
+        self.data_plane.packets(*id).ok()
+    }
+
+    /// Before the wish is carried out that brings them here: no packet comes until then.
+    fn time_first_packets(&mut self, taken_over: TakenOver) {
+        let now = self.stopwatch.clock.now();
+        for (service, last_heartbeat) in taken_over {
+            // One that we hear of only now is counted from zero.
+            let packets = self.packets(&service).unwrap_or_default();
+            let first = &mut self.stopwatch.first;
+            first.wait_for(service, packets, last_heartbeat, now);
+        }
+    }
+
+    fn look_for_first_packets(&mut self) {
+        let now = self.stopwatch.clock.now();
+        let mut first = std::mem::take(&mut self.stopwatch.first);
+        for (service, after) in first.look(now, |service| self.packets(service)) {
+            debug!(%service, millis = after.as_millis(), "first packet since the takeover");
+            self.stopwatch.takeovers.forwarded(after);
+        }
+        self.stopwatch.first = first;
+    }
+
     /// Puts back what somebody else has taken away; what can't be, the core is told.
     fn check(&mut self, inputs: &UnboundedSender<Input>) {
         let mut wrong = BTreeMap::new();
@@ -373,7 +458,7 @@ impl Runner {
 
     fn check_entries(&mut self, inputs: &UnboundedSender<Input>) -> Result<(), BpfError> {
         // What failed to be written is tried again when the core says so.
-        let (Some(contents), Some((desired, names))) = (&self.observed, self.wish.clone()) else {
+        let (Some(contents), Some(wish)) = (&self.observed, self.wish.clone()) else {
             return Ok(());
         };
         let of = |map: MapName| {
@@ -392,13 +477,12 @@ impl Runner {
         self.repairs.entries += 1;
         warn!(%map, "somebody changed an eBPF map of ours: written again");
         self.observed = None;
-        self.apply(&desired, &names, inputs)
+        self.apply(&wish, inputs)
     }
 
     fn apply(
         &mut self,
-        desired: &Desired,
-        names: &BTreeMap<IfIndex, InterfaceName>,
+        Wish { desired, names }: &Wish,
         inputs: &UnboundedSender<Input>,
     ) -> Result<(), BpfError> {
         let observed = match self.observed.take() {

@@ -122,9 +122,10 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         flows: args.flows,
         ..io::bpf::Options::default()
     };
-    let data_plane = forward::start(options, sender.clone())
-        .context("the data plane thread cannot be started")?;
     let takeovers = Takeovers::default();
+    let stopwatch = forward::Stopwatch::new(clock, takeovers.clone());
+    let data_plane = forward::start(options, sender.clone(), stopwatch)
+        .context("the data plane thread cannot be started")?;
     let overview = Arc::new(ArcSwap::from_pointee(core.overview()));
 
     let background = [

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use herald_l2::Counts;
 use herald_model::{IfIndex, InterfaceName, SegmentName};
@@ -41,15 +42,20 @@ impl Default for Takeovers {
 impl Takeovers {
     /// One more.
     pub(crate) fn observe(&self, takeover: &Takeover) {
-        for (stage, time) in [
-            ("suspected", takeover.suspected),
-            ("certified", takeover.certified),
-            ("announced", takeover.announced),
-        ] {
-            self.0
-                .get_or_create(&vec![("stage", stage.to_owned())])
-                .observe(time.as_secs_f64());
-        }
+        self.stage("suspected", takeover.suspected);
+        self.stage("certified", takeover.certified);
+        self.stage("announced", takeover.announced);
+    }
+
+    /// A Service that was taken over had its first packet.
+    pub(crate) fn forwarded(&self, after: Duration) {
+        self.stage("forwarded", after);
+    }
+
+    fn stage(&self, stage: &str, time: Duration) {
+        self.0
+            .get_or_create(&vec![("stage", stage.to_owned())])
+            .observe(time.as_secs_f64());
     }
 }
 

@@ -155,6 +155,9 @@ struct DataPlane {
     in_flight: bool,
     /// The last generation that was handed over, well or not.
     answered: u64,
+    /// The Services that this node took over since the last wish, with the last sign of life of the node
+    /// before it.
+    taken_over: BTreeMap<ServiceKey, Instant>,
     error: Option<Arc<str>>,
     /// The interfaces on which something is missing that can't be put back, and why.
     wrong: BTreeMap<IfIndex, Arc<str>>,

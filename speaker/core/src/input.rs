@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use herald_dataplane::Desired;
 use herald_model::{
-    IfIndex, InterfaceName, MacAddress, Node, NodeName, SegmentName, Service, ServiceEndpoints,
-    ServiceKey, SpeakerSegment, VirtualIp,
+    IfIndex, Instant, InterfaceName, MacAddress, Node, NodeName, SegmentName, Service,
+    ServiceEndpoints, ServiceKey, SpeakerSegment, VirtualIp,
 };
 use herald_ring::KeyId;
 use ipnet::IpNet;
@@ -205,6 +205,9 @@ pub enum Effect {
         desired: Arc<Desired>,
         /// The names of its interfaces.
         names: BTreeMap<IfIndex, InterfaceName>,
+        /// The Services that came here from a dead node, with the last sign of life of that: their first
+        /// packet is to be timed.
+        taken_over: BTreeMap<ServiceKey, Instant>,
     },
     /// Write our `Speaker` object; the answer is [`Input::SpeakerWritten`].
     WriteSpeaker {

@@ -417,6 +417,19 @@ impl DataPlane {
         maps::counters(stats, &self.counted, &self.events)
     }
 
+    /// The packets of one Service, by its number.
+    ///
+    /// # Errors
+    ///
+    /// [`BpfError::Map`] if they can't be read.
+    pub fn packets(&self, service: u32) -> Result<u64, BpfError> {
+        let stats = self
+            .maps
+            .get(&MapName::Stats)
+            .ok_or(BpfError::Missing { name: "stats" })?;
+        maps::counted(stats, service).map(|counters| counters.packets)
+    }
+
     /// Runs the ingress program on a frame that comes by interface 1, the loopback device of this
     /// network namespace, which every frame for MAC address zero is for. Nothing is sent.
     ///

@@ -88,6 +88,16 @@ fn a_speaker_killed_and_kept_down_hands_its_address_to_another_node() -> Result<
             cluster.lab.kill_and_hold(&old, Program::Speaker)?;
             let new = moved(it, four, &old, TAKEOVER)?;
             said("speaker killed", &probe, began);
+            eventually("its first packet was timed", LONG, || {
+                let metrics = cluster.speaker_metrics(&new)?;
+                let count = |stage: &str| {
+                    let stage = format!("stage=\"{stage}\"");
+                    metrics.sum("herald_speaker_takeover_seconds_count", &[&stage])
+                };
+                ensure!(count("announced") > 0.0, "it took nothing over");
+                ensure!(count("forwarded") > 0.0, "no packet since the takeover");
+                Ok(())
+            })?;
             drop(probe);
             for address in &addresses[1..] {
                 if cluster.announcer(*address)?.0 == old {

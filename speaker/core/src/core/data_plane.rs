@@ -202,6 +202,7 @@ impl Core {
     pub(super) fn update_data_plane(&mut self, out: &mut Vec<Effect>) {
         if !self.data_plane_runs() {
             self.data_plane.changed = false;
+            self.data_plane.taken_over.clear();
             return;
         }
         let nodes = self.desired_nodes();
@@ -232,7 +233,26 @@ impl Core {
             generation: state.generation,
             desired: Arc::clone(&state.desired),
             names,
+            taken_over: std::mem::take(&mut state.taken_over),
         });
+    }
+
+    /// Has the first packet timed of what comes here with an address from a dead node. A Service whose other
+    /// address is here already has its packets counted, and says nothing about this takeover.
+    pub(super) fn time_first_packet(&mut self, address: IpAddr, last_heartbeat: Instant) {
+        let Some(vip) = self.vips.get(&address) else {
+            return;
+        };
+        let taken_over = &mut self.data_plane.taken_over;
+        for service in holders(&vip.observed.vip, &self.services) {
+            let is_here = |other: &IpAddr| {
+                let vip = self.vips.get(other);
+                *other != address && vip.is_some_and(|vip| !vip.holds.is_empty())
+            };
+            if !service.ingress.iter().any(is_here) {
+                taken_over.insert(service.key.clone(), last_heartbeat);
+            }
+        }
     }
 
     fn desired_nodes(&self) -> BTreeMap<NodeName, DesiredNode> {

@@ -191,6 +191,9 @@ impl Core {
             .get_mut(&(address, segment.clone()))
             .and_then(|right| right.fallen.take())
             .filter(|(node, _)| *node != self.config.node);
+        if let Some((_, Some(timeline))) = &fallen {
+            self.time_first_packet(address, timeline.last_heartbeat);
+        }
         let Some(vip) = self.vips.get_mut(&address) else {
             return;
         };

@@ -373,6 +373,8 @@ struct Story {
     now: u64,
     /// The last wish for the data plane.
     desired: Option<(u64, Arc<Desired>)>,
+    /// What it said of first packets.
+    taken_over: BTreeMap<ServiceKey, Instant>,
     /// What the rings were told by the last inputs.
     ring: Vec<RingCommand>,
     keys: RingKeys,
@@ -389,6 +391,7 @@ impl Story {
             core: Core::new(config),
             now: 0,
             desired: None,
+            taken_over: BTreeMap::new(),
             ring: Vec::new(),
             keys: RingKeys(None),
         }
@@ -442,8 +445,12 @@ impl Story {
                 Effect::ApplyDataPlane {
                     generation,
                     desired,
+                    taken_over,
                     ..
-                } => self.desired = Some((generation, desired)),
+                } => {
+                    self.desired = Some((generation, desired));
+                    self.taken_over = taken_over;
+                }
                 Effect::WriteSpeaker { .. } => {}
                 Effect::Ring { segment, command } => {
                     if segment.as_str() == SEGMENT {
@@ -1286,6 +1293,45 @@ fn address_of_a_dead_holder_is_taken_over_by_the_next_candidate_and_everybody_is
         "only the controller raises it"
     );
     assert_eq!(status.targets, Some(1), "the dead node takes no traffic");
+}
+
+#[test]
+fn first_packet_is_timed_of_what_comes_from_a_dead_node_and_was_not_counted_here_before() {
+    for (holder_of_vip6, is_timed) in [(None, true), (Some("node2"), true), (Some("node1"), false)]
+    {
+        let mut story = second();
+        if let Some(holder) = holder_of_vip6 {
+            let mut planned = observed(vip6(), 1, holder, "7");
+            let next = candidate("node1", 1);
+            planned.vip.segments[0].candidates.push(next);
+            story.tell([
+                applied(service("web", &[vip4(), vip6()])),
+                Input::VipApplied(planned),
+                claim(vip6(), 1, 0, holder == "node2"),
+            ]);
+            story.applied();
+        }
+        assert_eq!(story.taken_over, BTreeMap::new(), "a plan is no takeover");
+
+        story.now = 9_000;
+        let death = death_of_node2(&story);
+        story.tell(death);
+        let web = ServiceKey::new("ns", "web");
+        let last_heartbeat = at(story.now - 151);
+        let timed = is_timed.then_some((web, last_heartbeat));
+        let expected = BTreeMap::from_iter(timed);
+        assert_eq!(story.taken_over, expected, "{holder_of_vip6:?}");
+
+        story.applied();
+        let wish = story.desired.as_ref().unwrap().0;
+        let changed = Service {
+            source_ranges: vec!["198.51.100.0/24".parse().unwrap()],
+            ..service("web", &[vip4()])
+        };
+        story.tell([applied(changed)]);
+        assert!(story.desired.as_ref().unwrap().0 > wish, "one more wish");
+        assert_eq!(story.taken_over, BTreeMap::new(), "said once");
+    }
 }
 
 #[test]

@@ -270,6 +270,18 @@ fn gone(result: Result<(), MapError>) -> Result<(), MapError> {
     }
 }
 
+/// The counters of one Service, summed over CPUs.
+pub(super) fn counted(stats: &Map, id: u32) -> Result<ServiceCounters, BpfError> {
+    let name = MapName::Stats;
+    let services: PerCpuArray<&MapData, Stats> = stats.try_into().map_err(failed("open", name))?;
+    let shares = services.get(&id, 0).map_err(failed("read", name))?;
+    let mut total = ServiceCounters::default();
+    for &share in shares.iter() {
+        total.add(share);
+    }
+    Ok(total)
+}
+
 /// All counters, summed over CPUs.
 pub(super) fn counters(
     stats: &Map,
@@ -278,14 +290,8 @@ pub(super) fn counters(
 ) -> Result<Counters, BpfError> {
     let failed = |call, map| move |source| BpfError::Map { call, map, source };
     let mut counters = Counters::default();
-    let services: PerCpuArray<&MapData, Stats> =
-        stats.try_into().map_err(failed("open", "stats"))?;
-    for id in counted {
-        let total = counters.services.entry(*id).or_default();
-        let shares = services.get(id, 0).map_err(failed("read", "stats"))?;
-        for &share in shares.iter() {
-            total.add(share);
-        }
+    for &id in counted {
+        counters.services.insert(id, self::counted(stats, id)?);
     }
     let array: PerCpuArray<&MapData, u64> = events.try_into().map_err(failed("open", "events"))?;
     for (index, &event) in (0_u32..).zip(Event::ALL) {

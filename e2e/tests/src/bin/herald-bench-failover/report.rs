@@ -91,6 +91,7 @@ impl Report {
                 said(|it| it.suspected),
                 said(|it| it.certified),
                 said(|it| it.announced),
+                group.times(|it| it.forwarded),
                 group.times(|it| Some(it.streams.longest)),
                 format!("{}/{}", streams(|it| it.finished), streams(|it| it.all)),
             ]
@@ -109,6 +110,7 @@ impl Report {
             "SUSPECTED",
             "CERTIFIED",
             "ANNOUNCED",
+            "FORWARDED",
             "STREAM WAIT",
             "STREAMS",
         ];
@@ -117,8 +119,8 @@ impl Report {
 QUIET: longest time without an answer in 2 s before the fault. OUTAGE: after it, to any of the flows or\n\
 streams that are not with pods of the failed node. LOST: their unanswered questions, of one each\n\
 millisecond. SETTLED: from the fault to the last of these. NODE'S OWN: the same for the flows that were\n\
-with its pods. SUSPECTED, CERTIFIED, ANNOUNCED: by the speaker that took over, since the last sign of life\n\
-of the one before. STREAM WAIT: the longest time a TCP stream that finished had no answer.\n"
+with its pods. SUSPECTED, CERTIFIED, ANNOUNCED, FORWARDED (the first packet): by the speaker that took\n\
+over, since the last sign of life of the one before. STREAM WAIT: the longest time a TCP stream that finished had no answer.\n"
     }
 
     fn streams_text(&self) -> String {

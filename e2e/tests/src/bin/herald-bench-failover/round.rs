@@ -61,6 +61,8 @@ pub(crate) struct Round {
     pub(crate) others: Option<Duration>,
     /// What the speaker that took over says.
     pub(crate) speaker: Option<Takeover>,
+    /// And of the first packet that went through it.
+    pub(crate) forwarded: Option<Duration>,
     /// How the streams fared.
     pub(crate) streams: Verdict,
 }
@@ -156,6 +158,9 @@ impl fmt::Display for Round {
             Some(said) => write!(f, "speaker says {} ms, ", said.announced.as_millis())?,
             None => write!(f, "no word of the speaker's, ")?,
         }
+        if let Some(forwarded) = self.forwarded {
+            write!(f, "first packet after {} ms, ", forwarded.as_millis())?;
+        }
         let streams = &self.streams;
         write!(
             f,
@@ -203,6 +208,7 @@ impl Measured for Round {
                 "certifiedMs": ms(it.certified),
                 "announcedMs": ms(it.announced),
             })),
+            "forwardedMs": self.forwarded.map(ms),
             "streams": {
                 "couldFinish": self.streams.all,
                 "finished": self.streams.finished,
@@ -292,6 +298,7 @@ fn measure(
     let (old, _) = cluster.announcer(address)?;
     ensure!(old == announcer, "it has moved from {announcer} to {old}");
     *hurt = Some(old.clone());
+    let before = forwarded(stage);
     let load = load()?;
     let struck = Instant::now();
     fault.befall(lab, &old)?;
@@ -322,6 +329,7 @@ fn measure(
     let dead = fault.takes_the_node().then_some(old.as_str());
     let fates = streams.finish(dead.as_slice())?;
     let note = note(stage, name, address, &old);
+    let after = forwarded(stage);
     Ok(Round {
         load,
         flows: by_node,
@@ -336,10 +344,33 @@ fn measure(
             record.settled(&gone, struck)
         },
         speaker: note.ok().as_deref().and_then(Takeover::parse),
+        forwarded: before
+            .get(&new)
+            .zip(after.get(&new))
+            .filter(|(before, after)| after.0 > before.0)
+            .map(|(before, after)| Duration::from_secs_f64((after.1 - before.1).max(0.0))),
         streams: Verdict::of(dead, &fates),
         old,
         new,
     })
+}
+
+/// How often each speaker has timed the first packet of what it took over, and the sum of these times in
+/// seconds.
+fn forwarded(stage: Stage<'_>) -> BTreeMap<String, (f64, f64)> {
+    let mut all = BTreeMap::new();
+    for node in stage.cluster.nodes() {
+        // One that has just been killed says nothing.
+        let Ok(metrics) = stage.cluster.speaker_metrics(&node) else {
+            continue;
+        };
+        let [count, sum] = ["count", "sum"].map(|what| {
+            let name = format!("herald_speaker_takeover_seconds_{what}");
+            metrics.sum(&name, &["stage=\"forwarded\""])
+        });
+        all.insert(node, (count, sum));
+    }
+    all
 }
 
 /// The longest time in which none of these streams had an answer.
