@@ -17,6 +17,7 @@
 //! ```
 
 pub mod api;
+pub mod asking;
 pub mod bench;
 pub mod capture;
 pub mod cli;

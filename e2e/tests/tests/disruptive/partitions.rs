@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use herald_e2e::asking::Asking;
 use herald_e2e::capture::Capture;
 use herald_e2e::cluster::{Cluster, report};
 use herald_e2e::object::{items, text};
@@ -13,7 +14,6 @@ use herald_e2e::wait::{LONG, eventually, same};
 
 use crate::alone;
 use crate::failover::{all_nodes_serve, serve};
-use crate::returns::Asking;
 use crate::takeover::{node_of, vip};
 
 /// Who is with whom; the client, the gateway and the API server are with the last.

@@ -2,54 +2,23 @@
 //! of them at once.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr};
-use std::process::Child;
+use std::net::IpAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use herald_e2e::asking::{Asking, CLIENTS, FIRST_CLIENT};
 use herald_e2e::capture::{Body, Capture, Frame};
 use herald_e2e::cluster::Cluster;
 use herald_e2e::sandbox::backend;
 use herald_e2e::wait::{LONG, eventually, same, throughout};
-use herald_lab::{Lab, Program};
+use herald_lab::Program;
 
 use crate::failover::{all_nodes_serve, serve};
 use crate::takeover::{adopted, epoch, gets_nothing_back, taken_over, vip};
 use crate::{alone, start_api, stop_api};
 
-const CLIENTS: u32 = 200;
-const FIRST_CLIENT: Ipv4Addr = Ipv4Addr::new(172, 30, 1, 0);
 const FROZEN: Duration = Duration::from_secs(5);
-
-/// Clients that ask who has an address, each once a second, until it is dropped.
-pub(crate) struct Asking(Child);
-
-impl Asking {
-    pub(crate) fn start(lab: &Lab, address: IpAddr) -> Result<Self> {
-        let (count, from) = (CLIENTS.to_string(), FIRST_CLIENT.to_string());
-        let address = address.to_string();
-        let argv = [
-            "lab-echo",
-            "arp",
-            "--clients",
-            &count,
-            "--from",
-            &from,
-            "--every",
-            "5ms",
-            &address,
-        ];
-        Ok(Self(lab.spawn("client", argv)?))
-    }
-}
-
-impl Drop for Asking {
-    fn drop(&mut self) {
-        drop(self.0.kill());
-        drop(self.0.wait());
-    }
-}
 
 /// Which of the clients a frame answers.
 fn client_of(frame: &Frame) -> Option<u32> {

@@ -4,6 +4,7 @@
 mod atrest;
 mod compare;
 mod connections;
+mod heal;
 mod lease;
 mod many;
 mod report;
@@ -83,6 +84,8 @@ enum Part {
     Connections,
     /// Many addresses on the node whose link is cut
     Addresses,
+    /// Two holders, as the LAN broke apart and is whole again
+    Heal,
     /// The same cut with a Kubernetes Lease as the only detector
     Lease,
 }
@@ -201,6 +204,11 @@ impl OneProfile<'_> {
             let case = "new connections, link cut, Cluster, pods everywhere";
             let play = |_| connections::play(stage);
             rounds(stage, &mut report.connections, (case, profile), few, play)?;
+        }
+        if wanted(cli, Part::Heal) {
+            let case = "the holder was cut off";
+            let play = |_| heal::play(stage);
+            rounds(stage, &mut report.heal, (case, profile), few, play)?;
         }
         if wanted(cli, Part::Addresses) {
             let _room = Room::make()?;

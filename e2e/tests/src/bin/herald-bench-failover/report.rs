@@ -7,7 +7,7 @@ use herald_e2e::bench::group::{Group, Measured, machine};
 use herald_e2e::bench::table::{aligned, range};
 use serde_json::{Value, json};
 
-use crate::{atrest, compare, connections, many, round};
+use crate::{atrest, compare, connections, heal, many, round};
 
 /// All groups there are.
 #[derive(Debug, Default)]
@@ -16,6 +16,7 @@ pub(crate) struct Report {
     pub(crate) streams: Vec<Group<round::Round>>,
     pub(crate) connections: Vec<Group<connections::Round>>,
     pub(crate) many: Vec<Group<many::Round>>,
+    pub(crate) heal: Vec<Group<heal::Round>>,
     pub(crate) lease: Vec<Group<compare::Round>>,
     pub(crate) rest: Vec<Group<atrest::Round>>,
 }
@@ -30,6 +31,7 @@ impl Report {
             && good(&self.streams)
             && good(&self.connections)
             && good(&self.many)
+            && good(&self.heal)
             && good(&self.lease)
             && good(&self.rest)
     }
@@ -44,6 +46,7 @@ impl Report {
             "streams": all(&self.streams),
             "connections": all(&self.connections),
             "many": all(&self.many),
+            "heal": all(&self.heal),
             "lease": all(&self.lease),
             "rest": all(&self.rest),
         })
@@ -55,6 +58,7 @@ impl Report {
             self.streams_text(),
             self.connections_text(),
             self.many_text(),
+            self.heal_text(),
             self.lease_text(),
             self.rest_text(),
         ];
@@ -212,6 +216,38 @@ over, since the last sign of life of the one before. STREAM WAIT: the longest ti
             "LAST ANSWERED",
         ];
         aligned(heading, self.many.iter().map(row).collect())
+    }
+
+    fn heal_text(&self) -> String {
+        if self.heal.is_empty() {
+            return String::new();
+        }
+        let row = |group: &Group<heal::Round>| {
+            let [case, profile, rounds, load] = group.title();
+            let answers = group.rounds.iter().map(|it| it.answers).collect();
+            [
+                case,
+                profile,
+                rounds,
+                load,
+                group.times(|it| Some(it.heard)),
+                range(answers),
+                group.times(|it| Some(it.announced)),
+            ]
+        };
+        let heading = [
+            "THE LAN IS WHOLE AGAIN",
+            "PROFILE",
+            "ROUNDS",
+            "LOAD",
+            "OTHER HEARD UNTIL",
+            "ITS ANSWERS",
+            "ANNOUNCED ANEW",
+        ];
+        aligned(heading, self.heal.iter().map(row).collect())
+            + "\
+OTHER HEARD UNTIL: the last frame for the address from the one that gave way. ANNOUNCED ANEW: the first\n\
+announcement to all by the one that went on.\n"
     }
 
     fn lease_text(&self) -> String {
