@@ -237,17 +237,18 @@ impl Core {
         });
     }
 
-    /// Has the first packet timed of what comes here with an address from a dead node. A Service whose other
-    /// address is here already has its packets counted, and says nothing about this takeover.
+    /// Has the first packet timed of what comes here with an address from a dead node. A Service that has an
+    /// address here already, or this one on another segment, has its packets counted, and says nothing about
+    /// this takeover.
     pub(super) fn time_first_packet(&mut self, address: IpAddr, last_heartbeat: Instant) {
         let Some(vip) = self.vips.get(&address) else {
             return;
         };
         let taken_over = &mut self.data_plane.taken_over;
         for service in holders(&vip.observed.vip, &self.services) {
-            let is_here = |other: &IpAddr| {
-                let vip = self.vips.get(other);
-                *other != address && vip.is_some_and(|vip| !vip.holds.is_empty())
+            let is_here = |address: &IpAddr| {
+                let vip = self.vips.get(address);
+                vip.is_some_and(|vip| !vip.holds.is_empty())
             };
             if !service.ingress.iter().any(is_here) {
                 taken_over.insert(service.key.clone(), last_heartbeat);

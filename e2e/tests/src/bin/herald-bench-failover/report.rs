@@ -124,7 +124,8 @@ QUIET: longest time without an answer in 2 s before the fault. OUTAGE: after it,
 streams that are not with pods of the failed node. LOST: their unanswered questions, of one each\n\
 millisecond. SETTLED: from the fault to the last of these. NODE'S OWN: the same for the flows that were\n\
 with its pods. SUSPECTED, CERTIFIED, ANNOUNCED, FORWARDED (the first packet): by the speaker that took\n\
-over, since the last sign of life of the one before. STREAM WAIT: the longest time a TCP stream that finished had no answer.\n"
+over, since the last sign of life of the one before. STREAM WAIT: the longest time a TCP stream that\n\
+finished had no answer.\n"
     }
 
     fn streams_text(&self) -> String {
