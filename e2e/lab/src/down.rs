@@ -28,8 +28,7 @@ impl Lab {
         let layout = Layout::new(name);
         let lock = Lock::take(&layout.lock_file(), || ())?;
         let removed = remove(&layout);
-        forget(lock);
-        removed
+        forget(lock).and(removed)
     }
 
     /// Names of all labs on this machine, and of those something is left of.
@@ -52,11 +51,12 @@ impl Lab {
 }
 
 /// Gives back the lock of a lab that is gone, with its file and, after the last one, all labs' folder.
-pub(crate) fn forget(lock: Lock) {
+pub(crate) fn forget(lock: Lock) -> Result<()> {
     lock.remove();
-    real_time::give_back();
+    let given_back = real_time::give_back();
     // Fails while another lab is in it.
     fs::remove_dir(ROOT).ok();
+    given_back
 }
 
 /// Whether its control plane runs. After a reboot of the machine the folder of a lab may be all

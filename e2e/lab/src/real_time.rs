@@ -9,7 +9,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 use crate::layout::ROOT;
@@ -48,23 +48,27 @@ pub(crate) fn lift() -> Result<()> {
 }
 
 /// Gives the limit back if no lab is left.
-pub(crate) fn give_back() {
-    let Ok(lock) = lock() else {
-        return;
+pub(crate) fn give_back() -> Result<()> {
+    let lock = lock()?;
+    let given_back = match fs::read_to_string(saved()) {
+        Ok(before) if !is_needed() => restore(before.trim()),
+        _not_lifted_or_needed => Ok(()),
     };
-    if let Ok(before) = fs::read_to_string(saved())
-        && !is_needed()
-    {
-        // The kernel refuses while a real-time process of a group without a budget is not quite gone.
-        for _ in 0..20 {
-            if fs::write(LIMIT, before.trim()).is_ok() {
-                fs::remove_file(saved()).ok();
-                break;
-            }
-            thread::sleep(Duration::from_millis(100));
+    lock.remove();
+    given_back
+}
+
+/// The kernel refuses while a real-time process of a group without a budget is not quite gone.
+fn restore(before: &str) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(2);
+    loop {
+        match fs::write(LIMIT, before) {
+            Ok(()) => break,
+            Err(_busy) if Instant::now() < deadline => thread::sleep(Duration::from_millis(100)),
+            Err(source) => return Err(Error::io("write", Path::new(LIMIT))(source)),
         }
     }
-    lock.remove();
+    fs::remove_file(saved()).map_err(Error::io("remove", &saved()))
 }
 
 /// Whether there is a lab, or the lock of one that is to be.

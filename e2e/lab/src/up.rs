@@ -86,14 +86,11 @@ impl Lab {
             Err(_) if options.interrupted().is_err() => {
                 step("interrupted: removing the lab".to_owned());
                 remove(&layout)?;
-                forget(lock);
+                forget(lock)?;
                 Err(Error::Interrupted)
             }
             // Nothing was begun.
-            Err(error) if !layout.folder().exists() => {
-                forget(lock);
-                Err(error)
-            }
+            Err(error) if !layout.folder().exists() => forget(lock).and(Err(error)),
             other => other,
         }
     }
