@@ -52,7 +52,7 @@ fn whether_the_new_holder_answers_is_in_the_status_and_a_silent_one_is_asked_aga
             // A switch that drops what it does not trust.
             let rules = format!(
                 "table bridge distrust {{ chain forward {{ type filter hook forward priority 0; \
-                 arp operation reply arp saddr ip {address} drop; }} }}"
+                 arp operation reply arp saddr ip {address} drop; }}; }}"
             );
             lab.exec("lan", ["nft", &rules])?.ok()?;
             lab.kill_and_hold(&new, Program::Speaker)?;
