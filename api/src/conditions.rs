@@ -21,6 +21,8 @@ pub const ANNOUNCED: &str = "Announced";
 pub const FORWARDING: &str = "Forwarding";
 /// On a `VirtualIP`: a stranger on the LAN answers for the address.
 pub const CONFLICT: &str = "Conflict";
+/// On a `VirtualIP` that has moved: its new holder answers for it, as another node found.
+pub const VERIFIED: &str = "Verified";
 
 /// Reasons of conditions: one word a program can compare, in the form Kubernetes wants.
 pub mod reasons {
@@ -40,6 +42,12 @@ pub mod reasons {
     pub const UNKNOWN_POOL: &str = "UnknownPool";
     /// There is no pool at all.
     pub const NO_POOL: &str = "NoPool";
+    /// The node that took the address over answers for it.
+    pub const HOLDER_ANSWERS: &str = "HolderAnswers";
+    /// Another machine answers for the address than the node that took it over.
+    pub const ANOTHER_ANSWERS: &str = "AnotherAnswers";
+    /// Nobody answers for the address that a node took over.
+    pub const NOBODY_ANSWERS: &str = "NobodyAnswers";
     /// No pool allows this Service.
     pub const NOT_ALLOWED: &str = "NotAllowed";
     /// The pools that allow this Service are full.

@@ -146,11 +146,12 @@ fn segment(entry: &api::AnnouncedSegment) -> Option<AnnouncedSegment> {
     })
 }
 
-const KINDS: [(ConditionKind, &str); 4] = [
+const KINDS: [(ConditionKind, &str); 5] = [
     (ConditionKind::Announced, conditions::ANNOUNCED),
     (ConditionKind::Conflict, conditions::CONFLICT),
     (ConditionKind::Forwarding, conditions::FORWARDING),
     (ConditionKind::Ready, conditions::READY),
+    (ConditionKind::Verified, conditions::VERIFIED),
 ];
 
 /// The conditions the core knows, ordered by kind as it orders them.

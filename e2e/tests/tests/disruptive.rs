@@ -39,6 +39,8 @@ mod soak;
 mod takeover;
 #[path = "disruptive/two_nodes.rs"]
 mod two_nodes;
+#[path = "disruptive/verified.rs"]
+mod verified;
 #[path = "disruptive/what_if.rs"]
 mod what_if;
 

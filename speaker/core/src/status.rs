@@ -82,6 +82,8 @@ pub enum ConditionKind {
     Forwarding,
     /// On a `Speaker`: it can announce and forward.
     Ready,
+    /// On a `VirtualIP` that has moved: its new holder answers for it, as another node found.
+    Verified,
 }
 
 impl Condition {
@@ -129,4 +131,7 @@ pub(crate) mod reasons {
     pub(crate) const NO_RING: &str = "NoRing";
     pub(crate) const TAKEN_OVER: &str = "TakenOver";
     pub(crate) const PLANNED: &str = "Planned";
+    pub(crate) const HOLDER_ANSWERS: &str = "HolderAnswers";
+    pub(crate) const ANOTHER_ANSWERS: &str = "AnotherAnswers";
+    pub(crate) const NOBODY_ANSWERS: &str = "NobodyAnswers";
 }

@@ -29,6 +29,8 @@ pub(crate) struct Vip {
     pub(crate) conflict_to_tell: Option<MacAddress>,
     /// The segments on which it is left to a stranger.
     pub(crate) yielded: BTreeMap<SegmentName, Yielded>,
+    /// What another node's hold was found to be worth; the status says it while that node holds it.
+    pub(crate) finding: Option<Finding>,
     /// What the LAN was asked before the address is used, and under which plan.
     pub(crate) questions: BTreeMap<SegmentName, (Epoch, Answer)>,
     /// Whether the object is gone.
@@ -48,6 +50,17 @@ pub(crate) struct Yielded {
     pub(crate) is_said: bool,
     /// Whether it has been silent for long enough.
     pub(crate) is_free: bool,
+}
+
+/// How the LAN answered for an address that another node took over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Finding {
+    pub(crate) segment: SegmentName,
+    pub(crate) holder: NodeName,
+    /// Whether the holder answered.
+    pub(crate) is_right: bool,
+    pub(crate) reason: &'static str,
+    pub(crate) message: String,
 }
 
 /// What came of asking whether somebody uses an address.
@@ -109,6 +122,7 @@ impl Vip {
             conflict: None,
             conflict_to_tell: None,
             yielded: BTreeMap::new(),
+            finding: None,
             questions: BTreeMap::new(),
             deleted: false,
         }
@@ -198,6 +212,16 @@ pub(crate) fn wanted_status(
         }
     }
     let segments: Vec<AnnouncedSegment> = segments.into_values().collect();
+    // What was found of one holder says nothing about the next.
+    let is_as_found = segments.iter().all(|entry| {
+        let mut observed = observed.segments.iter();
+        observed.any(|before| before.name == entry.name && before.node == entry.node)
+    });
+    let verified = |condition: &&Condition| condition.kind == ConditionKind::Verified;
+    let verified = observed.conditions.iter().find(verified);
+    let verified = verified
+        .filter(|_| is_as_found && !segments.is_empty())
+        .cloned();
     let yielded: Vec<SegmentName> = yielded.into_iter().collect();
     let before = &observed.conditions;
     let conflict = match (left.into_values().min(), vip.conflict) {
@@ -210,6 +234,8 @@ pub(crate) fn wanted_status(
     };
     if segments.first().is_some_and(|first| first.node != *me) {
         let mut conditions = before.clone();
+        conditions.retain(|condition| condition.kind != ConditionKind::Verified);
+        conditions.extend(verified);
         if is_news {
             conditions.retain(|condition| condition.kind != ConditionKind::Conflict);
             conditions.push(conflict);
@@ -226,6 +252,7 @@ pub(crate) fn wanted_status(
     if !segments.is_empty() || !yielded.is_empty() {
         conditions.insert(1, conflict);
     }
+    conditions.extend(verified);
     Some(VipStatus {
         segments,
         forwarding: plan.state,
@@ -235,6 +262,37 @@ pub(crate) fn wanted_status(
         yielded,
         conditions,
     })
+}
+
+/// The same, or what is observed, with what this node found of another's hold. The holder itself says that
+/// it holds the address before anybody says whether it answers.
+pub(crate) fn with_finding(vip: &Vip, wanted: Option<VipStatus>, now: i64) -> Option<VipStatus> {
+    let observed = &vip.observed.status;
+    let Some(finding) = &vip.finding else {
+        return wanted;
+    };
+    let is_said =
+        |entry: &AnnouncedSegment| entry.name == finding.segment && entry.node == finding.holder;
+    if !observed.segments.iter().any(is_said) {
+        return wanted;
+    }
+    let verified = Condition::new(
+        ConditionKind::Verified,
+        finding.is_right,
+        finding.reason,
+        finding.message.clone(),
+        &observed.conditions,
+        now,
+    );
+    if wanted.is_none() && observed.conditions.contains(&verified) {
+        return None;
+    }
+    let mut status = wanted.unwrap_or_else(|| observed.clone());
+    status
+        .conditions
+        .retain(|condition| condition.kind != ConditionKind::Verified);
+    status.conditions.push(verified);
+    Some(status)
 }
 
 /// The condition, if it says that there is a stranger.

@@ -69,7 +69,7 @@ impl Core {
             .collect();
         for segment in &segments {
             self.stranger_answered(now, address, segment, stranger);
-            self.verified(address, segment, user);
+            self.verified(now, address, segment, user);
             let key = (address, segment.clone());
             if let Some(right) = self.rights.get_mut(&key)
                 && right.probe == Probe::Asked

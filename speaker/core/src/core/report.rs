@@ -9,7 +9,7 @@ use herald_model::{Instant, Phase, SegmentName, SpeakerSegment};
 use super::Core;
 use crate::input::{Cache, DataPlaneMode, Effect, Priority, SpeakerReport};
 use crate::status::{Condition, ConditionKind, reasons};
-use crate::vip::{probing_status, wanted_status};
+use crate::vip::{probing_status, wanted_status, with_finding};
 
 impl Core {
     /// Writes the statuses of the addresses that something happened to.
@@ -30,7 +30,8 @@ impl Core {
                 let plan = self.forwarding_plan(address, vip);
                 let me = &self.config.node;
                 let spoken_for = self.spoken_for(now, address, &opening);
-                wanted_status(vip, me, &plan, error.as_deref(), &spoken_for, wall)
+                let wanted = wanted_status(vip, me, &plan, error.as_deref(), &spoken_for, wall);
+                with_finding(vip, wanted, wall)
             });
             let (Some(status), Some(vip)) = (wanted, self.vips.get_mut(&address)) else {
                 continue;

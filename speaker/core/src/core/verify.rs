@@ -1,7 +1,6 @@
 //! After an address has changed hands, one node that does not hold it asks the LAN for it, as a client
-//! would, and says so if another machine than the holder answers, or nobody.
-//!
-//! The status of the address is its holder's to write, so what is found is told by an Event and counted.
+//! would. What it finds is counted, and said in the address's status once the holder has said there that it
+//! holds it; that another machine answers, or nobody, is told by an Event too, and asked again.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -12,11 +11,15 @@ use herald_model::{Candidate, Instant, MacAddress, SegmentName};
 
 use super::{Core, Timer};
 use crate::input::{Effect, EventReason};
+use crate::status::reasons;
+use crate::vip::Finding;
 
 /// After so long no answer comes any more.
 const FORGET: Duration = Duration::from_secs(10);
 /// From when a new holder is heard of until the LAN is asked.
 const AFTER: Duration = Duration::from_secs(1);
+/// Until it is asked again where the holder did not answer.
+const AGAIN: Duration = Duration::from_mins(1);
 
 /// That an address is to be asked for.
 #[derive(Debug)]
@@ -56,7 +59,19 @@ impl Core {
         segment: &SegmentName,
         holder: Candidate,
     ) {
-        let at = now + AFTER;
+        if let Some(vip) = self.vips.get_mut(&address) {
+            vip.finding = None;
+        }
+        self.verify_at(now + AFTER, address, segment, holder);
+    }
+
+    fn verify_at(
+        &mut self,
+        at: Instant,
+        address: IpAddr,
+        segment: &SegmentName,
+        holder: Candidate,
+    ) {
         let verification = Verification {
             holder,
             at,
@@ -114,6 +129,7 @@ impl Core {
     /// The LAN has answered on a segment, or nobody did.
     pub(super) fn verified(
         &mut self,
+        now: Instant,
         address: IpAddr,
         segment: &SegmentName,
         user: Option<MacAddress>,
@@ -138,21 +154,46 @@ impl Core {
             return;
         };
         let tally = &mut self.verifying.tally;
-        let count = match user {
-            Some(mac) if mac == expected => &mut tally.right,
-            Some(_another) => &mut tally.wrong,
-            None => &mut tally.silent,
+        let (count, reason, found) = match user {
+            Some(mac) if mac == expected => {
+                let found = format!("{mac} answered");
+                (&mut tally.right, reasons::HOLDER_ANSWERS, found)
+            }
+            Some(mac) => {
+                let found = format!("{mac} answered instead of {expected}");
+                (&mut tally.wrong, reasons::ANOTHER_ANSWERS, found)
+            }
+            None => {
+                let found = "nobody answered in three times".to_owned();
+                (&mut tally.silent, reasons::NOBODY_ANSWERS, found)
+            }
         };
         *count = count.saturating_add(1);
-        let found = match user {
-            Some(mac) if mac == expected => return,
-            Some(mac) => format!("{mac} answered instead of {expected}"),
-            None => "nobody answered in three times".to_owned(),
-        };
-        let (holder, me) = (&holder.node, &self.config.node);
+        let is_right = reason == reasons::HOLDER_ANSWERS;
+        let (node, me) = (holder.node.clone(), &self.config.node);
+        let but = if is_right { "and" } else { "but" };
         let note =
-            format!("{holder} took {address} over, but when {me} asked the LAN for it, {found}");
-        self.verifying.to_tell.push((address, note));
+            format!("{node} took {address} over, {but} when {me} asked the LAN for it, {found}");
+        let Some(vip) = self.vips.get_mut(&address) else {
+            return;
+        };
+        let finding = Finding {
+            segment: segment.clone(),
+            holder: node,
+            is_right,
+            reason,
+            message: note.clone(),
+        };
+        self.dirty.vips.insert(address);
+        let is_news = vip.finding.as_ref() != Some(&finding);
+        vip.finding = Some(finding);
+        if is_right {
+            return;
+        }
+        if is_news {
+            self.verifying.to_tell.push((address, note));
+        }
+        self.verify_at(now + AGAIN, address, segment, holder);
     }
 
     pub(super) fn tell_unverified(&mut self, out: &mut Vec<Effect>) {

@@ -1,6 +1,7 @@
 //! One node asks the LAN for an address that another has taken over.
 
 use super::*;
+use crate::status::reasons;
 
 /// node1 held the address, and node2 has taken it under a newer plan.
 fn handed_over() -> Story {
@@ -63,6 +64,117 @@ fn people_are_told_if_another_machine_answers_or_nobody() {
         assert_eq!(effects, [event(EventReason::Unverified, &note)]);
         assert_eq!(story.core.overview().verified, tally);
     }
+}
+
+fn status_is_written() -> Input {
+    Input::VipStatusWritten {
+        address: vip4(),
+        outcome: WriteOutcome::Done,
+    }
+}
+
+/// What the LAN answered about node2, which says now that it holds the address.
+fn found(user: Option<MacAddress>) -> (Story, ObservedVip, Condition) {
+    let mut story = handed_over();
+    story.now += 1;
+    story.decide();
+    story.tell([answered(user), status_is_written()]);
+    let mut said = observed(vip4(), 2, "node2", "10");
+    said.status = status(2, EPOCH + 1);
+    said.status.segments = vec![entry("node2", MAC2, 2, EPOCH + 1)];
+    let effects = story.tell([Input::VipApplied(said.clone())]);
+    let [Effect::WriteVipStatus { status, .. }] = &*effects else {
+        panic!("{effects:?}");
+    };
+    let verified = status.conditions.last().unwrap().clone();
+    assert_eq!(verified.kind, ConditionKind::Verified);
+    said.status.conditions.push(verified.clone());
+    assert_eq!(*status, said.status, "nothing else is changed");
+    said.resource_version = "11".into();
+    let effects = story.tell([status_is_written(), Input::VipApplied(said.clone())]);
+    assert_eq!(effects, [], "said once");
+    (story, said, verified)
+}
+
+#[test]
+fn what_was_found_is_in_the_status_once_the_holder_has_said_that_it_holds_it() {
+    let (_, _, right) = found(Some(MAC2));
+    assert!(right.holds);
+    assert_eq!(&*right.reason, reasons::HOLDER_ANSWERS);
+    let expected =
+        format!("node2 took 192.0.2.10 over, and when node1 asked the LAN for it, {MAC2} answered");
+    assert_eq!(right.message, expected);
+    for (user, reason) in [
+        (Some(STRANGER), reasons::ANOTHER_ANSWERS),
+        (None, reasons::NOBODY_ANSWERS),
+    ] {
+        let (_, _, wrong) = found(user);
+        assert_eq!((wrong.holds, &*wrong.reason), (false, reason));
+    }
+}
+
+#[test]
+fn a_holder_that_does_not_answer_is_asked_for_again_until_it_does() {
+    let (mut story, _, _) = found(None);
+    story.now += 59_000;
+    assert_eq!(story.decide(), []);
+    story.now += 1_000;
+    assert_eq!(story.decide(), [asked()]);
+    assert_eq!(story.tell([answered(None)]), [], "people know");
+    story.now += 60_000;
+    assert_eq!(story.decide(), [asked()]);
+    let effects = story.tell([answered(Some(MAC2))]);
+    let [Effect::WriteVipStatus { status, .. }] = &*effects else {
+        panic!("{effects:?}");
+    };
+    let verified = status.conditions.last().unwrap();
+    assert!(verified.holds, "{verified:?}");
+    story.now += 60_000;
+    assert!(!story.decide().contains(&asked()));
+}
+
+#[test]
+fn a_finding_stays_in_the_status_while_its_holder_does() {
+    let verified = Condition {
+        kind: ConditionKind::Verified,
+        holds: true,
+        reason: reasons::HOLDER_ANSWERS.into(),
+        message: "node3 asked".to_owned(),
+        since: EPOCH,
+    };
+    let says = |story: &mut Story, input| {
+        let effects = story.tell([status_is_written(), input]);
+        let written = effects.iter().find_map(|effect| match effect {
+            Effect::WriteVipStatus { status, .. } => Some(status.conditions.contains(&verified)),
+            _another => None,
+        });
+        written.expect("a status is written")
+    };
+    // The node that it is about writes something else.
+    let mut story = Story::announcing(DataPlaneMode::None);
+    let mut seen = observed(vip4(), 1, "node1", "9");
+    seen.status = status(1, EPOCH);
+    seen.status.targets = Some(77);
+    seen.status.conditions.push(verified.clone());
+    assert!(says(&mut story, Input::VipApplied(seen)));
+    // Another takes the address over.
+    let mut story = second();
+    let mut seen = observed(vip4(), 1, "node2", "9");
+    seen.vip.segments[0]
+        .candidates
+        .extend([candidate("node1", 1), candidate("node3", 1)]);
+    seen.status = status(1, EPOCH);
+    seen.status.segments = vec![entry("node2", MAC2, 1, EPOCH)];
+    seen.status.conditions.push(verified.clone());
+    story.tell([Input::VipApplied(seen)]);
+    let death = death_of_node2(&story);
+    story.tell(death);
+    let generation = story.desired.as_ref().unwrap().0;
+    let applied = Input::DataPlaneApplied {
+        generation,
+        outcome: Ok(()),
+    };
+    assert!(!says(&mut story, applied));
 }
 
 #[test]
