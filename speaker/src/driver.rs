@@ -41,6 +41,16 @@ impl Driver {
         }
     }
 
+    fn change_neighbour(&self, interface: IfIndex, address: IpAddr, neighbour: Neighbour) {
+        if self
+            .neighbours
+            .send((interface, address, neighbour))
+            .is_err()
+        {
+            warn!("the task that writes neighbour entries is gone");
+        }
+    }
+
     /// Runs until the core says that it is over. What our object is to say after everything of ours was
     /// removed from the node; `None`: nothing is to be removed.
     pub(crate) async fn run(mut self) -> Option<SpeakerReport> {
@@ -122,9 +132,14 @@ impl Driver {
                 interface,
                 address,
                 mac,
-            } => change_neighbour(&self.neighbours, (interface, address, Some(mac))),
+            } => self.change_neighbour(interface, address, Neighbour::Ours(mac)),
+            Effect::LeaveNeighbour {
+                interface,
+                address,
+                mac,
+            } => self.change_neighbour(interface, address, Neighbour::Theirs(mac)),
             Effect::RemoveNeighbour { interface, address } => {
-                change_neighbour(&self.neighbours, (interface, address, None));
+                self.change_neighbour(interface, address, Neighbour::Nobodys);
             }
             Effect::ApplyDataPlane {
                 generation,
@@ -264,14 +279,18 @@ impl Sorted {
     }
 }
 
-/// A neighbour entry to have (with its MAC address) or not to have.
-pub(crate) type NeighbourChange = (IfIndex, IpAddr, Option<MacAddress>);
-
-fn change_neighbour(neighbours: &UnboundedSender<NeighbourChange>, change: NeighbourChange) {
-    if neighbours.send(change).is_err() {
-        warn!("the task that writes neighbour entries is gone");
-    }
+/// Whose a neighbour entry is to be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Neighbour {
+    /// Ours: kept and confirmed.
+    Ours(MacAddress),
+    /// Another node's: the kernel's to change or to forget.
+    Theirs(MacAddress),
+    /// There is to be none.
+    Nobodys,
 }
+
+pub(crate) type NeighbourChange = (IfIndex, IpAddr, Neighbour);
 
 /// How often neighbour entries are confirmed; see [`Neighbours::set`].
 const CONFIRM: Duration = Duration::from_secs(5);
@@ -288,7 +307,7 @@ pub(crate) fn write_neighbours(
         let mut confirm = tokio::time::interval(CONFIRM);
         confirm.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let (interface, address, mac) = tokio::select! {
+            let (interface, address, neighbour) = tokio::select! {
                 biased;
                 change = changes.recv() => match change {
                     Some(change) => change,
@@ -304,26 +323,32 @@ pub(crate) fn write_neighbours(
                     continue;
                 }
             };
-            match mac {
-                Some(mac) => drop(entries.insert((interface, address), mac)),
-                None => drop(entries.remove(&(interface, address))),
-            }
-            let outcome = match mac {
-                Some(mac) => netlink.set(interface, address, mac).await,
-                None => netlink.remove(interface, address).await,
+            let key = (interface, address);
+            let outcome = match neighbour {
+                Neighbour::Ours(mac) => {
+                    entries.insert(key, mac);
+                    netlink.set(interface, address, mac).await
+                }
+                Neighbour::Theirs(mac) => {
+                    entries.remove(&key);
+                    netlink.leave(interface, address, mac).await
+                }
+                Neighbour::Nobodys => {
+                    entries.remove(&key);
+                    netlink.remove(interface, address).await
+                }
             };
             let Err(error) = outcome else {
-                debug!(%interface, %address, ?mac, "changed a neighbour entry");
+                debug!(%interface, %address, ?neighbour, "changed a neighbour entry");
                 continue;
             };
             warn!(
-                %interface, %address, ?mac,
+                %interface, %address, ?neighbour,
                 error = &error as &dyn Error,
                 "cannot change a neighbour entry"
             );
-            entries.remove(&(interface, address));
             let failed = Input::NeighbourFailed { interface, address };
-            if mac.is_some() && inputs.send(failed).is_err() {
+            if entries.remove(&key).is_some() && inputs.send(failed).is_err() {
                 return;
             }
         }

@@ -190,6 +190,16 @@ pub enum Effect {
         /// The MAC address it is at.
         mac: MacAddress,
     },
+    /// Have a neighbour entry no longer, but leave one that is the kernel's to change or to forget: the
+    /// address is at another node now.
+    LeaveNeighbour {
+        /// The interface.
+        interface: IfIndex,
+        /// The address.
+        address: IpAddr,
+        /// That node's MAC address.
+        mac: MacAddress,
+    },
     /// Have no neighbour entry.
     RemoveNeighbour {
         /// The interface.

@@ -87,7 +87,7 @@ pub(crate) struct Hold {
     pub(crate) told: bool,
     /// From whom it was taken over, and when its death was noticed.
     pub(crate) fallen: Option<(NodeName, Option<Timeline>)>,
-    /// The address, on the segment, of a live node that held it until then.
+    /// The address, on the segment, of a node that held it until then and goes on forwarding.
     pub(crate) before: Option<IpAddr>,
     /// Seconds since 1970.
     pub(crate) since: i64,

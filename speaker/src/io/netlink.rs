@@ -368,6 +368,22 @@ impl Neighbours {
         Ok(request.execute().await?)
     }
 
+    /// Has an entry that the kernel keeps as long as it is used, and asks for before long.
+    pub(crate) async fn leave(
+        &self,
+        interface: IfIndex,
+        address: IpAddr,
+        mac: MacAddress,
+    ) -> Result<(), NetlinkError> {
+        let neighbours = self.0.neighbours();
+        let request = neighbours
+            .add(interface.0, address)
+            .state(NeighbourState::Stale)
+            .link_layer_address(&mac.0)
+            .replace();
+        Ok(request.execute().await?)
+    }
+
     /// Has no entry. One that is not there is no error.
     pub(crate) async fn remove(
         &self,

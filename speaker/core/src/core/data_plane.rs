@@ -9,7 +9,7 @@ use herald_dataplane::{DesiredNode, DesiredVip, Holder};
 use herald_elect::elected;
 use herald_model::{
     Candidate, IfIndex, Instant, InterfaceName, MacAddress, Node, NodeName, SegmentName,
-    VipSegment, VirtualIp,
+    SpeakerSegment, VipSegment, VirtualIp,
 };
 
 use super::ring::RingState;
@@ -165,32 +165,49 @@ impl Core {
         let candidate = holder
             .or_else(|| elected(vip.address, candidates, is_live, &reborn))
             .or_else(|| candidates.first())?;
-        self.address_of(candidate, vip.address, &segment.name)
+        self.address_of(&candidate.node, vip.address, &segment.name)
     }
 
-    /// The address, on the segment, of another node that is known to hold it.
+    /// The address, on the segment, of another node that is known to hold it, or that did until its
+    /// speaker died: its programs go on, and know where the replies of its flows go.
     pub(super) fn predecessor(&self, address: IpAddr, segment: &SegmentName) -> Option<IpAddr> {
         let right = self.rights.get(&(address, segment.clone()))?;
-        self.address_of(right.hold.other()?, address, segment)
+        let ring = self.rings.get(segment);
+        let fallen = || {
+            let (node, _) = right.fallen.as_ref()?;
+            (!ring.is_some_and(|ring| ring.has_lost(node))).then_some(node)
+        };
+        let holder = right.hold.other().map(|other| &other.node);
+        self.address_of(holder.or_else(fallen)?, address, segment)
+    }
+
+    /// The MAC address, on the segment, of another node that is known to hold it.
+    pub(super) fn mac_of_holder(
+        &self,
+        address: IpAddr,
+        segment: &SegmentName,
+    ) -> Option<MacAddress> {
+        let right = self.rights.get(&(address, segment.clone()))?;
+        Some(self.place_of(&right.hold.other()?.node, segment)?.mac)
+    }
+
+    /// Where another node is on a segment.
+    fn place_of(&self, node: &NodeName, segment: &SegmentName) -> Option<&SpeakerSegment> {
+        if *node == self.config.node {
+            return None;
+        }
+        let places = &self.speakers.get(node)?.report.segments;
+        places.iter().find(|place| place.name == *segment)
     }
 
     /// The address of another node on a segment, of a VIP's family if it has one.
     fn address_of(
         &self,
-        candidate: &Candidate,
+        node: &NodeName,
         address: IpAddr,
         segment: &SegmentName,
     ) -> Option<IpAddr> {
-        if candidate.node == self.config.node {
-            return None;
-        }
-        let speaker = self.speakers.get(&candidate.node)?;
-        let prefixes = &speaker
-            .report
-            .segments
-            .iter()
-            .find(|theirs| theirs.name == *segment)?
-            .prefixes;
+        let prefixes = &self.place_of(node, segment)?.prefixes;
         prefixes
             .iter()
             .find(|prefix| prefix.addr().is_ipv4() == address.is_ipv4())

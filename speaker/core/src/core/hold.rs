@@ -143,12 +143,11 @@ impl Core {
         let Some(vip) = self.vips.get_mut(&address) else {
             return;
         };
-        let released: Vec<Hold> = vip
+        let released: Vec<(SegmentName, Box<Hold>)> = vip
             .holds
             .extract_if(.., |name, hold| condition(name, hold))
-            .map(|(_, hold)| *hold)
             .collect();
-        for hold in released {
+        for (segment, hold) in released {
             let interface = hold.interface;
             if hold.announced {
                 out.push(Effect::Layer2(herald_l2::Input::Released {
@@ -157,7 +156,15 @@ impl Core {
                 }));
             }
             if hold.neighbour.is_some() {
-                out.push(Effect::RemoveNeighbour { interface, address });
+                out.push(match self.mac_of_holder(address, &segment) {
+                    // Should it die before our kernel has asked for it, nobody would answer.
+                    Some(mac) => Effect::LeaveNeighbour {
+                        interface,
+                        address,
+                        mac,
+                    },
+                    None => Effect::RemoveNeighbour { interface, address },
+                });
             }
             self.leave_group(interface, address, out);
         }

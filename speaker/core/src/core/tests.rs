@@ -288,6 +288,15 @@ fn remove_neighbour(address: IpAddr) -> Effect {
     }
 }
 
+/// It is node2's now.
+fn leave_neighbour(address: IpAddr) -> Effect {
+    Effect::LeaveNeighbour {
+        interface: ETH0,
+        address,
+        mac: MAC2,
+    }
+}
+
 fn entry(node: &str, mac: MacAddress, epoch: u64, since: i64) -> AnnouncedSegment {
     AnnouncedSegment {
         name: SEGMENT.into(),
@@ -698,7 +707,7 @@ fn moved_plan_silences_the_old_holder_once_the_new_one_has_it_and_he_relays() {
     );
     assert_eq!(
         story.tell([claim(vip4(), 2, 0, true)]),
-        [released(vip4()), remove_neighbour(vip4())],
+        [released(vip4()), leave_neighbour(vip4())],
         "the successor writes the status"
     );
     assert_eq!(story.ring, [], "the successor has told everybody");
@@ -1296,6 +1305,26 @@ fn address_of_a_dead_holder_is_taken_over_by_the_next_candidate_and_everybody_is
 }
 
 #[test]
+fn replies_of_flows_that_a_node_with_a_dead_speaker_goes_on_with_are_handed_to_it() {
+    let mut story = second();
+    let view = said(RingEvent::View(View {
+        incarnation: Incarnation(1),
+        quorum: true,
+        live: BTreeMap::from(["node1", "node3"].map(|node| (node.into(), Incarnation(1)))),
+        dead: BTreeMap::from([(
+            "node2".into(),
+            (Incarnation(1), herald_ring::Scope::Speaker),
+        )]),
+    }));
+    story.tell([view]);
+    let before = Holder::MeAfter {
+        address: "192.0.2.12".parse().unwrap(),
+    };
+    let desired = story.desired_vip(vip4()).unwrap();
+    assert_eq!(desired.holders, BTreeMap::from([(ETH0, before)]));
+}
+
+#[test]
 fn first_packet_is_timed_of_what_comes_from_a_dead_node_and_was_not_counted_here_before() {
     for (holder_of_vip6, is_timed) in [(None, true), (Some("node2"), true), (Some("node1"), false)]
     {
@@ -1458,7 +1487,7 @@ fn who_was_certified_dead_falls_silent_and_does_not_touch_what_the_successor_wri
     let next_life = view(&[("node1", 2), ("node2", 1), ("node3", 1)]);
     assert_eq!(
         story.tell([claim(vip4(), 1, 1, true), next_life]),
-        [released(vip4()), remove_neighbour(vip4())]
+        [released(vip4()), leave_neighbour(vip4())]
     );
     assert_eq!(story.ring.len(), 0, "{:?}", story.ring);
     assert_eq!(story.applied(), []);

@@ -170,16 +170,16 @@ impl Core {
         };
         *count = count.saturating_add(1);
         let is_right = reason == reasons::HOLDER_ANSWERS;
-        let (node, me) = (holder.node.clone(), &self.config.node);
+        let (taker, me) = (holder.node.clone(), &self.config.node);
         let but = if is_right { "and" } else { "but" };
         let note =
-            format!("{node} took {address} over, {but} when {me} asked the LAN for it, {found}");
+            format!("{taker} took {address} over, {but} when {me} asked the LAN for it, {found}");
         let Some(vip) = self.vips.get_mut(&address) else {
             return;
         };
         let finding = Finding {
             segment: segment.clone(),
-            holder: node,
+            holder: taker,
             is_right,
             reason,
             message: note.clone(),

@@ -23,7 +23,7 @@ fn stopping_speaker_answers_until_others_have_taken_over() {
     assert_eq!(story.tell([Input::VipApplied(moved)]), []);
     assert_eq!(
         story.tell([claim(vip4(), 2, 0, true)]),
-        [released(vip4()), remove_neighbour(vip4())]
+        [released(vip4()), leave_neighbour(vip4())]
     );
     assert_eq!(story.applied(), [Effect::Exit { retires: false }]);
 }
@@ -66,7 +66,7 @@ fn stopping_speaker_hands_over_to_one_after_another_without_the_controller() {
     story.decide();
     assert_eq!(story.ring, [handed_over(1)]);
     let effects = story.tell([claim(vip4(), 1, 2, true)]);
-    assert_eq!(effects[..2], [released(vip4()), remove_neighbour(vip4())]);
+    assert_eq!(effects[..2], [released(vip4()), leave_neighbour(vip4())]);
     assert_eq!(story.ring, [], "who succeeds us has told everybody");
 }
 
