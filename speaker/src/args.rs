@@ -10,6 +10,7 @@ use herald_ring::Profile;
 
 use crate::io::bpf;
 use crate::io::rings::Witness;
+use crate::kube_proxy::{self, Healthz};
 
 /// Announces the addresses of LoadBalancer Services on this node's networks and forwards their
 /// traffic.
@@ -154,6 +155,18 @@ pub(crate) struct Args {
         value_parser = witness
     )]
     pub(crate) ring_witness: Witness,
+
+    /// Where kube-proxy on this node tells of its health, `http://IP:PORT/PATH`. After a boot of the node this
+    /// speaker takes part only once kube-proxy has written its rules: before, traffic that others send here
+    /// would be lost. If nothing answers there for a minute, it is not waited for; nor if this is empty.
+    #[arg(
+        long,
+        env = "HERALD_KUBE_PROXY_HEALTHZ",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:10256/healthz",
+        value_parser = kube_proxy::healthz
+    )]
+    pub(crate) kube_proxy_healthz: Healthz,
 
     /// A folder that outlasts this process, for a copy of what the API server last said: a speaker
     /// that starts while it cannot be reached serves from there, after asking the LAN for each

@@ -28,6 +28,7 @@ mod driver;
 mod forward;
 mod io;
 mod keys;
+mod kube_proxy;
 mod metrics;
 mod retire;
 mod snapshot;
@@ -95,6 +96,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         node: node.clone(),
         version: version.into(),
         boot_id: boot_id.trim().into(),
+        awaits_rules: args.kube_proxy_healthz.0.is_some(),
         excluded_interfaces: args
             .exclude_interface
             .iter()
@@ -141,6 +143,9 @@ async fn serve(args: Args) -> anyhow::Result<()> {
             }),
         )),
     ];
+    if let Some(url) = args.kube_proxy_healthz.0 {
+        tokio::spawn(kube_proxy::wait(url, sender.clone()));
+    }
     let (refresh, refreshed) = tokio::sync::watch::channel(0);
     let own_node = OwnNode::new(node.clone());
     let watches = watch::start(

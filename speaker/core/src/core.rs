@@ -58,6 +58,9 @@ pub struct Config {
     pub version: Arc<str>,
     /// The kernel's boot id.
     pub boot_id: Arc<str>,
+    /// Whether to take part, after a boot of the node, no sooner than kube-proxy has written its rules: see
+    /// [`Input::RulesWritten`].
+    pub awaits_rules: bool,
     /// Interfaces on which nothing is announced.
     pub excluded_interfaces: Vec<InterfacePattern>,
     /// How many frames each interface sends to announce addresses.
@@ -67,12 +70,13 @@ pub struct Config {
 }
 
 impl Config {
-    /// A configuration for a node, with nothing excluded.
+    /// A configuration for a node, with nothing excluded and nothing awaited.
     pub fn new(node: NodeName) -> Self {
         Self {
             node,
             version: Arc::from(""),
             boot_id: Arc::from(""),
+            awaits_rules: false,
             excluded_interfaces: Vec::new(),
             pace: Pace::default(),
             wall_origin: 0,
@@ -106,6 +110,10 @@ pub struct Core {
     /// Neighbour entries, some of an earlier life of this program, not looked at yet.
     found_neighbours: BTreeMap<(IfIndex, IpAddr), MacAddress>,
 
+    /// Whether kube-proxy has written its rules in this boot, as far as we know.
+    rules_written: bool,
+    /// Whether this node takes part in rings. Once it does, it goes on.
+    takes_part: bool,
     rings: BTreeMap<SegmentName, RingState>,
     /// Who has which right to an address on a segment, also to addresses not known here yet.
     rights: BTreeMap<(IpAddr, SegmentName), Right>,
@@ -217,6 +225,8 @@ impl Core {
             lame: BTreeMap::new(),
             groups: BTreeMap::new(),
             found_neighbours: BTreeMap::new(),
+            rules_written: false,
+            takes_part: false,
             rings: BTreeMap::new(),
             rights: BTreeMap::new(),
             secret_keys: Vec::new(),
@@ -286,6 +296,10 @@ impl Core {
             }
             Input::DataPlaneKnown(report) => self.data_plane_known(report),
             Input::Granted(grants) => self.grants = Some(grants),
+            Input::RulesWritten => {
+                self.rules_written = true;
+                self.dirty.members = true;
+            }
             Input::DataPlaneApplied {
                 generation,
                 outcome,

@@ -88,6 +88,8 @@ pub enum Input {
     DataPlaneKnown(DataPlaneReport),
     /// What the kernel grants the thread that answers and announces.
     Granted(Grants),
+    /// kube-proxy has written its rules since the node booted, or there is no way to know.
+    RulesWritten,
     /// A wish was handed to the data plane.
     DataPlaneApplied {
         /// Which one.

@@ -319,6 +319,12 @@ impl Core {
         }
     }
 
+    /// Whether the kernel has all that was first asked of it.
+    pub(super) fn is_data_plane_ready(&self) -> bool {
+        let is_known = self.data_plane.report.is_some();
+        is_known && (!self.data_plane_runs() || self.data_plane.answered > 0)
+    }
+
     /// Whether the kernel has all that it should.
     pub(super) fn is_data_plane_settled(&self) -> bool {
         !self.data_plane_runs() || !self.data_plane.changed && !self.data_plane.in_flight
@@ -328,6 +334,7 @@ impl Core {
         let ran = self.data_plane_runs();
         self.data_plane.report = Some(report);
         self.data_plane.changed |= ran != self.data_plane_runs();
+        self.dirty.members |= !self.takes_part;
         self.dirty.all_vips = true;
     }
 
@@ -340,6 +347,7 @@ impl Core {
         let waits = |vip: &Vip| vip.holds.values().any(|hold| !hold.announced);
         let waiting = self.vips.iter().filter(|(_, vip)| waits(vip));
         self.dirty.vips.extend(waiting.map(|(address, _)| *address));
+        self.dirty.members |= !self.takes_part;
         let state = &mut self.data_plane;
         state.in_flight = false;
         state.answered = generation;

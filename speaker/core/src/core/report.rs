@@ -93,6 +93,7 @@ impl Core {
         let known = [Cache::Speakers, Cache::Nodes, Cache::Links];
         let is_known = known.iter().all(|cache| self.synced.contains(cache))
             && self.data_plane.report.is_some()
+            && self.takes_part
             && self.opening().is_empty();
         if !is_known {
             return;
@@ -250,8 +251,11 @@ impl Core {
             .collect();
         if self.data_plane.report.is_none() {
             waiting.push("the data plane".to_owned());
-        } else if self.data_plane_runs() && self.data_plane.answered == 0 {
+        } else if !self.is_data_plane_ready() {
             waiting.push("the data plane's first state".to_owned());
+        }
+        if self.synced.contains(&Cache::Speakers) && !self.takes_part && !self.rules_written {
+            waiting.push("kube-proxy's first rules since the node booted".to_owned());
         }
         waiting.extend(
             self.failed_ports()

@@ -121,6 +121,9 @@ impl Core {
             return;
         }
         self.update_keys(out);
+        if !self.takes_part() {
+            return;
+        }
         let gone: Vec<SegmentName> = self
             .rings
             .keys()
@@ -204,6 +207,19 @@ impl Core {
             say(RingCommand::CarrierChanged(wanted.carrier));
         }
         state.told = wanted;
+    }
+
+    /// Whether this node can serve. The others take one that has booted anew for dead until it is in their
+    /// rings, and send it traffic as soon as it is: not before kube-proxy and our programs can take it.
+    fn takes_part(&mut self) -> bool {
+        if !self.takes_part {
+            let own = self.speakers.get(&self.config.node);
+            let is_same_boot = own.is_some_and(|own| own.report.boot_id == self.config.boot_id);
+            self.takes_part = !self.config.awaits_rules
+                || is_same_boot
+                || self.rules_written && self.is_data_plane_ready();
+        }
+        self.takes_part
     }
 
     /// The other speakers on a segment.

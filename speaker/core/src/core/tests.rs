@@ -17,6 +17,7 @@ mod conflicts;
 mod probing;
 mod settling;
 mod stop;
+mod taking_part;
 mod verifying;
 
 const ETH0: IfIndex = IfIndex(2);
