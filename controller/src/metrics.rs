@@ -128,6 +128,11 @@ impl Collector for Sizes {
                 snapshot.pending,
             ),
             (
+                "unannounced_addresses",
+                "Addresses of Services that no node announces; 0 on standby",
+                snapshot.unannounced,
+            ),
+            (
                 "virtual_ips",
                 "Claims on addresses, resting ones included",
                 snapshot.claims,

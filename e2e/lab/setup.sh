@@ -1,7 +1,7 @@
 #!/bin/bash
-# Installs what the lab and the build need: Debian packages, Rust's musl target, Kubernetes, Helm.
+# Installs what the lab and the build need: Debian packages, Rust's musl target, Prometheus, Kubernetes, Helm.
 # Where all of it is there it does nothing, within a second. Two at once wait for each other.
-#   setup.sh [packages | kubernetes]   all; or only the first two, or the last two
+#   setup.sh [packages | kubernetes]   all; or only the first three, or the last two
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -63,6 +63,34 @@ install_musl_target() {
 	[ -d "$(rustc --print sysroot)/lib/rustlib/$target/lib" ] && return
 	say "adding the Rust target $target"
 	rustup target add "$target" >&2
+}
+
+# Prometheus and promtool, unpacked and not installed: an installed one runs, and on people's machines.
+install_prometheus() {
+	local dir tmp
+	# src/tools.rs knows the same folder.
+	dir=$cache/prometheus-$(. /etc/os-release && echo "$ID$VERSION_ID")
+	[ -x "$dir/promtool" ] && return
+	exec 9>"$cache/setup.lock"
+	flock 9
+	[ -x "$dir/promtool" ] && return
+	say "unpacking the package prometheus"
+	tmp=$(mktemp -d "$cache/build-XXXXXX")
+	(
+		cd "$tmp"
+		apt-get download -q prometheus >&2 || {
+			as_root apt-get update -q >&2
+			apt-get download -q prometheus >&2
+		}
+		dpkg-deb -x prometheus_*.deb .
+	) || {
+		rm -rf "$tmp"
+		say "unpacking the package prometheus failed"
+		exit 1
+	}
+	rm -rf "$dir"
+	mv "$tmp/usr/bin" "$dir"
+	rm -rf "$tmp"
 }
 
 need_go() {
@@ -141,6 +169,7 @@ esac
 if [ "$what" != kubernetes ]; then
 	install_packages
 	install_musl_target
+	install_prometheus
 fi
 if [ "$what" != packages ]; then
 	install_kube

@@ -93,6 +93,7 @@ impl Page<'_> {
                     ("protocol", "layer2".to_owned()),
                     ("node", self.node.to_owned()),
                     ("ip", entry.address.to_string()),
+                    ("segment", entry.segment.to_string()),
                     ("interface", entry.interface_name.to_string()),
                 ])
                 .set(1);
@@ -371,6 +372,7 @@ mod tests {
             announced: vec![Announced {
                 service: ServiceKey::new("ns", "web"),
                 address: [192, 0, 2, 10].into(),
+                segment: "192.0.2.0/24".into(),
                 interface: IfIndex(2),
                 interface_name: "eth0".into(),
             }],
@@ -446,7 +448,7 @@ mod tests {
         };
         let text = page(Some(&counted));
         for line in [
-            r#"herald_speaker_announced{service="ns/web",protocol="layer2",node="node1",ip="192.0.2.10",interface="eth0"} 1"#,
+            r#"herald_speaker_announced{service="ns/web",protocol="layer2",node="node1",ip="192.0.2.10",segment="192.0.2.0/24",interface="eth0"} 1"#,
             "herald_speaker_ready 1",
             "herald_speaker_virtualips 1",
             r#"herald_speaker_conflict{ip="192.0.2.10",mac="02:00:00:00:00:ee"} 1"#,

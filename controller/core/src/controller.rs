@@ -451,6 +451,7 @@ impl Controller {
         };
         if let Some(leader) = &self.leader {
             snapshot.pending = leader.pending();
+            snapshot.unannounced = leader.unannounced();
             snapshot.outbox = leader.outbox_depth();
             snapshot.pools = self
                 .world

@@ -408,6 +408,13 @@ impl Leader {
         self.unsatisfied.iter().filter(pending).count()
     }
 
+    pub(crate) fn unannounced(&self) -> usize {
+        let is_idle = |(address, claim): &(&IpAddr, &Claim)| {
+            claim.unannounced.is_some() && !self.allocator.holders(**address).is_empty()
+        };
+        self.claims.iter().filter(is_idle).count()
+    }
+
     pub(crate) fn outbox_depth(&self) -> usize {
         self.outbox.depth()
     }

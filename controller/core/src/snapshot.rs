@@ -15,6 +15,8 @@ pub struct Snapshot {
     pub services: usize,
     /// Of those, the ones that have not what they should have; 0 on standby.
     pub pending: usize,
+    /// Addresses of Services that nobody announces, or only since a moment ago; 0 on standby.
+    pub unannounced: usize,
     /// Claims, resting ones included.
     pub claims: usize,
     /// Objects that wait to be written, or are being written.

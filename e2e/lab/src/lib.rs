@@ -64,5 +64,5 @@ pub use process::Output;
 pub use state::Node;
 pub use status::{ComponentState, LegStatus, NodeStatus, PodStatus, ServiceStatus, Status};
 pub use switch::Loss;
-pub use tools::{ECHO_IMAGE, HELM_VERSION, KUBE_VERSION};
+pub use tools::{ECHO_IMAGE, HELM_VERSION, KUBE_VERSION, prometheus};
 pub use up::{Progress, Step};

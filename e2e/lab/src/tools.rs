@@ -118,7 +118,7 @@ fn require_file(path: &Path, what: &str) -> Result<()> {
     }
     Err(missing(
         format!("{what} ({})", path.display()),
-        "`make setup` builds it once",
+        "`make setup` gets it once",
     ))
 }
 
@@ -151,6 +151,24 @@ fn cache() -> Result<PathBuf> {
     Ok(cache
         .ok_or_else(|| missing("HOME".to_owned(), "set it"))?
         .join("herald"))
+}
+
+/// The folder with `prometheus` and `promtool`, which tests of metrics and alerts run.
+///
+/// # Errors
+///
+/// [`Error::Missing`] if they are not there.
+pub fn prometheus() -> Result<PathBuf> {
+    let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let field = |name: &str| {
+        let mut lines = release.lines();
+        let value = lines.find_map(|line| line.strip_prefix(name));
+        value.unwrap_or_default().trim_matches('"').to_owned()
+    };
+    let (id, version) = (field("ID="), field("VERSION_ID="));
+    let folder = cache()?.join(format!("prometheus-{id}{version}"));
+    require_file(&folder.join("promtool"), "Prometheus")?;
+    Ok(folder)
 }
 
 fn kube_folder() -> String {

@@ -1,6 +1,8 @@
 //! What disturbs the whole cluster, one after another: components killed, nodes switched off, the API
 //! server gone, pools that are open to everybody.
 
+#[path = "disruptive/alerts.rs"]
+mod alerts;
 #[path = "disruptive/bystander.rs"]
 mod bystander;
 #[path = "disruptive/departures.rs"]

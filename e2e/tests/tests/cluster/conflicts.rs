@@ -6,78 +6,18 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use herald_e2e::api::herald;
 use herald_e2e::capture::{Body, Capture};
-use herald_e2e::cluster::OTHER_CLIENT;
 use herald_e2e::object::{condition, text};
-use herald_e2e::sandbox::{Sandbox, sandbox};
+use herald_e2e::sandbox::sandbox;
+use herald_e2e::stranger::Stranger;
 use herald_e2e::wait::{LONG, eventually, same, throughout};
-use herald_lab::Lab;
 use herald_model::VirtualIp;
 use serde_json::json;
-
-/// A machine on the LAN with addresses of a pool; it loses them when this is dropped.
-struct Stranger<'a> {
-    lab: &'a Lab,
-    mac: String,
-    addresses: Vec<IpAddr>,
-}
-
-impl<'a> Stranger<'a> {
-    fn with(it: &'a Sandbox, addresses: &[IpAddr]) -> Result<Self> {
-        let lab = &it.cluster.lab;
-        let mut stranger = Self {
-            lab,
-            mac: lab.address(OTHER_CLIENT)?.mac,
-            addresses: Vec::new(),
-        };
-        for &address in addresses {
-            stranger.addresses.push(address);
-            stranger.ip("add", address)?;
-        }
-        Ok(stranger)
-    }
-
-    /// Tells the LAN that it has an IPv4 address, whether it has it or not.
-    fn claim(&self, address: IpAddr) -> Result<()> {
-        let text = address.to_string();
-        let command = [
-            "arping", "-c", "1", "-w", "1", "-i", "eth0", "-U", "-S", &text, &text,
-        ];
-        // Nobody answers that.
-        self.lab.exec(OTHER_CLIENT, command)?;
-        Ok(())
-    }
-
-    fn ip(&self, what: &str, address: IpAddr) -> Result<()> {
-        let (address, more) = match address {
-            IpAddr::V4(address) => (format!("{address}/32"), &[][..]),
-            // Deprecated, so that what other tests send from there has the address it always had.
-            IpAddr::V6(address) => (
-                format!("{address}/128"),
-                &["nodad", "preferred_lft", "0"][..],
-            ),
-        };
-        let command = ["ip", "address", what, &address, "dev", "eth0"];
-        let more = if what == "add" { more } else { &[] };
-        self.lab
-            .exec(OTHER_CLIENT, command.iter().chain(more))?
-            .ok()?;
-        Ok(())
-    }
-}
-
-impl Drop for Stranger<'_> {
-    fn drop(&mut self) {
-        for &address in &self.addresses {
-            self.ip("del", address).ok();
-        }
-    }
-}
 
 #[test]
 fn an_address_that_a_stranger_uses_is_not_given_and_the_next_one_is() -> Result<()> {
     sandbox(|it| {
         let used = [it.v4(0), it.v6(0)];
-        let stranger = Stranger::with(it, &used)?;
+        let stranger = Stranger::with(&it.cluster.lab, &used)?;
         let addresses = [it.range_v4(0, 9), it.range_v6(0, 9)];
         it.pool("a", json!({"addresses": addresses}))?;
         it.dual_service("web", json!({}))?;
@@ -134,7 +74,7 @@ fn an_address_that_a_stranger_uses_is_not_given_and_the_next_one_is() -> Result<
 fn an_address_that_a_stranger_uses_and_that_was_asked_for_stays_pending_with_the_reason()
 -> Result<()> {
     sandbox(|it| {
-        let stranger = Stranger::with(it, &[it.v4(3)])?;
+        let stranger = Stranger::with(&it.cluster.lab, &[it.v4(3)])?;
         it.pool("a", json!({"addresses": [it.range_v4(0, 9)]}))?;
         let asks = |address: IpAddr| json!({"metadata": {"annotations": {"heraldlb.io/addresses": address.to_string()}}});
         it.service("web", asks(it.v4(3)))?;
@@ -149,7 +89,7 @@ fn an_address_that_a_stranger_uses_and_that_was_asked_for_stays_pending_with_the
 #[test]
 fn a_pool_without_the_probe_gives_an_address_that_a_stranger_uses() -> Result<()> {
     sandbox(|it| {
-        let _stranger = Stranger::with(it, &[it.v4(0)])?;
+        let _stranger = Stranger::with(&it.cluster.lab, &[it.v4(0)])?;
         let addresses = [it.range_v4(0, 9)];
         it.pool("a", json!({"addresses": addresses, "conflictProbe": false}))?;
         it.service("web", json!({}))?;
@@ -177,7 +117,7 @@ fn who_claims_an_address_in_use_is_named_and_answered_at_most_every_ten_seconds(
         })?;
 
         let capture = Capture::start(&it.cluster.lab, "client")?;
-        let stranger = Stranger::with(it, &[])?;
+        let stranger = Stranger::with(&it.cluster.lab, &[])?;
         let began = Instant::now();
         while began.elapsed() < Duration::from_secs(12) {
             stranger.claim(address)?;
@@ -238,7 +178,7 @@ fn where_the_pool_yields_nobody_announces_an_address_until_its_stranger_has_been
         let (_, mac) = it.cluster.announcer(address)?;
         same(&it.client().one_answer(address)?, &mac)?;
 
-        let stranger = Stranger::with(it, &[address])?;
+        let stranger = Stranger::with(&it.cluster.lab, &[address])?;
         stranger.claim(address)?;
         let strangers = stranger.mac.clone();
         eventually("only the stranger answers", Duration::from_secs(5), || {

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use herald_model::{IfIndex, InterfaceName, MacAddress, ServiceKey};
+use herald_model::{IfIndex, InterfaceName, MacAddress, SegmentName, ServiceKey};
 
 use super::{Core, Verified};
 use crate::vip::holders;
@@ -38,6 +38,8 @@ pub struct Announced {
     pub service: ServiceKey,
     /// The address.
     pub address: IpAddr,
+    /// The segment it is announced on.
+    pub segment: SegmentName,
     /// The interface.
     pub interface: IfIndex,
     /// The interface's name.
@@ -81,11 +83,12 @@ impl Core {
     fn announced(&self) -> Vec<Announced> {
         let mut announced = Vec::new();
         for (address, vip) in &self.vips {
-            for hold in vip.holds.values().filter(|hold| hold.announced) {
+            for (segment, hold) in vip.holds.iter().filter(|(_, hold)| hold.announced) {
                 for service in holders(&vip.observed.vip, &self.services) {
                     announced.push(Announced {
                         service: service.key.clone(),
                         address: *address,
+                        segment: segment.clone(),
                         interface: hold.interface,
                         interface_name: hold.interface_name.clone(),
                     });
