@@ -36,7 +36,8 @@ impl<'a> Prometheus<'a> {
         drop(fs::remove_dir_all(&folder));
         fs::create_dir_all(&folder)?;
         let rules = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(RULES);
-        let rules = fs::read_to_string(&rules).with_context(|| format!("reading {}", rules.display()))?;
+        let rules =
+            fs::read_to_string(&rules).with_context(|| format!("reading {}", rules.display()))?;
         let at_once: Vec<&str> = rules
             .lines()
             .filter(|line| !line.trim_start().starts_with("for: "))
