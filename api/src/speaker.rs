@@ -85,10 +85,20 @@ pub struct SpeakerStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data_plane: Option<DataPlane>,
 
+    /// The mode of the node's kube-proxy, as far as its traces tell: `ipvs`, or absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub kube_proxy_mode: Option<String>,
+
     /// `Ready`: whether it can announce and forward.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
+}
+
+impl SpeakerStatus {
+    /// The mode of kube-proxy that is told of.
+    pub const IPVS: &str = "ipvs";
 }
 
 /// One L2 segment as one node sees it.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use herald_api::{DataPlaneMode as ApiMode, Speaker, VirtualIP};
+use herald_api::{DataPlaneMode as ApiMode, Speaker, SpeakerStatus, VirtualIP};
 use herald_controller_core::{
     Controller, Holding, Input, ObservedService, ObservedVip, Rehearsal, UserObject,
 };
@@ -186,6 +186,9 @@ fn observed_speaker(object: &Speaker) -> Option<ObservedSpeaker> {
                 },
                 reason: report.reason.as_deref().map(Into::into),
             }),
+            ipvs: status
+                .and_then(|status| status.kube_proxy_mode.as_deref())
+                .is_some_and(|mode| mode == SpeakerStatus::IPVS),
             ..SpeakerReport::default()
         },
     })

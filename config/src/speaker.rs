@@ -1,6 +1,8 @@
 //! `Speaker`.
 
-use herald_api::{Speaker as ApiSpeaker, SpeakerSegment as ApiSegment, conditions};
+use herald_api::{
+    Speaker as ApiSpeaker, SpeakerSegment as ApiSegment, SpeakerStatus, conditions,
+};
 use herald_model::{
     Incarnation, InterfaceName, NodeName, ParseMacError, SegmentName, Speaker, SpeakerSegment,
 };
@@ -83,6 +85,11 @@ pub fn speaker(object: &ApiSpeaker) -> Result<Speaker, InvalidSpeaker> {
                     && [conditions::reasons::STOPPING, conditions::reasons::RETIRED]
                         .contains(&condition.reason.as_str())
             }),
+        ipvs: object
+            .status
+            .as_ref()
+            .and_then(|status| status.kube_proxy_mode.as_deref())
+            .is_some_and(|mode| mode == SpeakerStatus::IPVS),
     })
 }
 
@@ -178,6 +185,7 @@ mod tests {
                 node: "node1".into(),
                 segments: vec![value()],
                 stopping: false,
+                ipvs: false,
             })
         );
     }

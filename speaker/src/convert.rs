@@ -47,6 +47,7 @@ pub(crate) fn observed_speaker(object: &api::Speaker) -> ObservedSpeaker {
                 },
                 reason: data_plane.reason.map(Arc::from),
             }),
+            ipvs: status.kube_proxy_mode.as_deref() == Some(api::SpeakerStatus::IPVS),
             conditions: conditions_seen(&status.conditions),
         },
     }
@@ -71,6 +72,7 @@ pub(crate) fn speaker_status(report: &SpeakerReport) -> api::SpeakerStatus {
             },
             reason: report.reason.as_deref().map(|reason| cut(reason, 1_024)),
         }),
+        kube_proxy_mode: report.ipvs.then(|| api::SpeakerStatus::IPVS.to_owned()),
         conditions: report.conditions.iter().map(condition).collect(),
     }
 }
@@ -292,6 +294,7 @@ mod tests {
                 mode: DataPlaneMode::Clsact,
                 reason: Some("an old kernel".into()),
             }),
+            ipvs: true,
             conditions: vec![condition(ConditionKind::Ready, true)],
         };
         let mut object = api::Speaker::new("node1", api::SpeakerSpec::default());

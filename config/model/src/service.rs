@@ -55,6 +55,16 @@ pub struct Service {
     pub deleting: bool,
 }
 
+/// kube-proxy leaves Services with this label to the program it names (KEP-2447).
+pub const PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
+
+impl Service {
+    /// The program that does kube-proxy's work for it, if that is another one.
+    pub fn proxy_name(&self) -> Option<&str> {
+        self.labels.get(PROXY_NAME).map(String::as_str)
+    }
+}
+
 /// What a Service asks of the allocator.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Request {

@@ -15,6 +15,8 @@ pub struct Speaker {
     pub segments: Vec<SpeakerSegment>,
     /// It was asked to end: others are to take its addresses over.
     pub stopping: bool,
+    /// The node's kube-proxy runs in mode ipvs.
+    pub ipvs: bool,
 }
 
 /// One L2 segment as one node sees it.

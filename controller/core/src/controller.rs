@@ -269,6 +269,7 @@ impl Controller {
     /// Nodes, speakers, namespaces, endpoints: what decides where, not what.
     fn note_place(&mut self, now: Instant, input: Input) {
         let segments = self.world.terrain.names();
+        let ipvs = self.world.has_ipvs();
         let mut nodes: Vec<NodeName> = Vec::new();
         match input {
             Input::NodeApplied(node) => {
@@ -354,7 +355,8 @@ impl Controller {
         if let Some(leader) = &mut self.leader
             && !nodes.is_empty()
         {
-            let everywhere = segments != self.world.terrain.names();
+            let everywhere =
+                segments != self.world.terrain.names() || ipvs != self.world.has_ipvs();
             for node in &nodes {
                 leader.node_changed(node, everywhere);
             }

@@ -325,7 +325,7 @@ impl Leader {
             .services
             .get(service)
             .and_then(ObservedService::served);
-        if served.is_some_and(rules::needs_local_endpoint)
+        if served.is_some_and(|service| rules::needs_local_endpoint(world, service))
             && let Some(assignment) = self.assignments.get(service)
         {
             self.dirty_claims.extend(&assignment.target);

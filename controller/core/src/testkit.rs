@@ -351,6 +351,7 @@ pub fn speaker(name: &str) -> Speaker {
             incarnation: Incarnation(1),
         }],
         stopping: false,
+        ipvs: false,
     }
 }
 

@@ -219,9 +219,15 @@ impl World {
         changed && self.survey(name)
     }
 
+    /// Whether kube-proxy runs in mode ipvs: on all nodes, or on some while that is being changed.
+    pub(crate) fn has_ipvs(&self) -> bool {
+        self.speakers.values().any(|speaker| speaker.ipvs)
+    }
+
     pub(crate) fn set_speaker(&mut self, name: &NodeName, speaker: Option<Speaker>) -> bool {
+        let ipvs = self.has_ipvs();
         let changed = set(&mut self.speakers, name, speaker);
-        changed && self.survey(name)
+        changed && (self.survey(name) || ipvs != self.has_ipvs())
     }
 
     /// Takes a speaker's Pod; returns the nodes about which that changed anything.

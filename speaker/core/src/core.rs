@@ -102,6 +102,8 @@ pub struct Core {
     interfaces: Interfaces,
     segment_names: BTreeMap<InterfaceName, SegmentName>,
     uplinks: BTreeMap<SegmentName, Uplink>,
+    /// Whether kube-proxy here runs in mode ipvs.
+    ipvs: bool,
     ports: BTreeMap<IfIndex, Port>,
     incarnations: BTreeMap<SegmentName, Incarnation>,
     /// The lives in which nothing can be served any more.
@@ -220,6 +222,7 @@ impl Core {
             interfaces: Interfaces::default(),
             segment_names: BTreeMap::new(),
             uplinks: BTreeMap::new(),
+            ipvs: false,
             ports: BTreeMap::new(),
             incarnations: BTreeMap::new(),
             lame: BTreeMap::new(),

@@ -227,6 +227,7 @@ impl Forecast {
             dead: &self.facts.dead,
             endpoints: &self.facts.endpoints,
             data_plane: speaker.and_then(|speaker| speaker.report.data_plane.as_ref()),
+            ipvs: speaker.is_some_and(|speaker| speaker.report.ipvs),
             cluster: &self.cluster,
             reach,
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use herald_dataplane::{DesiredService, Forwarding, Spread, Targets};
 use herald_model::{
-    Family, ForwardingMode, Node, NodeName, Protocol, Service, ServiceEndpoints, ServiceKey,
+    Family, ForwardingMode, Node, NodeName, PROXY_NAME, Protocol, Service, ServiceEndpoints, ServiceKey,
     ServicePort, SessionAffinity, TrafficPolicy,
 };
 
@@ -39,6 +39,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) dead: &'a BTreeSet<NodeName>,
     pub(crate) endpoints: &'a BTreeMap<ServiceKey, ServiceEndpoints>,
     pub(crate) data_plane: Option<&'a DataPlaneReport>,
+    /// Whether kube-proxy on the announcing node runs in mode ipvs.
+    pub(crate) ipvs: bool,
     /// All usable nodes with equal weights, shared by every Service under Cluster.
     pub(crate) cluster: &'a Arc<Targets>,
     /// The nodes on the segments of the address.
@@ -144,6 +146,12 @@ fn route(service: &Service, all: Arc<Targets>, facts: &Facts<'_>) -> Route {
         ForwardingMode::NodePort => Mode::NodePort,
         ForwardingMode::Auto | ForwardingMode::Dsr | ForwardingMode::Pod => Mode::Dsr,
     };
+    if service.forwarding == ForwardingMode::Auto
+        && let Some(reason) = unknown_proxy(service, facts)
+    {
+        route.reasons.push(reason);
+        return route;
+    }
     if let Some(report) = facts.data_plane
         && report.mode == DataPlaneMode::None
     {
@@ -178,6 +186,21 @@ fn route(service: &Service, all: Arc<Targets>, facts: &Facts<'_>) -> Route {
         route.mode = Mode::NodePort;
     }
     route
+}
+
+/// Why another program, or a mode of kube-proxy, has a Service's traffic that we don't know enough of to send
+/// anything on to nodes where it runs. On the announcing node it takes what comes by itself.
+fn unknown_proxy(service: &Service, facts: &Facts<'_>) -> Option<String> {
+    if let Some(proxy) = service.proxy_name() {
+        return Some(format!(
+            "left to the proxy {proxy:?} that the label {PROXY_NAME} names, on the announcing node"
+        ));
+    }
+    facts.ipvs.then(|| {
+        "left to kube-proxy, whose mode is ipvs on the announcing node: it has to have ipvs.strictARP, or \
+         every node answers for the address"
+            .to_owned()
+    })
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -375,6 +375,8 @@ pub struct SpeakerReport {
     pub key_ids: Vec<KeyId>,
     /// How it forwards; `None` until that is known.
     pub data_plane: Option<DataPlaneReport>,
+    /// Whether the node's kube-proxy runs in mode ipvs.
+    pub ipvs: bool,
     /// Conditions; only [`ConditionKind::Ready`](crate::ConditionKind::Ready).
     pub conditions: Vec<Condition>,
 }

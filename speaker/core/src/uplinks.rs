@@ -8,6 +8,9 @@ use ipnet::IpNet;
 
 use crate::input::Link;
 
+/// Where kube-proxy keeps the addresses of Services in mode ipvs (pkg/proxy/ipvs, `DefaultDummyDevice`).
+const IPVS: &str = "kube-ipvs0";
+
 /// What is known of the kernel's interfaces.
 #[derive(Debug, Default)]
 pub(crate) struct Interfaces {
@@ -31,6 +34,11 @@ pub(crate) struct Uplink {
 impl Interfaces {
     pub(crate) fn set_link(&mut self, link: Link) {
         self.links.insert(link.index, link);
+    }
+
+    /// Whether kube-proxy runs in mode ipvs, by the interface that it makes then.
+    pub(crate) fn has_ipvs(&self) -> bool {
+        self.links.values().any(|link| link.name.as_str() == IPVS)
     }
 
     pub(crate) fn remove_link(&mut self, index: IfIndex) {

@@ -58,7 +58,7 @@ fn rules<'a>(world: &'a World, pool: &ObservedPool, service: &Service) -> Rules<
     } else {
         Announce::Listed
     };
-    let only = needs_local_endpoint(service)
+    let only = needs_local_endpoint(world, service)
         .then(|| world.endpoint_nodes(&service.key, service.publish_not_ready));
     Rules {
         announce,
@@ -83,8 +83,8 @@ pub(super) fn selects_service(advertisement: &Advertisement, service: &Service) 
 
 /// Whether only a node with an endpoint can serve the Service: kube-proxy takes its traffic on the
 /// announcing node, and drops it there under `Local` without one. `dsr` needs no `NodePort`, and knows
-/// affinity and SCTP.
-pub(super) fn needs_local_endpoint(service: &Service) -> bool {
+/// affinity and SCTP; what the speakers leave to other proxies they do by themselves.
+pub(super) fn needs_local_endpoint(world: &World, service: &Service) -> bool {
     let left_to_kube_proxy = match service.forwarding {
         ForwardingMode::Off => true,
         ForwardingMode::NodePort => {
@@ -94,7 +94,8 @@ pub(super) fn needs_local_endpoint(service: &Service) -> bool {
                     .iter()
                     .any(|port| port.node_port.is_none() || port.protocol == Protocol::Sctp)
         }
-        ForwardingMode::Auto | ForwardingMode::Dsr | ForwardingMode::Pod => false,
+        ForwardingMode::Auto => service.proxy_name().is_some() || world.has_ipvs(),
+        ForwardingMode::Dsr | ForwardingMode::Pod => false,
     };
     service.traffic_policy == TrafficPolicy::Local && left_to_kube_proxy
 }

@@ -115,6 +115,7 @@ impl Change {
                     node: speaker.node.clone(),
                     segments: speaker.report.segments.clone(),
                     stopping,
+                    ipvs: speaker.report.ipvs,
                 }))
             }
             Self::Pod(pod) => controller::Input::SpeakerPodApplied(pod.clone()),

@@ -441,6 +441,21 @@ fn what_node_ports_cannot_do_is_left_to_kube_proxy_and_the_status_says_why() -> 
 }
 
 #[test]
+fn a_service_of_another_proxy_is_left_to_it_and_the_status_says_so() -> Result<()> {
+    backend(|it| {
+        let labelled = json!({"metadata": {"labels": {
+            "service.kubernetes.io/service-proxy-name": "mesh",
+        }}});
+        it.pool("a", json!({"addresses": [it.range_v4(0, 3)]}))?;
+        it.service("web", labelled)?;
+        let address = it.wait_announced("web")?;
+        let reason = expect_forwarding(it, address, "off")?;
+        ensure!(reason.contains("mesh"), "the reason is {reason:?}");
+        Ok(())
+    })
+}
+
+#[test]
 fn a_mode_that_is_not_there_yet_counts_as_auto_and_the_status_says_so() -> Result<()> {
     backend(|it| {
         for address in serve_http(it, "web", by("pod", json!({})))? {

@@ -1,12 +1,18 @@
-//! kube-proxy is late: a node gets packets for an address that it does not know yet.
+//! kube-proxy is late, so that a node gets packets for an address that it does not know yet; or runs in another
+//! mode.
 
 use anyhow::{Result, ensure};
+use herald_e2e::api::herald;
+use herald_e2e::client::Client;
+use herald_e2e::object::text;
 use herald_e2e::sandbox::backend;
-use herald_e2e::wait::{LONG, eventually};
+use herald_e2e::wait::{LONG, eventually, same};
 use herald_lab::Program;
 use serde_json::json;
 
 use crate::alone;
+use crate::failover::serve;
+use crate::takeover::vip;
 
 /// Source ports that the kernel gives to nobody by itself. One for each address: who closes keeps its
 /// port for a minute.
@@ -46,6 +52,38 @@ fn who_asks_before_kube_proxy_knows_the_address_is_answered_from_the_same_port_a
                 })?;
             }
             Ok(())
+        })
+    })
+}
+
+#[test]
+fn beside_kube_proxy_in_mode_ipvs_forwarding_is_left_to_it_and_comes_back_with_another_mode()
+-> Result<()> {
+    alone(|cluster| {
+        backend(|it| {
+            let address = serve(it)?[0];
+            let (node, _) = cluster.announcer(address)?;
+            let said = |expected: &str| {
+                eventually(&format!("forwarding is {expected}"), LONG, || {
+                    let status = &vip(cluster, address)?["status"];
+                    same(&text(&status["forwarding"]), &expected)?;
+                    Ok(text(&status["forwardingReason"]).to_owned())
+                })
+            };
+            said("dsr")?;
+            // This kernel has no IPVS: what tells of it is the interface that kube-proxy makes.
+            let client = Client::at(&cluster.lab, &node);
+            client.ip("link add kube-ipvs0 type bridge")?;
+            let seen = said("off");
+            let reported = eventually("the Speaker says so", LONG, || {
+                let speaker = cluster.api.get(&herald("speakers", &node))?;
+                same(&text(&speaker["status"]["kubeProxyMode"]), &"ipvs")
+            });
+            client.ip("link delete kube-ipvs0")?;
+            let reason = seen?;
+            ensure!(reason.contains("ipvs"), "the reason: {reason:?}");
+            reported?;
+            said("dsr").map(drop)
         })
     })
 }

@@ -87,6 +87,7 @@ impl Core {
                 dead: &self.dead,
                 endpoints: &self.endpoints,
                 data_plane: self.data_plane.report.as_ref(),
+                ipvs: self.ipvs,
                 cluster: &self.cluster,
                 reach: &reach,
             },

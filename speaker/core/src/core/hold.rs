@@ -28,6 +28,10 @@ impl Core {
                 (uplink.index, port)
             })
             .collect();
+        if self.ipvs != self.interfaces.has_ipvs() {
+            self.ipvs = !self.ipvs;
+            self.dirty.all_vips = true;
+        }
         let gone: Vec<IfIndex> = self
             .ports
             .keys()

@@ -75,6 +75,7 @@ struct World {
     dead: BTreeSet<NodeName>,
     endpoints: BTreeMap<ServiceKey, ServiceEndpoints>,
     data_plane: DataPlaneReport,
+    ipvs: bool,
     /// The nodes on the segment of the address.
     near: Vec<&'static str>,
 }
@@ -92,6 +93,7 @@ impl World {
                 })
                 .into(),
             dead: BTreeSet::new(),
+            ipvs: false,
             near: vec!["node1", "node2", "node3"],
             data_plane: DataPlaneReport {
                 mode: DataPlaneMode::Tcx,
@@ -137,6 +139,7 @@ impl World {
                 dead: &self.dead,
                 endpoints: &self.endpoints,
                 data_plane: Some(&self.data_plane),
+                ipvs: self.ipvs,
                 cluster: &cluster,
                 reach: &self.reach(&cluster),
             },
@@ -265,6 +268,30 @@ fn node_port_is_refused_with_a_reason() {
     let (state, reason) = said(&world, &service("a"));
     assert_eq!(state, ForwardingState::Off);
     assert!(reason.contains("no BPF file system"), "{reason}");
+}
+
+#[test]
+fn what_another_proxy_has_is_left_to_it_unless_a_mode_is_asked_for() {
+    let mut labelled = service("a");
+    let name = PROXY_NAME.to_owned();
+    labelled.labels.insert(name, "mesh".to_owned());
+    let world = World::new(&[endpoint("node1", 1, READY)]);
+    let ipvs = World {
+        ipvs: true,
+        ..World::new(&[endpoint("node1", 1, READY)])
+    };
+    for (world, service, what) in [(&world, labelled, "mesh"), (&ipvs, service("a"), "ipvs")] {
+        let plan = world.plan(&[&service]);
+        assert_eq!(plan.state, Some(ForwardingState::Off));
+        assert!(plan.reasons[0].contains(what), "{:?}", plan.reasons);
+        let asked = Service {
+            forwarding: ForwardingMode::Dsr,
+            ..service
+        };
+        let plan = world.plan(&[&asked]);
+        assert_eq!(plan.state, Some(ForwardingState::Dsr));
+        assert_eq!(plan.reasons, [""; 0]);
+    }
 }
 
 #[test]
