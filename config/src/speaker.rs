@@ -1,8 +1,6 @@
 //! `Speaker`.
 
-use herald_api::{
-    Speaker as ApiSpeaker, SpeakerSegment as ApiSegment, SpeakerStatus, conditions,
-};
+use herald_api::{Speaker as ApiSpeaker, SpeakerSegment as ApiSegment, SpeakerStatus, conditions};
 use herald_model::{
     Incarnation, InterfaceName, NodeName, ParseMacError, SegmentName, Speaker, SpeakerSegment,
 };

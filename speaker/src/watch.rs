@@ -10,7 +10,7 @@ use arc_swap::ArcSwapOption;
 use futures::StreamExt as _;
 use herald_api as api;
 use herald_config::{Change, Relist, ServiceFlags, WatchEvent};
-use herald_model::{Endpoint, NodeName, ServiceKey, VirtualIp};
+use herald_model::{Endpoint, NodeName, PROXY_NAME, ServiceKey, VirtualIp};
 use herald_speaker_core::{Cache, Input};
 use k8s_openapi::api::core::v1::{Node, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -430,12 +430,12 @@ fn service_changed(
 ) {
     tell(match change {
         Change::Applied(key, object) => match herald_config::service(&object, flags) {
-            // Who selects by these is the controller.
-            Some(service) => Input::ServiceApplied(Box::new(herald_model::Service {
-                labels: BTreeMap::new(),
-                selector: BTreeMap::new(),
-                ..service
-            })),
+            Some(mut service) => {
+                // Who selects by the others is the controller.
+                service.labels.retain(|name, _| name == PROXY_NAME);
+                service.selector = BTreeMap::new();
+                Input::ServiceApplied(Box::new(service))
+            }
             None => Input::ServiceDeleted(key),
         },
         Change::Deleted(key) => Input::ServiceDeleted(key),

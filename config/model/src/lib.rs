@@ -43,8 +43,8 @@ pub use node::{Departure, Node};
 pub use pool::{AdvertisementPolicy, Allowed, ConflictPolicy, Pool, Scope};
 pub use selector::{Labels, Operator, Requirement, Selector};
 pub use service::{
-    ForwardingMode, IpFamilyPolicy, PROXY_NAME, Protocol, Request, Service, ServicePort, SessionAffinity,
-    TrafficPolicy,
+    ForwardingMode, IpFamilyPolicy, PROXY_NAME, Protocol, Request, Service, ServicePort,
+    SessionAffinity, TrafficPolicy,
 };
 pub use speaker::{Speaker, SpeakerSegment};
 pub use time::Instant;

@@ -474,6 +474,7 @@ impl Core {
             Some(vip) => {
                 vip.observed = observed;
                 vip.deleted = false;
+                vip.finding_is_said |= vip.says_finding();
             }
             None => {
                 self.vips.insert(address, Vip::new(observed));

@@ -31,6 +31,8 @@ pub(crate) struct Vip {
     pub(crate) yielded: BTreeMap<SegmentName, Yielded>,
     /// What another node's hold was found to be worth; the status says it while that node holds it.
     pub(crate) finding: Option<Finding>,
+    /// Whether the status has said so. Another node may have found something else since: it is said once.
+    pub(crate) finding_is_said: bool,
     /// What the LAN was asked before the address is used, and under which plan.
     pub(crate) questions: BTreeMap<SegmentName, (Epoch, Answer)>,
     /// Whether the object is gone.
@@ -114,6 +116,17 @@ impl Hold {
 }
 
 impl Vip {
+    /// Whether the status says what we found.
+    pub(crate) fn says_finding(&self) -> bool {
+        let says = |finding: &Finding| {
+            let mut conditions = self.observed.status.conditions.iter();
+            conditions.any(|condition| {
+                condition.kind == ConditionKind::Verified && condition.message == finding.message
+            })
+        };
+        self.finding.as_ref().is_some_and(says)
+    }
+
     pub(crate) fn new(observed: ObservedVip) -> Self {
         Self {
             observed,
@@ -123,6 +136,7 @@ impl Vip {
             conflict_to_tell: None,
             yielded: BTreeMap::new(),
             finding: None,
+            finding_is_said: false,
             questions: BTreeMap::new(),
             deleted: false,
         }
@@ -268,7 +282,7 @@ pub(crate) fn wanted_status(
 /// it holds the address before anybody says whether it answers.
 pub(crate) fn with_finding(vip: &Vip, wanted: Option<VipStatus>, now: i64) -> Option<VipStatus> {
     let observed = &vip.observed.status;
-    let Some(finding) = &vip.finding else {
+    let Some(finding) = vip.finding.as_ref().filter(|_| !vip.finding_is_said) else {
         return wanted;
     };
     let is_said =

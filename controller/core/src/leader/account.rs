@@ -82,7 +82,9 @@ impl Leader {
             phase: claim.wanted.as_ref().map(|wanted| wanted.phase),
             announce,
             advertisements: world.advertisements.values().map(advertisement).collect(),
-            needs_local_endpoint: services.iter().any(|service| needs_local_endpoint(world, service)),
+            needs_local_endpoint: services
+                .iter()
+                .any(|service| needs_local_endpoint(world, service)),
             segments: world.terrain.names().into_iter().map(segment).collect(),
             absent: world.nodes.keys().filter_map(absent).collect(),
             error: claim.error.as_deref().map(str::to_owned),

@@ -61,6 +61,7 @@ impl Core {
     ) {
         if let Some(vip) = self.vips.get_mut(&address) {
             vip.finding = None;
+            vip.finding_is_said = false;
         }
         self.verify_at(now + AFTER, address, segment, holder);
     }
@@ -186,6 +187,7 @@ impl Core {
         };
         self.dirty.vips.insert(address);
         let is_news = vip.finding.as_ref() != Some(&finding);
+        vip.finding_is_said &= !is_news;
         vip.finding = Some(finding);
         if is_right {
             return;

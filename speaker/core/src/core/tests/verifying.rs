@@ -114,6 +114,20 @@ fn what_was_found_is_in_the_status_once_the_holder_has_said_that_it_holds_it() {
 }
 
 #[test]
+fn a_finding_that_another_node_has_replaced_is_not_said_again() {
+    let (mut story, mut said, verified) = found(Some(MAC2));
+    let theirs = Condition {
+        message: "node3 asked".to_owned(),
+        ..verified
+    };
+    said.status.conditions = vec![theirs];
+    said.resource_version = "12".into();
+    assert_eq!(story.tell([Input::VipApplied(said)]), []);
+    story.now += 60_000;
+    assert_eq!(story.decide(), []);
+}
+
+#[test]
 fn a_holder_that_does_not_answer_is_asked_for_again_until_it_does() {
     let (mut story, _, _) = found(None);
     story.now += 59_000;
