@@ -306,7 +306,9 @@ impl<A: Authenticator> Ring<A> {
         let votes = self.count_votes(now, &watch, since);
         let agreed = votes.voters.as_slice().len() >= votes.majority;
         let witnessed = self.is_witnessed(now);
-        let most = self.most_heard_since(since);
+        // Not before `regain` has had those accused asked anew: the last view may shrink, too, so that those
+        // heard are most of it.
+        let most = self.poll.lacking.is_none() && self.most_heard_since(since);
         let half = witnessed && self.half_heard_since(since);
         let by_witness = !(agreed && (most || half));
         if by_witness {

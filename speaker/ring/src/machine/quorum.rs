@@ -31,7 +31,7 @@ pub(super) struct Poll {
     pub(super) next: Option<Instant>,
     tries: u32,
     /// Since when too few have been heard.
-    lacking: Option<Instant>,
+    pub(super) lacking: Option<Instant>,
     pub(super) said: Option<Said>,
 }
 
