@@ -16,8 +16,9 @@ use crate::vip::Finding;
 
 /// After so long no answer comes any more.
 const FORGET: Duration = Duration::from_secs(10);
-/// From when a new holder is heard of until the LAN is asked.
-const AFTER: Duration = Duration::from_secs(1);
+/// From when a new holder is heard of until the LAN is asked: between two of its repeated announcements, so that
+/// none of them is taken for an answer. Until the last of three questions is over it takes 600 ms.
+const AFTER: Duration = Duration::from_millis(1_200);
 /// Until it is asked again where the holder did not answer.
 const AGAIN: Duration = Duration::from_mins(1);
 

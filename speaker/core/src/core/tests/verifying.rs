@@ -10,8 +10,8 @@ fn handed_over() -> Story {
     moved.status = status(1, EPOCH + 1);
     let effects = story.tell([Input::VipApplied(moved), claim(vip4(), 2, 0, true)]);
     assert!(effects.contains(&released(vip4())), "{effects:?}");
-    story.now += 999;
-    assert_eq!(story.decide(), [], "it has a second");
+    story.now += 1_199;
+    assert_eq!(story.decide(), [], "it has its time");
     story
 }
 
@@ -232,7 +232,7 @@ fn of_those_who_do_not_hold_it_one_asks() {
             }))
         };
         story.tell([by(other, 1), by("node2", 2)]);
-        story.now += 1_000;
+        story.now += 1_200;
         askers += story.decide().iter().filter(|it| **it == asked()).count();
     }
     assert_eq!(askers, 1);
@@ -242,7 +242,7 @@ fn of_those_who_do_not_hold_it_one_asks() {
 fn what_is_new_or_moves_on_is_not_asked_for() {
     let mut story = Story::ready(DataPlaneMode::None);
     story.tell([vip(vip4(), 1, "node2"), claim(vip4(), 1, 0, true)]);
-    story.now += 1_000;
+    story.now += 1_200;
     assert_eq!(story.decide(), [], "nobody held it before");
 
     let mut story = handed_over();
