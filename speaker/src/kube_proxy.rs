@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use herald_speaker_core::Input;
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::body::Bytes;
@@ -80,10 +80,14 @@ async fn ask(url: &Uri) -> anyhow::Result<bool> {
         .header(HOST, authority.as_str())
         .body(Empty::<Bytes>::new())?;
     let response = sender.send_request(request).await?;
-    let is_well = response.status() == StatusCode::OK;
+    let status = response.status();
+    // A server that knows no such page is no kube-proxy, and is never waited for longer than silence is.
+    if !matches!(status, StatusCode::OK | StatusCode::SERVICE_UNAVAILABLE) {
+        bail!("the answer is {status}");
+    }
     let body = Limited::new(response.into_body(), LONGEST_ANSWER).collect();
     let body = body.await.map_err(anyhow::Error::from_boxed)?;
-    Ok(is_well && is_written(&body.to_bytes()))
+    Ok(status == StatusCode::OK && is_written(&body.to_bytes()))
 }
 
 /// What of kube-proxy's answer counts.
@@ -173,6 +177,20 @@ mod tests {
             stream.write_all(answer.as_bytes()).await.unwrap();
         }
         assert_eq!(inputs.recv().await, Some(Input::RulesWritten));
+    }
+
+    #[tokio::test]
+    async fn a_server_that_knows_no_such_page_counts_as_none() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let url = format!("http://{}/healthz", listener.local_addr().unwrap());
+        let url = url.parse().unwrap();
+        let (answer, ()) = tokio::join!(ask(&url), async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let answer = b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n";
+            stream.write_all(answer).await.unwrap();
+        });
+        let error = answer.unwrap_err().to_string();
+        assert!(error.contains("404"), "{error}");
     }
 
     #[tokio::test(start_paused = true)]

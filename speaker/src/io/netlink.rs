@@ -18,7 +18,8 @@ use rtnetlink::packet_route::neighbour::{
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::{
-    Handle, MulticastGroup, RouteMessageBuilder, new_connection, new_multicast_connection,
+    Handle, MulticastGroup, NeighbourAddRequest, RouteMessageBuilder, new_connection,
+    new_multicast_connection,
 };
 use tokio::sync::mpsc::UnboundedSender;
 use tracing::{debug, warn};
@@ -358,14 +359,13 @@ impl Neighbours {
         address: IpAddr,
         mac: MacAddress,
     ) -> Result<(), NetlinkError> {
-        let neighbours = self.0.neighbours();
-        let request = neighbours
-            .add(interface.0, address)
-            .state(NeighbourState::Reachable)
-            .flags(NeighbourFlags::ExtLearned)
-            .link_layer_address(&mac.0)
-            .replace();
-        Ok(request.execute().await?)
+        self.replace(interface, address, |request| {
+            request
+                .state(NeighbourState::Reachable)
+                .flags(NeighbourFlags::ExtLearned)
+                .link_layer_address(&mac.0)
+        })
+        .await
     }
 
     /// Has an entry that the kernel keeps as long as it is used, and asks for before long.
@@ -375,13 +375,22 @@ impl Neighbours {
         address: IpAddr,
         mac: MacAddress,
     ) -> Result<(), NetlinkError> {
-        let neighbours = self.0.neighbours();
-        let request = neighbours
-            .add(interface.0, address)
-            .state(NeighbourState::Stale)
-            .link_layer_address(&mac.0)
-            .replace();
-        Ok(request.execute().await?)
+        self.replace(interface, address, |request| {
+            request
+                .state(NeighbourState::Stale)
+                .link_layer_address(&mac.0)
+        })
+        .await
+    }
+
+    async fn replace(
+        &self,
+        interface: IfIndex,
+        address: IpAddr,
+        with: impl FnOnce(NeighbourAddRequest) -> NeighbourAddRequest,
+    ) -> Result<(), NetlinkError> {
+        let request = self.0.neighbours().add(interface.0, address);
+        Ok(with(request).replace().execute().await?)
     }
 
     /// Has no entry. One that is not there is no error.

@@ -164,7 +164,7 @@ impl Core {
             segments,
             key_ids: self.ring_keys.ids(),
             data_plane: self.data_plane.report.clone(),
-            ipvs: self.interfaces.has_ipvs(),
+            ipvs: self.ipvs,
             conditions: vec![Condition::new(
                 ConditionKind::Ready,
                 holds,
