@@ -490,6 +490,38 @@ fn local_service_left_to_kube_proxy_is_announced_only_where_its_pods_are() {
 }
 
 #[test]
+fn local_service_that_speakers_leave_to_another_proxy_is_announced_only_where_its_pods_are() {
+    let local = || {
+        svc("ns/web").port(80).with(|service| {
+            service.traffic_policy = TrafficPolicy::Local;
+        })
+    };
+    let mut story = begun();
+    let labelled = local().with(|service| {
+        let name = herald_model::PROXY_NAME.to_owned();
+        service.labels.insert(name, "mesh".to_owned());
+    });
+    story.tell([labelled.applied()]);
+    let nowhere = "create 10.0.0.0 public e1 Active All [ns/web]";
+    assert_eq!(story.count(nowhere), 1);
+
+    let mut story = begun();
+    story.tell([local().applied()]);
+    assert_eq!(story.count(&format!("{nowhere} lan:n1")), 1);
+    story.skip();
+    let ipvs = herald_model::Speaker {
+        ipvs: true,
+        ..speaker("n1")
+    };
+    story.tell([Input::SpeakerApplied(Box::new(ipvs))]);
+    let writes = story.writes();
+    assert_eq!(
+        writes[0],
+        "replace 10.0.0.0@1 public e2 Active All [ns/web]"
+    );
+}
+
+#[test]
 fn local_service_without_node_ports_is_announced_anywhere_unless_it_needs_one() {
     for (forwarding, announced) in [
         (ForwardingMode::Auto, " lan:n1"),
