@@ -17,6 +17,7 @@ use herald_lab::{HERALD_NAMESPACE, Program};
 use serde_json::{Value, json};
 
 use crate::alone;
+use crate::verified::Distrust;
 
 /// How often a speaker is declared dead at most until that is too often.
 const DEATHS: usize = 20;
@@ -101,34 +102,23 @@ fn nodes(it: &Sandbox, prometheus: &Prometheus<'_>) -> Result<()> {
     cease(prometheus, &["HeraldTwoHolders", "HeraldNoQuorum"])?;
     cluster.wait_whole()?;
 
-    // A switch that drops what it does not trust, and a speaker that stays dead.
+    // The new holder's answers are dropped, and the old one's speaker stays dead.
     let (holder, _) = cluster.announcer(address)?;
-    let rules = format!(
-        "table bridge distrust {{ chain forward {{ type filter hook forward priority 0; \
-         arp operation reply arp saddr ip {address} drop; }}; }}"
-    );
-    lab.exec("lan", ["nft", &rules])?.ok()?;
+    let distrust = Distrust::of(lab, address)?;
     lab.kill_and_hold(&holder, Program::Speaker)?;
-    let fired = fire(prometheus, &["HeraldSpeakerDown", "HeraldHolderNotSeen"]);
-    lab.exec("lan", ["nft", "delete table bridge distrust"])?
-        .ok()?;
-    fired?;
+    fire(prometheus, &["HeraldSpeakerDown", "HeraldHolderNotSeen"])?;
+    drop(distrust);
     lab.heal(&holder)?;
     cease(prometheus, &["HeraldSpeakerDown"])?;
     cluster.wait_whole()?;
 
     let often = ["HeraldNodeFlapping", "HeraldCertificateStorm"];
-    let mut deaths = 0;
-    while !often.iter().all(|alert| {
-        let firing = prometheus.firing();
-        firing.is_ok_and(|firing| firing.contains(*alert))
-    }) {
-        deaths += 1;
-        ensure!(
-            deaths <= DEATHS,
-            "after {DEATHS} deaths {:?}",
-            prometheus.firing()?
-        );
+    for deaths in 0.. {
+        let firing = prometheus.firing()?;
+        if often.iter().all(|alert| firing.contains(*alert)) {
+            break;
+        }
+        ensure!(deaths < DEATHS, "after {deaths} deaths {firing:?}");
         lab.freeze_program(&holder, Program::Speaker)?;
         let dead = fire(prometheus, &["HeraldSpeakerDown"]);
         lab.thaw_program(&holder, Program::Speaker)?;
@@ -205,11 +195,6 @@ fn each_alert_fires_by_its_fault_and_none_when_all_is_well() -> Result<()> {
             nodes(it, &prometheus)
         });
         cluster.lab.heal_all()?;
-        drop(
-            cluster
-                .lab
-                .exec("lan", ["nft", "delete table bridge distrust"])?,
-        );
         tested?;
         controller(cluster, &prometheus)?;
         all_is_known(&prometheus)?;
