@@ -1,11 +1,16 @@
 //! `EndpointSlices`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use herald_api::labels;
-use herald_model::{Endpoint, NodeName, ServiceEndpoints, ServiceKey};
-use k8s_openapi::api::discovery::v1::{Endpoint as ApiEndpoint, EndpointSlice};
+use herald_model::{Endpoint, EndpointPort, NodeName, ServiceEndpoints, ServiceKey};
+use k8s_openapi::api::discovery::v1::{
+    Endpoint as ApiEndpoint, EndpointPort as ApiPort, EndpointSlice,
+};
+
+use crate::service::{port_number, protocol};
 
 /// The Service that a slice belongs to; `None` if its label names none.
 pub fn service_of_slice(slice: &EndpointSlice) -> Option<ServiceKey> {
@@ -15,15 +20,23 @@ pub fn service_of_slice(slice: &EndpointSlice) -> Option<ServiceKey> {
 }
 
 /// What one slice says. As kube-proxy does, only the first address of an endpoint counts; endpoints
-/// that are names are left out.
+/// that are names are left out, and ports without a number.
 pub fn endpoints_of_slice(slice: &EndpointSlice) -> Vec<Endpoint> {
-    slice.endpoints.iter().filter_map(endpoint).collect()
+    let mut ports: Vec<EndpointPort> = slice.ports.iter().flatten().filter_map(port).collect();
+    ports.sort();
+    ports.dedup();
+    let ports: Arc<[EndpointPort]> = ports.into();
+    slice
+        .endpoints
+        .iter()
+        .filter_map(|object| endpoint(object, &ports))
+        .collect()
 }
 
 /// One value from what all slices of a Service say.
 ///
 /// While the slices are rearranged an endpoint may be in two of them: it then is ready or serving
-/// if one says so, and terminating only if both do.
+/// if one says so, terminating only if both do, and has the ports of both.
 pub fn endpoints<'a>(
     service: ServiceKey,
     slices: impl IntoIterator<Item = &'a [Endpoint]>,
@@ -36,6 +49,11 @@ pub fn endpoints<'a>(
                 known.ready |= found.ready;
                 known.serving |= found.serving;
                 known.terminating &= found.terminating;
+                if known.ports != found.ports {
+                    let both = known.ports.iter().chain(found.ports.iter()).cloned();
+                    let both: BTreeSet<EndpointPort> = both.collect();
+                    known.ports = both.into_iter().collect();
+                }
             })
             .or_insert_with(|| found.clone());
     }
@@ -45,7 +63,15 @@ pub fn endpoints<'a>(
     }
 }
 
-fn endpoint(object: &ApiEndpoint) -> Option<Endpoint> {
+fn port(object: &ApiPort) -> Option<EndpointPort> {
+    Some(EndpointPort {
+        name: object.name.as_deref().unwrap_or_default().into(),
+        protocol: protocol(object.protocol.as_deref())?,
+        port: port_number(object.port?)?,
+    })
+}
+
+fn endpoint(object: &ApiEndpoint, ports: &Arc<[EndpointPort]>) -> Option<Endpoint> {
     let address = object.addresses.first()?.parse().ok()?;
     let conditions = object.conditions.as_ref();
     let ready = conditions.and_then(|c| c.ready).unwrap_or(true);
@@ -55,11 +81,13 @@ fn endpoint(object: &ApiEndpoint) -> Option<Endpoint> {
         ready,
         serving: conditions.and_then(|c| c.serving).unwrap_or(ready),
         terminating: conditions.and_then(|c| c.terminating).unwrap_or(false),
+        ports: Arc::clone(ports),
     })
 }
 
 #[cfg(test)]
 mod tests {
+    use herald_model::Protocol;
     use serde_json::json;
 
     use super::*;
@@ -73,6 +101,7 @@ mod tests {
             },
             "addressType": "IPv4",
             "endpoints": endpoints,
+            "ports": [{ "name": "http", "port": 8080 }],
         }))
         .unwrap()
     }
@@ -94,6 +123,15 @@ mod tests {
             ready,
             serving,
             terminating,
+            ports: Arc::new([port("http", Protocol::Tcp, 8080)]),
+        }
+    }
+
+    fn port(name: &str, protocol: Protocol, port: u16) -> EndpointPort {
+        EndpointPort {
+            name: name.into(),
+            protocol,
+            port,
         }
     }
 
@@ -137,6 +175,33 @@ mod tests {
         let merged = [expected("10.0.0.1", Some("node1"), [true, true, false])];
         assert_eq!(got(&[old.clone(), new.clone()]), merged);
         assert_eq!(got(&[new, old]), merged);
+    }
+
+    #[test]
+    fn ports_are_those_of_the_slice_and_of_two_slices_those_of_both() {
+        let with = |ports: serde_json::Value| {
+            let mut slice = slice(&json!([{ "addresses": ["10.0.0.1"] }]));
+            slice.ports = serde_json::from_value(ports).unwrap();
+            slice
+        };
+        let one = with(json!([
+            { "name": "dns", "protocol": "UDP", "port": 5353 },
+            { "port": 8080 },
+            { "name": "any" },
+            { "name": "other", "protocol": "QUIC", "port": 1 },
+        ]));
+        let ports = |slices: &[EndpointSlice]| got(slices)[0].ports.to_vec();
+        let (plain, dns) = (
+            port("", Protocol::Tcp, 8080),
+            port("dns", Protocol::Udp, 5353),
+        );
+        assert_eq!(
+            ports(std::slice::from_ref(&one)),
+            [plain.clone(), dns.clone()]
+        );
+        let other = with(json!([{ "name": "http", "port": 80 }]));
+        let http = port("http", Protocol::Tcp, 80);
+        assert_eq!(ports(&[one, other]), [plain, dns, http]);
     }
 
     #[test]

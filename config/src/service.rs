@@ -152,18 +152,24 @@ fn families(spec: &ServiceSpec) -> Vec<Family> {
 }
 
 /// A port number; 0 stands for none.
-fn port_number(number: i32) -> Option<u16> {
+pub(crate) fn port_number(number: i32) -> Option<u16> {
     u16::try_from(number).ok().filter(|&port| port != 0)
+}
+
+/// A protocol by its name in the API; `None`: one that nobody knows.
+pub(crate) fn protocol(name: Option<&str>) -> Option<Protocol> {
+    match name {
+        None | Some("TCP") => Some(Protocol::Tcp),
+        Some("UDP") => Some(Protocol::Udp),
+        Some("SCTP") => Some(Protocol::Sctp),
+        Some(_) => None,
+    }
 }
 
 fn port(object: &ApiPort) -> Option<ServicePort> {
     Some(ServicePort {
-        protocol: match object.protocol.as_deref() {
-            None | Some("TCP") => Protocol::Tcp,
-            Some("UDP") => Protocol::Udp,
-            Some("SCTP") => Protocol::Sctp,
-            Some(_) => return None,
-        },
+        name: object.name.as_deref().unwrap_or_default().into(),
+        protocol: protocol(object.protocol.as_deref())?,
         port: port_number(object.port)?,
         node_port: object.node_port.and_then(port_number),
     })

@@ -65,6 +65,13 @@ INLINE int may_be_vip(const struct address *address)
 	return known && has_bit(known->vips, ((__u64)mix_address(address) * VIP_BITS) >> 32);
 }
 
+INLINE int may_be_pod(const struct address *address)
+{
+	const struct filters *known = find_filters();
+
+	return known && has_bit(known->pods, ((__u64)mix_address(address) * NODE_BITS) >> 32);
+}
+
 /* The number of the node that has this address; 0: no node. */
 INLINE __u32 node_with_address(const struct address *address)
 {
@@ -119,14 +126,26 @@ INLINE __u32 flow_hash(const struct packet *packet, __be16 port)
 	return c;
 }
 
+/* What is in the slot of a hash; 0: nothing. */
+INLINE __u32 find_slot(__u32 first_block, __u32 slots, __u32 hash)
+{
+	__u32 slot = ((__u64)hash * slots) >> 32;
+	__u32 index = first_block + slot / SLOTS_PER_BLOCK;
+	struct block *block = bpf_map_lookup_elem(&blocks, &index);
+
+	return slots && block ? block->slot[slot % SLOTS_PER_BLOCK] : 0;
+}
+
 /* The node that the tables give a flow; 0: none. */
 INLINE __u32 choose_target(const struct service *service, __u32 hash)
 {
-	__u32 slot = ((__u64)hash * service->slots) >> 32;
-	__u32 index = service->first_block + slot / SLOTS_PER_BLOCK;
-	struct block *block = bpf_map_lookup_elem(&blocks, &index);
+	return find_slot(service->first_block, service->slots, hash);
+}
 
-	return block ? block->slot[slot % SLOTS_PER_BLOCK] : 0;
+/* The port that has a say in the choice beside the client's address; 0: none. */
+INLINE __be16 chosen_by(const struct packet *packet, const struct service *service)
+{
+	return service->flags & SERVICE_BY_ADDRESS ? 0 : packet->source_port;
 }
 
 /* A node's address of the packet's family; 0 if the node is known and has one. */
@@ -162,12 +181,17 @@ INLINE struct reply *find_reply(const struct packet *packet, const struct vip *v
 	return reply && is_current(reply, vip, bpf_ktime_get_coarse_ns()) ? reply : 0;
 }
 
-INLINE int is_free(const struct reply *reply, const struct vip *vip, __u8 protocol, __u64 now)
+INLINE int is_idle(const struct reply *reply, __u8 protocol, __u64 now)
 {
 	__u64 idle = protocol == IPPROTO_UDP ? IDLE_UDP_NS :
 		     reply->closed == CLOSED ? IDLE_CLOSED_NS : IDLE_TCP_NS;
 
-	return reply->generation != vip->generation || now - reply->seen_ns > idle;
+	return now - reply->seen_ns > idle;
+}
+
+INLINE int is_free(const struct reply *reply, const struct vip *vip, __u8 protocol, __u64 now)
+{
+	return reply->generation != vip->generation || is_idle(reply, protocol, now);
 }
 
 /*

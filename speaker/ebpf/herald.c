@@ -6,6 +6,10 @@
  * target's kube-proxy takes VIP:port, and answers the client itself. A frame that comes from a node is
  * one that was sent on to us, and is left to kube-proxy.
  *
+ * Mode "pod": as "dsr", but the target gives the packet to one of its own pods, and turns what that
+ * answers into an answer from VIP:port. A connection that it knows nothing of goes on to the node that had
+ * it before.
+ *
  * Mode "nodeport": a client's packet to VIP:port goes on to target:NodePort with the VIP as its
  * source; the target's reply comes back to the VIP and goes on to the client from VIP:port.
  *
@@ -14,33 +18,7 @@
  *
  * A packet that is none of our business is left to whoever comes next, untouched.
  */
-#include "icmp.h"
-
-/* In tc_index: the egress program need not look at it. */
-#define SENT_ON 0x4852
-
-/* The number of the node that sent this frame, by its MAC address; 0: no node. */
-INLINE __u32 sending_node(struct __sk_buff *skb)
-{
-	struct mac_key key = {};
-	void *data = (void *)(long)skb->data;
-	struct ethhdr *eth = data;
-
-	if ((void *)(eth + 1) > (void *)(long)skb->data_end)
-		return 0;
-	__builtin_memcpy(key.mac, eth->source, sizeof(key.mac));
-
-	const struct filters *known = find_filters();
-	__u32 word;
-
-	__builtin_memcpy(&word, eth->source + 2, sizeof(word));
-	if (!known || !has_bit(known->macs, ((__u64)mix(word) * NODE_BITS) >> 32))
-		return 0;
-
-	__u32 *node = bpf_map_lookup_elem(&macs, &key);
-
-	return node ? *node : 0;
-}
+#include "pod.h"
 
 /*
  * Hands a packet to the holder of the VIP, or if that is us, a target's reply to the holder before us.
@@ -251,42 +229,6 @@ APART int forward(struct __sk_buff *skb, const struct packet *packet, const stru
 	return is_self ? VERDICT_NEXT : bpf_redirect_neigh(ifindex, 0, 0, 0);
 }
 
-/* The target of a flow, given by its packet from the client; 0: none. */
-INLINE struct node *find_target(const struct packet *packet, const struct service *service)
-{
-	__be16 port = service->flags & SERVICE_BY_ADDRESS ? 0 : packet->source_port;
-	__u32 target = choose_target(service, flow_hash(packet, port));
-	struct node *node = target ? bpf_map_lookup_elem(&nodes, &target) : 0;
-
-	return node && node->flags & NODE_KNOWN ? node : 0;
-}
-
-/* The segment a frame came by if the node is in it, else one that it is in; 0: none. */
-INLINE struct link *find_link(struct node *node, __u32 ifindex)
-{
-	for (int i = 0; i < LINKS && node->link[i].ifindex; i++)
-		if (node->link[i].ifindex == ifindex)
-			return &node->link[i];
-	return node->link[0].ifindex ? &node->link[0] : 0;
-}
-
-INLINE int send_on(struct __sk_buff *skb, const struct packet *packet, const struct link *link)
-{
-	if (packet->hops <= 1)
-		return drop(EVENT_TTL);
-	if (write_frame(skb, packet, link))
-		return drop(EVENT_REWRITE_FAILED);
-	skb->tc_index = SENT_ON;
-	return bpf_redirect(link->ifindex, 0);
-}
-
-/* Another node chose us, or is itself the client: kube-proxy knows. */
-INLINE int take_from_node(void)
-{
-	count(EVENT_FROM_NODE);
-	return VERDICT_NEXT;
-}
-
 /* Whether a TCP connection goes on that we sent to a NodePort so far. */
 INLINE int has_flow(const struct packet *packet, const struct vip *vip)
 {
@@ -307,29 +249,8 @@ INLINE int has_flow(const struct packet *packet, const struct vip *vip)
 	return flow && flow->generation == vip->generation;
 }
 
-/*
- * A packet to a Service in mode "dsr", whoever holds the VIP. VERDICT_UNKNOWN if its target is not on a
- * segment of ours.
- */
-INLINE int direct(struct __sk_buff *skb, const struct packet *packet, const struct service *service)
+INLINE void count_sent(struct __sk_buff *skb, const struct packet *packet, __u32 id)
 {
-	__u32 id = service->id;
-
-	if (!is_allowed(packet, service))
-		return drop(EVENT_SOURCE_RANGE);
-
-	struct node *node = find_target(packet, service);
-	struct link *link = node ? find_link(node, skb->ifindex) : 0;
-	int is_self = node && node->flags & NODE_IS_SELF;
-
-	if (node && !link && !is_self)
-		return VERDICT_UNKNOWN;
-	if (sending_node(skb))
-		return take_from_node();
-	/* Without any target kube-proxy refuses at once. */
-	if (!node)
-		return passed();
-
 	struct stats *counters = bpf_map_lookup_elem(&stats, &id);
 
 	if (counters) {
@@ -338,7 +259,40 @@ INLINE int direct(struct __sk_buff *skb, const struct packet *packet, const stru
 		counters->flows += packet->protocol == IPPROTO_TCP &&
 				   (packet->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
 	}
-	return is_self ? VERDICT_NEXT : send_on(skb, packet, link);
+}
+
+/*
+ * A packet to a Service in mode "dsr" or "pod", whoever holds the VIP. VERDICT_UNKNOWN if its target is not
+ * on a segment of ours.
+ */
+INLINE int direct(struct __sk_buff *skb, const struct packet *packet, const struct service *service)
+{
+	if (!is_allowed(packet, service))
+		return drop(EVENT_SOURCE_RANGE);
+
+	struct node *node = find_target(packet, service);
+	struct link *link = node ? find_link(node, skb->ifindex) : 0;
+	int is_self = node && node->flags & NODE_IS_SELF;
+	__u32 sender = sending_node(skb);
+
+	if (service->mode == MODE_POD && !is_self && !sender)
+		is_self = keeps_flow(packet, service);
+	/* Whoever sent it on has counted it. */
+	if (is_self && !sender)
+		count_sent(skb, packet, service->id);
+	if (service->mode == MODE_POD && (is_self || sender))
+		return to_pod(skb, packet, service, sender);
+	if (is_self)
+		return sender ? take_from_node() : VERDICT_NEXT;
+	if (node && !link)
+		return VERDICT_UNKNOWN;
+	if (sender)
+		return take_from_node();
+	/* Without any target kube-proxy refuses at once. */
+	if (!link)
+		return passed();
+	count_sent(skb, packet, service->id);
+	return send_on(skb, packet, link);
 }
 
 /* The same where the flow tables have a say, or the target is not on a segment of ours. */
@@ -362,7 +316,7 @@ INLINE int direct_or_forward(struct __sk_buff *skb, const struct packet *packet,
 }
 
 /*
- * Sends an ICMP error about a packet of a Service in mode "dsr" to the target that sent it.
+ * Sends an ICMP error about a packet of a Service in mode "dsr" or "pod" to the target that sent it.
  * VERDICT_UNKNOWN if it is about something else.
  */
 APART int steer_error(struct __sk_buff *skb, const struct packet *packet)
@@ -383,16 +337,26 @@ APART int steer_error(struct __sk_buff *skb, const struct packet *packet)
 	};
 	struct service *service = bpf_map_lookup_elem(&services, &key);
 
-	if (!service || service->mode != MODE_DSR)
+	if (!service || service->mode < MODE_DSR)
 		return VERDICT_UNKNOWN;
-	if (sending_node(skb))
-		return take_from_node();
 
 	/* What the client sent has its ends the other way round. */
-	quote.source = quote.destination;
-	quote.source_port = quote.destination_port;
+	struct packet sent = quote;
+	__u32 sender = sending_node(skb);
 
-	struct node *node = find_target(&quote, service);
+	sent.source = quote.destination;
+	sent.source_port = quote.destination_port;
+	sent.destination = quote.source;
+	sent.destination_port = quote.source_port;
+
+	struct node *node = find_target(&sent, service);
+
+	if (service->mode == MODE_POD &&
+	    (sender || (node && node->flags & NODE_IS_SELF) || keeps_flow(&sent, service)))
+		return error_to_pod(skb, packet, &quote, &sent, service);
+	if (sender)
+		return take_from_node();
+
 	struct link *link = node ? find_link(node, skb->ifindex) : 0;
 
 	if (node && node->flags & NODE_IS_SELF) {
@@ -462,7 +426,7 @@ INLINE int ingress(struct __sk_buff *skb)
 	int is_malformed = read_transport(skb, &packet);
 	int is_to_port = !is_malformed && !packet.is_fragment && has_ports(&packet);
 	struct service *service = is_to_port ? find_service(&packet) : 0;
-	int is_direct = service && service->mode == MODE_DSR;
+	int is_direct = service && service->mode >= MODE_DSR;
 
 	/* The most frequent first: it matters neither who holds the VIP, nor what came before. */
 	if (is_direct && !(service->flags & SERVICE_HAS_FLOWS)) {
@@ -530,23 +494,40 @@ int herald_ingress(struct __sk_buff *skb)
 	return ingress(skb);
 }
 
-/* Replies of this node as a target leave here, and never reach the wire as they are. */
+/* Replies of this node as a target leave here: to a NodePort's client, or from a pod as they are. */
 SEC("classifier/egress")
 int herald_egress(struct __sk_buff *skb)
 {
 	struct packet packet = {};
 
-	if (skb->tc_index == SENT_ON || read_network(skb, &packet) ||
-	    !may_be_vip(&packet.destination))
+	if (skb->tc_index == SENT_ON || read_network(skb, &packet))
 		return VERDICT_NEXT;
 
-	struct vip *vip = find_vip(skb, &packet);
+	int is_to_vip = may_be_vip(&packet.destination);
+	int is_from_pod = may_be_pod(&packet.source);
 
-	if (!vip || read_transport(skb, &packet) || packet.is_fragment)
+	/* An error may quote a pod, whoever sends it. */
+	if ((!is_to_vip && !is_from_pod && packet.protocol != IPPROTO_ICMP &&
+	     packet.protocol != IPPROTO_ICMPV6) ||
+	    read_transport(skb, &packet) || packet.is_fragment)
 		return VERDICT_NEXT;
-	if (is_error(&packet)) {
-		int verdict = translate_error(skb, &packet, vip, packet.hops);
 
+	int is_about = is_error(&packet);
+	int verdict = VERDICT_UNKNOWN;
+
+	if (is_about)
+		verdict = error_from_pod(skb, &packet);
+	else if (is_from_pod)
+		verdict = from_pod(skb, &packet);
+	if (verdict != VERDICT_UNKNOWN)
+		return verdict;
+
+	struct vip *vip = is_to_vip ? find_vip(skb, &packet) : 0;
+
+	if (!vip)
+		return VERDICT_NEXT;
+	if (is_about) {
+		verdict = translate_error(skb, &packet, vip, packet.hops);
 		return verdict == VERDICT_UNKNOWN ? VERDICT_NEXT : verdict;
 	}
 	if (packet.protocol != IPPROTO_TCP && packet.protocol != IPPROTO_UDP)

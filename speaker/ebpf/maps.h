@@ -36,8 +36,10 @@ struct filters {
 	__u8 vips[VIP_BITS / 8];
 	__u8 addresses[NODE_BITS / 8];
 	__u8 macs[NODE_BITS / 8];
+	/* The addresses of this node's own pods that are in the map. */
+	__u8 pods[NODE_BITS / 8];
 };
-SIZE_IS(struct filters, 24576);
+SIZE_IS(struct filters, 28672);
 
 struct vip_key {
 	struct address address;
@@ -84,29 +86,37 @@ SIZE_IS(struct service_key, 20);
 #define MODE_OFF 0
 #define MODE_NODE_PORT 1
 #define MODE_DSR 2
+/* As MODE_DSR between nodes; the target gives the flow to one of its own pods. */
+#define MODE_POD 3
 #define SERVICE_HAS_RANGES 1
-/* With MODE_DSR: the client's address alone chooses the target. */
+/* With MODE_DSR and MODE_POD: the client's address alone chooses the target. */
 #define SERVICE_BY_ADDRESS 2
 /*
- * With MODE_DSR: the flow tables may know of flows of this VIP, to targets that are not on the segment
- * or of the time before the mode changed.
+ * With MODE_DSR and MODE_POD: the flow tables may know of flows of this VIP to NodePorts, of targets that
+ * are not on the segment or of the time before the mode changed.
  */
 #define SERVICE_HAS_FLOWS 4
 
 struct service {
 	/* Of the Service: the key of its counters, and part of the key of its source ranges. */
 	__u32 id;
-	/* The target table: its first block, and how many slots it has, a power of two. */
+	/*
+	 * The target table: its first block, and how many slots it has, a power of two. With MODE_POD as
+	 * many follow, with the node that had the slot before and may still have its connections.
+	 */
 	__u32 first_block;
 	__u32 slots;
 	/* With MODE_DSR 0 if there is none. */
 	__be16 node_port;
 	__u8 mode;
 	__u8 flags;
+	/* With MODE_POD: the table of this node's own pods, likewise; no slots if it has none. */
+	__u32 pod_block;
+	__u32 pod_slots;
 };
-SIZE_IS(struct service, 16);
+SIZE_IS(struct service, 24);
 
-/* A slot holds the number of a node; 0 stands for none. */
+/* A slot holds the number of a node, or of a pod of ours; 0 stands for none. */
 #define SLOTS_PER_BLOCK 256
 struct block {
 	__u16 slot[SLOTS_PER_BLOCK];
@@ -137,6 +147,18 @@ struct node {
 	struct link link[LINKS];
 };
 SIZE_IS(struct node, 92);
+
+/* A pod of this node, as an endpoint of one Service. */
+struct pod {
+	struct address address;
+	/* The Service's number. */
+	__u32 service;
+	__be16 port;
+	/* Whether it takes new flows; else those that it has go on. */
+	__u8 takes_new;
+	__u8 zero;
+};
+SIZE_IS(struct pod, 24);
 
 struct mac_key {
 	__u8 mac[6];
@@ -188,6 +210,10 @@ enum event {
 	EVENT_ERROR_STEERED,
 	EVENT_FLOW_ADOPTED,
 	EVENT_SOURCE_PORT_CHANGED,
+	EVENT_POD_CHOSEN,
+	EVENT_POD_TAKEN,
+	EVENT_NO_POD,
+	EVENT_HANDED_BACK,
 	EVENTS,
 };
 
@@ -202,13 +228,20 @@ struct flow_key {
 };
 SIZE_IS(struct flow_key, 40);
 
+/* The generation of a flow that is pinned to a pod of this node: no VIP has it. */
+#define GENERATION_POD 0xffffffff
+
 struct flow {
 	struct address target;
 	/* When a packet of the client last came, give or take a second. */
 	__u64 seen_ns;
 	__u32 service;
 	__u32 generation;
-	__u32 node;
+	union {
+		__u32 node;
+		/* With GENERATION_POD; 0: kube-proxy has it. */
+		__u32 pod;
+	};
 	__be16 target_port;
 	/* Our source port on the VIP towards the target: the client's where that was free. */
 	__be16 source_port;
@@ -218,7 +251,11 @@ SIZE_IS(struct flow, 40);
 /* A flow as the target sees it. */
 struct reply_key {
 	struct address target;
-	struct address vip;
+	union {
+		struct address vip;
+		/* A pod sees the client itself. */
+		struct address client;
+	};
 	__be16 target_port;
 	__be16 source_port;
 	__u8 protocol;
@@ -231,11 +268,15 @@ SIZE_IS(struct reply_key, 40);
 #define CLOSED 3
 
 struct reply {
-	struct address client;
+	union {
+		struct address client;
+		/* With GENERATION_POD. */
+		struct address vip;
+	};
 	__u64 seen_ns;
 	__u32 service;
 	__u32 generation;
-	/* The interface the client's packets come by. */
+	/* The interface the client's packets come by; 0 with GENERATION_POD. */
 	__u32 ifindex;
 	__be16 client_port;
 	__be16 vip_port;
@@ -262,6 +303,7 @@ MAP(vips, BPF_MAP_TYPE_HASH, 65536, BPF_F_NO_PREALLOC, struct vip_key, struct vi
 MAP(services, BPF_MAP_TYPE_HASH, 131072, BPF_F_NO_PREALLOC, struct service_key, struct service);
 MAP(blocks, BPF_MAP_TYPE_ARRAY, 49152, 0, __u32, struct block); /* sized */
 MAP(nodes, BPF_MAP_TYPE_ARRAY, 8192, 0, __u32, struct node);
+MAP(pods, BPF_MAP_TYPE_HASH, 65535, BPF_F_NO_PREALLOC, __u32, struct pod);
 MAP(addresses, BPF_MAP_TYPE_HASH, 16384, BPF_F_NO_PREALLOC, struct address, __u32);
 MAP(macs, BPF_MAP_TYPE_HASH, 65536, BPF_F_NO_PREALLOC, struct mac_key, __u32);
 MAP(ranges, BPF_MAP_TYPE_LPM_TRIE, 262144, BPF_F_NO_PREALLOC, struct range_key, __u32);

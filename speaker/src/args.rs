@@ -174,7 +174,7 @@ pub(crate) struct Args {
     #[arg(long, env = "HERALD_STATE_DIR", value_name = "FOLDER")]
     pub(crate) state_dir: Option<PathBuf>,
 
-    /// How many flows the forwarding to NodePorts remembers; each takes about 300 bytes of kernel
+    /// How many flows the forwarding to NodePorts and to pods remembers; each takes about 300 bytes of kernel
     /// memory. Takes effect when the maps are made anew.
     #[arg(
         long,

@@ -1,8 +1,9 @@
 //! The endpoints of a Service, one value from all its `EndpointSlices`.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use crate::{NodeName, ServiceKey};
+use crate::{NodeName, Protocol, ServiceKey};
 
 /// Where a Service's pods are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,4 +27,17 @@ pub struct Endpoint {
     pub serving: bool,
     /// Condition `terminating`.
     pub terminating: bool,
+    /// Its own ports, ordered, without repetition; all endpoints of a slice share them.
+    pub ports: Arc<[EndpointPort]>,
+}
+
+/// A port of an endpoint.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EndpointPort {
+    /// The name of the Service's port that leads there.
+    pub name: Arc<str>,
+    /// The transport protocol.
+    pub protocol: Protocol,
+    /// Its number.
+    pub port: u16,
 }

@@ -34,7 +34,7 @@ mod vip;
 
 pub use address::{AddressRange, Family, ParseRangeError};
 pub use advertisement::{Advertisement, InterfacePattern, WeightedSelector};
-pub use endpoint::{Endpoint, ServiceEndpoints};
+pub use endpoint::{Endpoint, EndpointPort, ServiceEndpoints};
 pub use ids::{
     AdvertisementName, Epoch, IfIndex, Incarnation, InterfaceName, MacAddress, NamespaceName,
     NodeName, ParseMacError, PoolName, SegmentName, ServiceKey, Uid,

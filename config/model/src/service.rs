@@ -146,6 +146,8 @@ impl fmt::Display for ForwardingMode {
 /// One port of a Service.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServicePort {
+    /// Its name, which endpoints know it by; empty if it is the only one and has none.
+    pub name: Arc<str>,
     /// The transport protocol.
     pub protocol: Protocol,
     /// The port on the VIP.

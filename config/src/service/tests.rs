@@ -70,6 +70,7 @@ fn a_plain_service_asks_for_nothing() {
             sharing_key: None,
             scope: Scope::External,
             ports: vec![ServicePort {
+                name: "".into(),
                 protocol: Protocol::Tcp,
                 port: 80,
                 node_port: Some(30080),

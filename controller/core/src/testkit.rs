@@ -111,6 +111,7 @@ impl ServiceBuilder {
     pub fn port(self, port: u16) -> Self {
         self.with(|service| {
             service.ports.push(ServicePort {
+                name: "".into(),
                 protocol: Protocol::Tcp,
                 port,
                 node_port: Some(30_000 + port % 2_000),

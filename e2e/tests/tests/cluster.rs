@@ -19,5 +19,7 @@ mod pools;
 mod requests;
 #[path = "cluster/sharing.rs"]
 mod sharing;
+#[path = "cluster/straight.rs"]
+mod straight;
 #[path = "cluster/what_if.rs"]
 mod what_if;

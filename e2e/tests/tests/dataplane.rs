@@ -4,6 +4,9 @@
 #[path = "dataplane/black_holes.rs"]
 mod black_holes;
 #[cfg(test)]
+#[path = "dataplane/pods.rs"]
+mod pods;
+#[cfg(test)]
 #[path = "dataplane/straight.rs"]
 mod straight;
 #[cfg(test)]

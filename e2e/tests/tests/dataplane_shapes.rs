@@ -17,6 +17,9 @@ mod flows;
 #[path = "dataplane/frame.rs"]
 mod frame;
 #[cfg(test)]
+#[path = "dataplane/pod.rs"]
+mod pod;
+#[cfg(test)]
 #[path = "dataplane/turns.rs"]
 mod turns;
 

@@ -37,6 +37,8 @@ mod segments;
 mod snapshot;
 #[path = "disruptive/soak.rs"]
 mod soak;
+#[path = "disruptive/straight.rs"]
+mod straight;
 #[path = "disruptive/takeover.rs"]
 mod takeover;
 #[path = "disruptive/two_nodes.rs"]

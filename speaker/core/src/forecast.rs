@@ -14,7 +14,7 @@ use herald_model::{
 };
 
 use crate::core::SEED;
-use crate::forwarding::{self, Reach, cluster_targets, plan, targets};
+use crate::forwarding::{self, Behind, Reach, cluster_targets, plan, targets};
 use crate::input::ObservedSpeaker;
 use crate::status::ForwardingState;
 use crate::vip::holders;
@@ -219,10 +219,11 @@ impl Forecast {
     fn forwarding_facts<'a>(
         &'a self,
         reach: &'a Reach,
-        announcer: &NodeName,
+        announcer: &'a NodeName,
     ) -> forwarding::Facts<'a> {
         let speaker = self.facts.speakers.get(announcer);
         forwarding::Facts {
+            me: announcer,
             nodes: &self.facts.nodes,
             dead: &self.facts.dead,
             endpoints: &self.facts.endpoints,
@@ -256,8 +257,9 @@ impl Forecast {
         };
         let reach = Reach::default();
         let nobody = NodeName::from("");
-        let (targets, _) = targets(address, &local, &self.forwarding_facts(&reach, &nobody));
-        targets.weights.clone()
+        let facts = self.forwarding_facts(&reach, &nobody);
+        let behind = Behind::new(address, &local, &facts);
+        targets(&local, &behind, &facts).weights.clone()
     }
 
     /// The table of a port of an address; `None`: kube-proxy on the announcing node takes its traffic. It
@@ -269,7 +271,9 @@ impl Forecast {
         before: Option<&Slots>,
     ) -> Option<Arc<Slots>> {
         let targets = match forwarding {
-            Forwarding::Dsr { targets, .. } | Forwarding::NodePort { targets, .. } => targets,
+            Forwarding::Pod { targets, .. }
+            | Forwarding::Dsr { targets, .. }
+            | Forwarding::NodePort { targets, .. } => targets,
             Forwarding::Off => return None,
         };
         let has_address = |name: &NodeName| {

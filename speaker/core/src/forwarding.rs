@@ -6,15 +6,17 @@ use std::sync::Arc;
 
 use herald_dataplane::{DesiredService, Forwarding, Spread, Targets};
 use herald_model::{
-    Family, ForwardingMode, Node, NodeName, PROXY_NAME, Protocol, Service, ServiceEndpoints,
+    Endpoint, Family, ForwardingMode, Node, NodeName, PROXY_NAME, Protocol, Service, ServiceEndpoints,
     ServiceKey, ServicePort, SessionAffinity, TrafficPolicy,
 };
 
 use crate::input::{DataPlaneMode, DataPlaneReport};
 use crate::status::ForwardingState;
 
+mod pods;
 mod reach;
 
+use pods::Pods;
 pub(crate) use reach::Reach;
 
 /// What an address's traffic is to go to, and what there is to say of it.
@@ -34,6 +36,8 @@ pub(crate) struct Plan {
 
 /// What the decision rests on besides the Services themselves.
 pub(crate) struct Facts<'a> {
+    /// Our own node.
+    pub(crate) me: &'a NodeName,
     pub(crate) nodes: &'a BTreeMap<NodeName, Node>,
     /// Nodes that the observers found dead.
     pub(crate) dead: &'a BTreeSet<NodeName>,
@@ -73,29 +77,26 @@ pub(crate) fn plan(address: IpAddr, services: &[&Service], facts: &Facts<'_>) ->
     let mut taken = BTreeSet::new();
     let mut nodes = BTreeSet::new();
     for service in services {
-        let (targets, has_endpoints) = targets(address, service, facts);
-        plan.has_endpoints |= has_endpoints;
-        let mut route = route(service, targets, facts);
+        let behind = Behind::new(address, service, facts);
+        plan.has_endpoints |= behind.taking().next().is_some();
+        let mut route = route(service, behind, facts);
         let source_ranges: Arc<[_]> = service.source_ranges.iter().copied().collect();
         for port in &service.ports {
             if !taken.insert((port.protocol, port.port)) {
                 continue;
             }
             let forwarding = route.of_port(port);
-            match &forwarding {
-                Forwarding::Dsr { targets, .. } => {
-                    nodes.extend(targets.weights.keys().cloned());
-                    plan.state = Some(ForwardingState::Dsr);
-                }
-                Forwarding::NodePort { targets, .. } => {
-                    nodes.extend(targets.weights.keys().cloned());
-                    plan.state = plan
-                        .state
-                        .filter(|state| *state == ForwardingState::Dsr)
-                        .or(Some(ForwardingState::NodePort));
-                }
-                Forwarding::Off => plan.state = plan.state.or(Some(ForwardingState::Off)),
-            }
+            let (state, targets) = match &forwarding {
+                Forwarding::Pod { targets, .. } => (ForwardingState::Pod, Some(targets)),
+                Forwarding::Dsr { targets, .. } => (ForwardingState::Dsr, Some(targets)),
+                Forwarding::NodePort { targets, .. } => (ForwardingState::NodePort, Some(targets)),
+                Forwarding::Off => (ForwardingState::Off, None),
+            };
+            // Of several ports, the best.
+            plan.state = Some(plan.state.map_or(state, |best| best.min(state)));
+            let weights = targets.into_iter().flat_map(|targets| &targets.weights);
+            let takes_new = weights.filter(|(_, weight)| **weight > 0);
+            nodes.extend(takes_new.map(|(node, _)| node.clone()));
             plan.services.push(DesiredService {
                 service: service.key.clone(),
                 protocol: port.protocol,
@@ -123,7 +124,8 @@ pub(crate) fn plan(address: IpAddr, services: &[&Service], facts: &Facts<'_>) ->
 }
 
 /// How a Service as a whole is forwarded.
-fn route(service: &Service, all: Arc<Targets>, facts: &Facts<'_>) -> Route {
+fn route<'a>(service: &Service, behind: Behind<'a>, facts: &Facts<'a>) -> Route<'a> {
+    let all = targets(service, &behind, facts);
     let near = facts.reach.of(&all, facts.cluster);
     let is_sticky = service.affinity != SessionAffinity::None;
     let mut route = Route {
@@ -140,6 +142,7 @@ fn route(service: &Service, all: Arc<Targets>, facts: &Facts<'_>) -> Route {
         reasons: Vec::new(),
         off_ports: Vec::new(),
         leaves_out: false,
+        pods: None,
     };
     let wish = match service.forwarding {
         ForwardingMode::Off => return route,
@@ -162,9 +165,16 @@ fn route(service: &Service, all: Arc<Targets>, facts: &Facts<'_>) -> Route {
         return route;
     }
     if service.forwarding == ForwardingMode::Pod {
-        route
-            .reasons
-            .push("pod is not available yet, auto is used".into());
+        match Pods::new(behind, facts) {
+            Ok(pods) => {
+                route.mode = Mode::Pod;
+                route.far = pods.far.iter().cloned().collect();
+                route.leaves_out = !route.far.is_empty();
+                route.pods = Some(pods);
+                return route;
+            }
+            Err(reason) => route.reasons.push(reason),
+        }
     }
     // Without any target there is nothing to reach: then the mode stays what it will be.
     let reaches_none = route.near.weights.is_empty() && !route.far.is_empty();
@@ -205,6 +215,7 @@ fn unknown_proxy(service: &Service, facts: &Facts<'_>) -> Option<String> {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mode {
+    Pod,
     Dsr,
     NodePort,
     /// By kube-proxy.
@@ -212,7 +223,7 @@ enum Mode {
 }
 
 /// The way of one Service's traffic, and what there is to say of it.
-struct Route {
+struct Route<'a> {
     mode: Mode,
     all: Arc<Targets>,
     /// Those of them that share a segment with the address.
@@ -226,13 +237,41 @@ struct Route {
     off_ports: Vec<String>,
     /// Whether a port does without those that are far.
     leaves_out: bool,
+    /// With [`Mode::Pod`].
+    pods: Option<Pods<'a>>,
 }
 
-impl Route {
+impl Route<'_> {
     fn of_port(&mut self, port: &ServicePort) -> Forwarding {
         let translatable = port.node_port.filter(|_| port.protocol != Protocol::Sctp);
         match (self.mode, translatable) {
             (Mode::Off, _) => Forwarding::Off,
+            (Mode::Pod, _) if port.protocol == Protocol::Sctp => {
+                self.reasons.push(format!(
+                    "port {}/{} is forwarded by dsr, as pod cannot translate it",
+                    port.port, port.protocol
+                ));
+                Forwarding::Dsr {
+                    targets: Arc::clone(&self.near),
+                    by_address: self.is_sticky,
+                    node_port: None,
+                }
+            }
+            (Mode::Pod, _) => {
+                let (targets, pods) = self
+                    .pods
+                    .as_ref()
+                    .map(|pods| pods.of_port(port))
+                    .unwrap_or_default();
+                Forwarding::Pod {
+                    targets: Arc::new(Targets {
+                        spread: Spread::Local,
+                        weights: targets,
+                    }),
+                    by_address: self.is_sticky,
+                    pods: pods.into(),
+                }
+            }
             (Mode::Dsr, translatable) => {
                 let node_port = translatable.filter(|_| !self.is_sticky);
                 // Under Cluster any node is as good as another, under Local each has its own pods.
@@ -265,7 +304,7 @@ impl Route {
             let ports = self.off_ports.join(", ");
             self.reasons.push(format!("left to kube-proxy: {ports}"));
         }
-        if self.mode == Mode::Dsr && !self.far.is_empty() {
+        if matches!(self.mode, Mode::Pod | Mode::Dsr) && !self.far.is_empty() {
             let some: Vec<&str> = self.far.iter().map(NodeName::as_str).take(NAMED).collect();
             let more = match self.far.len().saturating_sub(NAMED) {
                 0 => String::new(),
@@ -285,47 +324,62 @@ impl Route {
     }
 }
 
-/// The targets of one Service, and whether it has any endpoint that takes traffic.
-pub(crate) fn targets(
-    address: IpAddr,
-    service: &Service,
-    facts: &Facts<'_>,
-) -> (Arc<Targets>, bool) {
-    let endpoints = facts.endpoints.get(&service.key);
-    let of_family = || {
-        endpoints
-            .iter()
+/// What is behind one Service, for one family.
+pub(crate) struct Behind<'a> {
+    /// The endpoints that take new connections, and those that keep the ones they have.
+    endpoints: Vec<(&'a Endpoint, bool)>,
+}
+
+impl<'a> Behind<'a> {
+    pub(crate) fn new(address: IpAddr, service: &Service, facts: &Facts<'a>) -> Self {
+        let of_family: Vec<&Endpoint> = facts
+            .endpoints
+            .get(&service.key)
+            .into_iter()
             .flat_map(|endpoints| &endpoints.endpoints)
             .filter(|endpoint| Family::of(endpoint.address) == Family::of(address))
-    };
-    let is_ready = |ready: bool| ready || service.publish_not_ready;
-    let any_ready = of_family().any(|endpoint| is_ready(endpoint.ready));
-    let takes_traffic = |ready: bool, serving: bool, terminating: bool| {
-        if any_ready {
-            is_ready(ready)
-        } else {
-            serving && terminating
-        }
-    };
-    let mut weights: BTreeMap<NodeName, u32> = BTreeMap::new();
-    let mut has_endpoints = false;
-    for endpoint in of_family() {
-        if !takes_traffic(endpoint.ready, endpoint.serving, endpoint.terminating) {
-            continue;
-        }
-        has_endpoints = true;
-        let node = endpoint.node.as_ref();
-        let takes_any = |node: &&NodeName| {
-            !facts.dead.contains(*node)
-                && facts.nodes.get(node.as_str()).is_some_and(Node::is_usable)
+            .collect();
+        let is_ready = |endpoint: &Endpoint| endpoint.ready || service.publish_not_ready;
+        let any_ready = of_family.iter().any(|endpoint| is_ready(endpoint));
+        let takes_new = |endpoint: &Endpoint| {
+            if any_ready {
+                is_ready(endpoint)
+            } else {
+                endpoint.serving && endpoint.terminating
+            }
         };
-        if let Some(node) = node.filter(takes_any) {
-            let weight = weights.entry(node.clone()).or_default();
-            *weight = weight.saturating_add(1);
+        Self {
+            endpoints: of_family
+                .into_iter()
+                .map(|endpoint| (endpoint, takes_new(endpoint)))
+                .collect(),
         }
     }
-    let targets = match service.traffic_policy {
-        TrafficPolicy::Cluster if has_endpoints => Arc::clone(facts.cluster),
+
+    /// Those that take new connections.
+    fn taking(&self) -> impl Iterator<Item = &'a Endpoint> {
+        let taking = self.endpoints.iter().filter(|(_, takes_new)| *takes_new);
+        taking.map(|(endpoint, _)| *endpoint)
+    }
+}
+
+/// Whether traffic may go to a node.
+fn takes_any(node: &NodeName, facts: &Facts<'_>) -> bool {
+    !facts.dead.contains(node) && facts.nodes.get(node.as_str()).is_some_and(Node::is_usable)
+}
+
+/// The targets of one Service.
+pub(crate) fn targets(service: &Service, behind: &Behind<'_>, facts: &Facts<'_>) -> Arc<Targets> {
+    let mut weights: BTreeMap<NodeName, u32> = BTreeMap::new();
+    let nodes = behind
+        .taking()
+        .filter_map(|endpoint| endpoint.node.as_ref());
+    for node in nodes.filter(|node| takes_any(node, facts)) {
+        let weight = weights.entry(node.clone()).or_default();
+        *weight = weight.saturating_add(1);
+    }
+    match service.traffic_policy {
+        TrafficPolicy::Cluster if behind.taking().next().is_some() => Arc::clone(facts.cluster),
         TrafficPolicy::Cluster => Arc::new(Targets {
             spread: Spread::Cluster,
             weights: BTreeMap::new(),
@@ -334,8 +388,7 @@ pub(crate) fn targets(
             spread: Spread::Local,
             weights,
         }),
-    };
-    (targets, has_endpoints)
+    }
 }
 
 #[cfg(test)]

@@ -43,8 +43,8 @@ pub struct AnnouncedSegment {
     pub reason: Arc<str>,
 }
 
-/// How traffic is forwarded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How traffic is forwarded, the best way first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ForwardingState {
     /// Straight to a pod.
     Pod,

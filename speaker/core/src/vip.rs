@@ -447,8 +447,10 @@ fn forwarding(plan: &Plan, data_plane_error: Option<&str>) -> (bool, &'static st
             "no Service behind it has an endpoint that is ready".to_owned(),
         );
     }
-    let (Some(state @ (ForwardingState::Dsr | ForwardingState::NodePort)), Some(targets)) =
-        (plan.state, plan.targets)
+    let (
+        Some(state @ (ForwardingState::Pod | ForwardingState::Dsr | ForwardingState::NodePort)),
+        Some(targets),
+    ) = (plan.state, plan.targets)
     else {
         return (
             true,
@@ -470,10 +472,14 @@ fn forwarding(plan: &Plan, data_plane_error: Option<&str>) -> (bool, &'static st
         1 => "1 node".to_owned(),
         targets => format!("{targets} nodes"),
     };
-    let message = if state == ForwardingState::NodePort {
-        format!("spread over the NodePorts of {nodes}")
-    } else {
-        format!("spread over {nodes}, which answer clients themselves")
+    let message = match state {
+        ForwardingState::Pod => {
+            format!("spread over the pods of {nodes}, which answer clients themselves")
+        }
+        ForwardingState::NodePort => format!("spread over the NodePorts of {nodes}"),
+        ForwardingState::Dsr | ForwardingState::Off => {
+            format!("spread over {nodes}, which answer clients themselves")
+        }
     };
     (true, reasons::FORWARDING, message)
 }

@@ -2,23 +2,24 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use herald_model::{Family, NodeName, Protocol, ServiceKey};
+use herald_model::{NodeName, Protocol, ServiceKey};
 
 use crate::contents::{MapContents, MapName};
 use crate::filter::Filters;
 use crate::layout::{
-    Config, Direct, LINKS, LinkEntry, NODES, NodeEntry, PortKey, Role, Route, SERVICES,
+    Config, LINKS, LinkEntry, NODES, NodeEntry, PODS, PodEntry, PortKey, Role, Route, SERVICES,
     ServiceEntry, Vip, VipKey, decode_number, encode_address, encode_mac, encode_number,
     encode_range,
 };
-use crate::{
-    Desired, DesiredNode, DesiredService, DesiredVip, Forwarding, Holder, Spread, Targets,
-};
+use crate::{Desired, DesiredNode, DesiredPod, DesiredService, DesiredVip, Forwarding, Holder};
 
+mod group;
 mod place;
+
+use group::{GroupKey, Member, TargetName};
 
 /// What [`compile`] makes of a wish.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -54,7 +55,7 @@ pub enum Refused {
         protocol: Protocol,
     },
     /// There is no room for one more target table; the Service is forwarded as with
-    /// [`Forwarding::Off`].
+    /// [`Forwarding::Off`], or if it is the table of our own pods, what comes to this node is.
     NoRoomForTable {
         /// The Service.
         service: ServiceKey,
@@ -63,6 +64,13 @@ pub enum Refused {
     TooManyNodes {
         /// The node.
         node: NodeName,
+    },
+    /// There are more pods on our node than numbers; this one gets nothing.
+    TooManyPods {
+        /// The Service.
+        service: ServiceKey,
+        /// The pod.
+        pod: SocketAddr,
     },
 }
 
@@ -81,6 +89,7 @@ pub fn compile(observed: &MapContents, desired: &Desired) -> Compiled {
             .filter_map(|(key, value)| Some((PortKey::decode(key)?, ServiceEntry::decode(value)?)))
             .collect(),
         node_numbers: BTreeMap::new(),
+        pod_numbers: BTreeMap::new(),
         out: Compiled::default(),
     };
     compiler.config_and_vips();
@@ -97,26 +106,9 @@ struct Compiler<'a> {
     ports: BTreeMap<PortKey, ServiceEntry>,
     /// The numbers of the nodes that have one.
     node_numbers: BTreeMap<&'a NodeName, u16>,
+    /// The numbers of our node's pods, as endpoints of the Service with this number.
+    pod_numbers: BTreeMap<(u32, SocketAddr), u16>,
     out: Compiled,
-}
-
-/// The targets of one table: Services with equal ones share it, under `Local` only the ports and
-/// families of one Service.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct GroupKey<'a> {
-    spread: Spread,
-    owner: Option<&'a ServiceKey>,
-    targets: BTreeMap<NodeName, (u32, u16)>,
-}
-
-/// One Service port that goes to nodes, and which group's table it uses.
-struct Member<'a> {
-    key: PortKey,
-    service: &'a DesiredService,
-    /// 0: none.
-    node_port: u16,
-    direct: Option<Direct>,
-    group: usize,
 }
 
 impl<'a> Compiler<'a> {
@@ -199,6 +191,9 @@ impl<'a> Compiler<'a> {
             for &mac in &node.macs {
                 filters.add_mac(mac);
             }
+        }
+        for (_, address) in self.pod_numbers.keys() {
+            filters.add_pod(address.ip());
         }
         self.put(MapName::Filters, encode_number(0), filters.encode());
     }
@@ -291,15 +286,23 @@ impl<'a> Compiler<'a> {
     fn services(&mut self) {
         let wanted = self.wanted_ports();
         self.number_services(&wanted);
+        self.number_pods(&wanted);
         let (mut members, groups, off) = self.group(&wanted);
         self.find_flows(&mut members, &groups);
         let tables = self.place(&members, &groups);
         for member in members {
             if let Some(Some(table)) = tables.get(member.group) {
+                let pods = member.pods.and_then(|pods| *tables.get(pods)?);
+                if member.pods.is_some() && pods.is_none() {
+                    self.out.refused.push(Refused::NoRoomForTable {
+                        service: member.service.service.clone(),
+                    });
+                }
                 let route = Route {
                     table: *table,
                     node_port: member.node_port,
                     direct: member.direct,
+                    pods,
                 };
                 self.put_service(member.key, member.service, Some(route));
             } else {
@@ -371,12 +374,61 @@ impl<'a> Compiler<'a> {
         }
     }
 
+    /// Numbers our own pods. One that was there before keeps its number: flows are pinned to it.
+    fn number_pods(&mut self, wanted: &BTreeMap<PortKey, &'a DesiredService>) {
+        let before: BTreeMap<(u32, SocketAddr), u32> = self
+            .observed
+            .entries(MapName::Pods)
+            .filter_map(|(key, value)| {
+                let pod = PodEntry::decode(value)?;
+                Some(((pod.service, pod.address), decode_number(key)?))
+            })
+            .collect();
+        let used: BTreeSet<u32> = before.values().copied().collect();
+        let mut fresh = (1..PODS).filter(|number| !used.contains(number));
+        for service in wanted.values() {
+            let (Forwarding::Pod { pods, .. }, Some(&id)) = (
+                &service.forwarding,
+                self.out.service_ids.get(&service.service),
+            ) else {
+                continue;
+            };
+            for &DesiredPod { address, takes_new } in pods.iter() {
+                let number = match self.pod_numbers.get(&(id, address)) {
+                    Some(&number) => Some(number),
+                    None => before
+                        .get(&(id, address))
+                        .copied()
+                        .or_else(|| fresh.next())
+                        .and_then(|number| u16::try_from(number).ok()),
+                };
+                let Some(number) = number else {
+                    self.out.refused.push(Refused::TooManyPods {
+                        service: service.service.clone(),
+                        pod: address,
+                    });
+                    continue;
+                };
+                self.pod_numbers.insert((id, address), number);
+                let entry = PodEntry {
+                    address,
+                    service: id,
+                    takes_new,
+                };
+                self.put(MapName::Pods, encode_number(number.into()), entry.encode());
+            }
+        }
+    }
+
     /// Finds the addresses in mode `dsr` that the flow tables may know flows of: those with a target
     /// that is reached by its `NodePort`, and those held all along that had flows before. A reply
     /// of such a flow may come to any port of the address.
     fn find_flows(&self, members: &mut [Member<'a>], groups: &[GroupKey<'a>]) {
-        let has_link = |name: &NodeName| {
-            let node = self.desired.nodes.get(name);
+        let has_link = |target: &TargetName| {
+            let node = match target {
+                TargetName::Node(name) => self.desired.nodes.get(name),
+                TargetName::Pod(_) => None,
+            };
             node.is_some_and(|node| node.is_self || !self.links(node).is_empty())
         };
         let is_mixed: Vec<bool> = groups
@@ -408,102 +460,6 @@ impl<'a> Compiler<'a> {
                 direct.has_flows = addresses.contains(&member.key.address);
             }
         }
-    }
-
-    /// Sorts the ports into groups that share a table, and those that need none.
-    fn group(
-        &mut self,
-        wanted: &BTreeMap<PortKey, &'a DesiredService>,
-    ) -> (
-        Vec<Member<'a>>,
-        Vec<GroupKey<'a>>,
-        Vec<(PortKey, &'a DesiredService)>,
-    ) {
-        let mut members = Vec::new();
-        let mut off = Vec::new();
-        let mut keys: BTreeMap<GroupKey<'a>, usize> = BTreeMap::new();
-        // Thousands of Services share one list of targets, which is looked at once.
-        let mut seen: BTreeMap<(*const Targets, Family, Option<&ServiceKey>), Option<usize>> =
-            BTreeMap::new();
-        for (&key, &service) in wanted {
-            let (node_port, targets, direct) = match &service.forwarding {
-                Forwarding::NodePort { node_port, targets } => (Some(*node_port), targets, None),
-                Forwarding::Dsr {
-                    targets,
-                    by_address,
-                    node_port,
-                } => {
-                    let direct = Direct {
-                        by_address: *by_address,
-                        has_flows: false,
-                    };
-                    (*node_port, targets, Some(direct))
-                }
-                Forwarding::Off => {
-                    off.push((key, service));
-                    continue;
-                }
-            };
-            if service.protocol == Protocol::Sctp && direct.is_none() {
-                self.out.refused.push(Refused::Protocol {
-                    service: service.service.clone(),
-                    protocol: service.protocol,
-                });
-                off.push((key, service));
-                continue;
-            }
-            let family = Family::of(key.address);
-            let owner = (targets.spread == Spread::Local).then_some(&service.service);
-            let group = *seen
-                .entry((Arc::as_ptr(targets), family, owner))
-                .or_insert_with(|| {
-                    let usable = self.usable(targets, family);
-                    let next = keys.len();
-                    (!usable.is_empty()).then(|| {
-                        *keys
-                            .entry(GroupKey {
-                                spread: targets.spread,
-                                owner,
-                                targets: usable,
-                            })
-                            .or_insert(next)
-                    })
-                });
-            match group {
-                Some(group) => members.push(Member {
-                    key,
-                    service,
-                    node_port: node_port.unwrap_or(0),
-                    direct,
-                    group,
-                }),
-                None => off.push((key, service)),
-            }
-        }
-        let mut groups: Vec<(usize, GroupKey<'a>)> =
-            keys.into_iter().map(|(key, index)| (index, key)).collect();
-        groups.sort_by_key(|&(index, _)| index);
-        (
-            members,
-            groups.into_iter().map(|(_, key)| key).collect(),
-            off,
-        )
-    }
-
-    fn usable(&self, targets: &Targets, family: Family) -> BTreeMap<NodeName, (u32, u16)> {
-        targets
-            .weights
-            .iter()
-            .filter_map(|(name, &weight)| {
-                let node = self.desired.nodes.get(name)?;
-                let has_address = match family {
-                    Family::V4 => node.ipv4.is_some(),
-                    Family::V6 => node.ipv6.is_some(),
-                };
-                let number = *self.node_numbers.get(name)?;
-                (weight > 0 && has_address).then(|| (name.clone(), (weight, number)))
-            })
-            .collect()
     }
 
     fn put_service(&mut self, key: PortKey, service: &DesiredService, route: Option<Route>) {

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use crate::filter::Filters;
 use crate::layout::{
-    NodeEntry, PortKey, SERVICES, SLOTS_PER_BLOCK, ServiceEntry, Vip, decode_number,
+    NodeEntry, PodEntry, PortKey, SERVICES, SLOTS_PER_BLOCK, ServiceEntry, TableRef, Vip,
+    decode_number,
 };
 
 /// A map that the speaker writes.
@@ -25,6 +26,8 @@ pub enum MapName {
     Addresses,
     /// MAC address → node number.
     Macs,
+    /// Number → pod of this node.
+    Pods,
     /// 256 slots of a target table; an array.
     Blocks,
     /// Service id and prefix → allowed.
@@ -39,12 +42,13 @@ pub enum MapName {
 
 impl MapName {
     /// Every map, in the order of writing.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Config,
         Self::Filters,
         Self::Nodes,
         Self::Addresses,
         Self::Macs,
+        Self::Pods,
         Self::Blocks,
         Self::Ranges,
         Self::Stats,
@@ -60,6 +64,7 @@ impl MapName {
             Self::Nodes => "nodes",
             Self::Addresses => "addresses",
             Self::Macs => "macs",
+            Self::Pods => "pods",
             Self::Blocks => "blocks",
             Self::Ranges => "ranges",
             Self::Stats => "stats",
@@ -79,7 +84,12 @@ impl MapName {
     /// Bytes of a key.
     pub const fn key_bytes(self) -> usize {
         match self {
-            Self::Config | Self::Filters | Self::Nodes | Self::Blocks | Self::Stats => 4,
+            Self::Config
+            | Self::Filters
+            | Self::Nodes
+            | Self::Pods
+            | Self::Blocks
+            | Self::Stats => 4,
             Self::Macs => 8,
             Self::Addresses => 16,
             Self::Vips | Self::Services => 20,
@@ -94,6 +104,7 @@ impl MapName {
             Self::Addresses | Self::Macs | Self::Ranges => 4,
             Self::Config => 8,
             Self::Filters => Filters::BYTES,
+            Self::Pods => PodEntry::BYTES,
             Self::Services => ServiceEntry::BYTES,
             Self::Vips => Vip::BYTES,
             Self::Nodes => NodeEntry::BYTES,
@@ -192,7 +203,13 @@ impl MapContents {
             MapName::Blocks => self
                 .entries(MapName::Services)
                 .filter_map(|(_, value)| ServiceEntry::decode(value)?.route)
-                .flat_map(|route| route.table.block_numbers())
+                .flat_map(|route| {
+                    let pods = route.pods.map(TableRef::block_numbers);
+                    route
+                        .table
+                        .block_numbers()
+                        .chain(pods.into_iter().flatten())
+                })
                 .collect(),
             MapName::Stats => self
                 .entries(MapName::Services)

@@ -11,10 +11,11 @@ pub struct ServiceCounters {
     pub packets: u64,
     /// Their bytes, link headers included.
     pub bytes: u64,
-    /// New flows: TCP connections by their SYN, UDP by address and port; in mode `dsr` only TCP, and
-    /// a repeated SYN again.
+    /// New flows: TCP connections by their SYN, UDP by address and port; in modes `dsr` and `pod` only
+    /// TCP, and a repeated SYN again.
     pub flows: u64,
-    /// Replies sent on to clients; in mode `dsr` there are none, as targets answer clients themselves.
+    /// Replies sent on to clients; in mode `dsr` there are none, as targets answer clients themselves, and
+    /// in mode `pod` the target counts them.
     pub reply_packets: u64,
     /// Their bytes.
     pub reply_bytes: u64,
@@ -111,6 +112,15 @@ events! {
     FlowAdopted = "flow_adopted",
     /// A flow got another source port than the client's: it will not survive a change of holder.
     SourcePortChanged = "source_port_changed",
+    /// A flow was pinned to a pod of this node.
+    PodChosen = "pod_chosen",
+    /// Left to kube-proxy: the pods that were tried have a flow from the same client and port, which came
+    /// to another address or port.
+    PodTaken = "pod_taken",
+    /// Left to kube-proxy: this node has no pod of the Service.
+    NoPod = "no_pod",
+    /// A packet of a connection that is not known here was sent on to the node that had its slot before.
+    HandedBack = "handed_back",
 }
 
 impl Event {

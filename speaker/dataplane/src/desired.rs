@@ -1,7 +1,7 @@
 //! What the data plane is to do: the caller's whole wish, in domain values.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use herald_model::{IfIndex, MacAddress, NodeName, Protocol, ServiceKey};
@@ -11,7 +11,7 @@ use ipnet::IpNet;
 /// has to be written is found out by comparing.
 ///
 /// Every node builds the same `seed`, `vips[..].services` and target weights from the API; only
-/// `holders`, `is_self` and the interfaces differ. That is what makes the tables equal.
+/// `holders`, `is_self`, the interfaces and its own pods differ. That is what makes the tables equal.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Desired {
     /// Spreads flows and fills tables; the same on every node of the cluster.
@@ -25,8 +25,8 @@ pub struct Desired {
 }
 
 impl Desired {
-    /// The addresses all of whose ports are served by [`Forwarding::Dsr`]: what kube-proxy does not take
-    /// of the packets that nodes get for them, it does not know yet. Of a Service without endpoints that
+    /// The addresses all of whose ports are served by [`Forwarding::Dsr`] or [`Forwarding::Pod`]: what
+    /// kube-proxy does not take of the packets that nodes get for them, it does not know yet. Of a Service without endpoints that
     /// is not so: kube-proxy refuses such packets when they have been routed.
     pub fn vips_of_targets(&self) -> impl Iterator<Item = IpAddr> {
         self.vips
@@ -41,7 +41,9 @@ impl Desired {
 impl DesiredService {
     fn is_straight(&self) -> bool {
         match &self.forwarding {
-            Forwarding::Dsr { targets, .. } => targets.weights.values().any(|weight| *weight > 0),
+            Forwarding::Dsr { targets, .. } | Forwarding::Pod { targets, .. } => {
+                targets.weights.values().any(|weight| *weight > 0)
+            }
             Forwarding::NodePort { .. } | Forwarding::Off => false,
         }
     }
@@ -117,7 +119,7 @@ impl Holder {
 pub struct DesiredService {
     /// The Service; its ports share counters and source ranges.
     pub service: ServiceKey,
-    /// TCP, UDP or SCTP; SCTP not with [`Forwarding::NodePort`].
+    /// TCP, UDP or SCTP; SCTP only with [`Forwarding::Dsr`] and [`Forwarding::Off`].
     pub protocol: Protocol,
     /// The port on the address.
     pub port: u16,
@@ -150,8 +152,28 @@ pub enum Forwarding {
         /// and for connections of an earlier [`Forwarding::NodePort`].
         node_port: Option<u16>,
     },
+    /// As with [`Forwarding::Dsr`] to a node's MAC address; that node gives each flow to one of its own
+    /// pods, without kube-proxy.
+    Pod {
+        /// The nodes, and how many of their pods take new flows. Those with a weight of zero get no new
+        /// connections, and keep those they have.
+        targets: Arc<Targets>,
+        /// Whether the client's address alone chooses the node and the pod: `sessionAffinity: ClientIP`.
+        by_address: bool,
+        /// The pods on our own node, each once.
+        pods: Arc<[DesiredPod]>,
+    },
     /// Up to our own stack, where kube-proxy takes them.
     Off,
+}
+
+/// A pod on our own node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DesiredPod {
+    /// Its address, of the VIP's family, and its own port.
+    pub address: SocketAddr,
+    /// Whether it takes new flows; else only those it has go on.
+    pub takes_new: bool,
 }
 
 /// The nodes that take a Service's traffic.
@@ -159,8 +181,8 @@ pub enum Forwarding {
 pub struct Targets {
     /// The kind of table.
     pub spread: Spread,
-    /// Nodes and their shares; a weight of zero, a node that is not in [`Desired::nodes`] and one
-    /// without an address of the VIP's family count as absent.
+    /// Nodes and their shares; a node that is not in [`Desired::nodes`], one without an address of the VIP's
+    /// family and, but for [`Forwarding::Pod`], one with a weight of zero count as absent.
     pub weights: BTreeMap<NodeName, u32>,
 }
 
@@ -207,6 +229,14 @@ mod tests {
         })
     }
 
+    fn pod(weight: u32) -> DesiredService {
+        service(Forwarding::Pod {
+            targets: targets(weight),
+            by_address: false,
+            pods: Arc::default(),
+        })
+    }
+
     #[test]
     fn an_address_is_one_of_targets_if_all_its_ports_have_some() {
         let node_port = || {
@@ -222,6 +252,8 @@ mod tests {
             ("192.0.2.4", vec![dsr(1), service(Forwarding::Off)]),
             ("192.0.2.5", vec![dsr(1), node_port()]),
             ("192.0.2.6", vec![]),
+            ("192.0.2.7", vec![dsr(1), pod(1)]),
+            ("192.0.2.8", vec![pod(0)]),
         ];
         let desired = Desired {
             vips: addresses
@@ -239,7 +271,8 @@ mod tests {
         let found: Vec<IpAddr> = desired.vips_of_targets().collect();
         assert_eq!(
             found,
-            ["192.0.2.1", "192.0.2.2"].map(|address| address.parse::<IpAddr>().unwrap())
+            ["192.0.2.1", "192.0.2.2", "192.0.2.7"]
+                .map(|address| address.parse::<IpAddr>().unwrap())
         );
     }
 }

@@ -7,7 +7,7 @@ use herald_model::MacAddress;
 
 /// Bits for the VIPs.
 pub(crate) const VIP_BITS: usize = 1 << 17;
-/// Bits for the nodes' addresses, and as many for their MAC addresses.
+/// Bits for the nodes' addresses, as many for their MAC addresses, and as many for pods.
 pub(crate) const NODE_BITS: usize = 1 << 15;
 
 /// `struct filters`. What is in a map has its bit set; what has its bit set may be in the map.
@@ -16,16 +16,18 @@ pub(crate) struct Filters {
     vips: Bits,
     addresses: Bits,
     macs: Bits,
+    pods: Bits,
 }
 
 impl Filters {
-    pub(crate) const BYTES: usize = VIP_BITS / 8 + 2 * (NODE_BITS / 8);
+    pub(crate) const BYTES: usize = VIP_BITS / 8 + 3 * (NODE_BITS / 8);
 
     pub(crate) fn new() -> Self {
         Self {
             vips: Bits::new(VIP_BITS),
             addresses: Bits::new(NODE_BITS),
             macs: Bits::new(NODE_BITS),
+            pods: Bits::new(NODE_BITS),
         }
     }
 
@@ -41,8 +43,12 @@ impl Filters {
         self.macs.set(mix(mac_word(mac)));
     }
 
+    pub(crate) fn add_pod(&mut self, address: IpAddr) {
+        self.pods.set(mix_address(address));
+    }
+
     pub(crate) fn encode(&self) -> Vec<u8> {
-        [&self.vips, &self.addresses, &self.macs]
+        [&self.vips, &self.addresses, &self.macs, &self.pods]
             .map(|bits| bits.0.as_slice())
             .concat()
     }
@@ -78,7 +84,7 @@ impl Bits {
 }
 
 /// Two to the 32nd by the golden ratio, as `hash_32` of the kernel has it (`include/linux/hash.h`).
-const fn mix(word: u32) -> u32 {
+pub(crate) const fn mix(word: u32) -> u32 {
     word.wrapping_mul(0x61c8_8647)
 }
 

@@ -34,6 +34,11 @@ pub fn flow_hash(client: IpAddr, port: u16, seed: u32) -> u32 {
     }
 }
 
+/// What chooses among a node's own pods, of a flow's hash: the upper bits of that have chosen the node.
+pub fn pod_hash(hash: u32) -> u32 {
+    crate::filter::mix(hash)
+}
+
 /// The slot of a hash in a table of so many slots.
 pub fn slot(hash: u32, slots: u32) -> u32 {
     ((u64::from(hash) * u64::from(slots)) >> 32) as u32
@@ -89,6 +94,19 @@ mod tests {
             let hash = flow_hash(client.parse().unwrap(), port, 0x1234_5678);
             assert_eq!(slot(hash, u32::MAX), expected, "{client} {port}");
         }
+    }
+
+    #[test]
+    fn pods_get_their_share_of_the_flows_of_one_slot() {
+        let mut shares = [0_u32; 4];
+        for low in 0..4_096_u32 {
+            let hash = 0x5a00_0000 | low << 9;
+            shares[slot(pod_hash(hash), 4) as usize] += 1;
+        }
+        assert!(
+            shares.iter().all(|share| (1_000..1_050).contains(share)),
+            "{shares:?}"
+        );
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! numbers are little-endian, as on every machine the programs are built for. The C side asserts the
 //! same sizes, and the tests here compare whole values with bytes written down by hand.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::Range;
 
 use herald_model::{IfIndex, MacAddress, Protocol};
@@ -17,6 +17,8 @@ pub const SLOTS_PER_BLOCK: usize = 256;
 pub const BLOCKS: u32 = 49_152;
 /// Elements of the map `nodes`; number 0 stands for "no node".
 pub const NODES: u32 = 8_192;
+/// Numbers of this node's own pods; 0 stands for "no pod". A pod has one for each Service and port.
+pub const PODS: u32 = 65_536;
 /// Elements of the map `stats`: a Service whose number is not below is not counted.
 pub const SERVICES: u32 = 16_384;
 /// Segments that a node can be reached on by its MAC address; further ones are not used for that.
@@ -27,6 +29,7 @@ const KIND_NODE_PORT: u8 = 1;
 const MODE_OFF: u8 = 0;
 const MODE_NODE_PORT: u8 = 1;
 const MODE_DSR: u8 = 2;
+const MODE_POD: u8 = 3;
 const SERVICE_HAS_RANGES: u8 = 1;
 const SERVICE_BY_ADDRESS: u8 = 2;
 const SERVICE_HAS_FLOWS: u8 = 4;
@@ -243,18 +246,21 @@ impl PortKey {
 pub(crate) struct TableRef {
     pub(crate) first_block: u32,
     pub(crate) slots: u32,
+    /// Whether as many slots follow, with whom each belonged to before.
+    pub(crate) has_before: bool,
 }
 
 impl TableRef {
-    /// The number of blocks.
+    /// The number of blocks of its slots, without those before.
     #[expect(clippy::cast_possible_truncation, reason = "256 fits")]
-    pub(crate) const fn blocks(self) -> u32 {
+    const fn blocks(self) -> u32 {
         self.slots.div_ceil(SLOTS_PER_BLOCK as u32)
     }
 
-    /// The numbers of its blocks.
+    /// The numbers of its blocks, those of before at the end.
     pub(crate) fn block_numbers(self) -> Range<u32> {
-        self.first_block..self.first_block.saturating_add(self.blocks())
+        let blocks = self.blocks() << u32::from(self.has_before);
+        self.first_block..self.first_block.saturating_add(blocks)
     }
 }
 
@@ -275,45 +281,50 @@ pub(crate) struct Route {
     pub(crate) node_port: u16,
     /// By MAC address; else to the `NodePort`.
     pub(crate) direct: Option<Direct>,
+    /// With [`Direct::to_pods`], the table of this node's own pods; `None`: it has none.
+    pub(crate) pods: Option<TableRef>,
 }
 
-/// The particulars of mode `dsr`.
+/// The particulars of modes `dsr` and `pod`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Direct {
     /// The client's address alone chooses the target.
     pub(crate) by_address: bool,
     /// The flow tables may know of flows of the same VIP.
     pub(crate) has_flows: bool,
+    /// The target gives the flow to one of its own pods: mode `pod`.
+    pub(crate) to_pods: bool,
 }
 
 impl ServiceEntry {
-    pub(crate) const BYTES: usize = 16;
+    pub(crate) const BYTES: usize = 24;
 
     pub(crate) fn encode(self) -> Vec<u8> {
-        let route = self.route.unwrap_or(Route {
-            table: TableRef {
-                first_block: 0,
-                slots: 0,
-            },
-            node_port: 0,
-            direct: None,
-        });
-        let mode = match (self.route, route.direct) {
+        let table = self
+            .route
+            .map_or((0, 0), |route| (route.table.first_block, route.table.slots));
+        let pods = self.route.and_then(|route| route.pods);
+        let pods = pods.map_or((0, 0), |pods| (pods.first_block, pods.slots));
+        let direct = self.route.and_then(|route| route.direct);
+        let mode = match (self.route, direct) {
             (None, _) => MODE_OFF,
             (Some(_), None) => MODE_NODE_PORT,
-            (Some(_), Some(_)) => MODE_DSR,
+            (Some(_), Some(Direct { to_pods: false, .. })) => MODE_DSR,
+            (Some(_), Some(Direct { to_pods: true, .. })) => MODE_POD,
         };
         let flag = |is_set: bool, flag: u8| if is_set { flag } else { 0 };
-        let is_direct = |what: fn(&Direct) -> bool| route.direct.as_ref().is_some_and(what);
+        let is_direct = |what: fn(&Direct) -> bool| direct.as_ref().is_some_and(what);
         let flags = flag(self.has_ranges, SERVICE_HAS_RANGES)
             | flag(is_direct(|direct| direct.by_address), SERVICE_BY_ADDRESS)
             | flag(is_direct(|direct| direct.has_flows), SERVICE_HAS_FLOWS);
         [
             &self.id.to_le_bytes()[..],
-            &route.table.first_block.to_le_bytes(),
-            &route.table.slots.to_le_bytes(),
-            &route.node_port.to_be_bytes(),
+            &table.0.to_le_bytes(),
+            &table.1.to_le_bytes(),
+            &self.route.map_or(0, |route| route.node_port).to_be_bytes(),
             &[mode, flags],
+            &pods.0.to_le_bytes(),
+            &pods.1.to_le_bytes(),
         ]
         .concat()
     }
@@ -321,28 +332,73 @@ impl ServiceEntry {
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let mut reader = Reader(bytes);
         let id = reader.number()?;
-        let table = TableRef {
-            first_block: reader.number()?,
-            slots: reader.number()?,
-        };
+        let (first_block, slots) = (reader.number()?, reader.number()?);
         let node_port = reader.port()?;
         let [mode, flags] = reader.take()?;
+        let pods = TableRef {
+            first_block: reader.number()?,
+            slots: reader.number()?,
+            has_before: false,
+        };
         let direct = match mode {
             MODE_OFF | MODE_NODE_PORT => None,
-            MODE_DSR => Some(Direct {
+            MODE_DSR | MODE_POD => Some(Direct {
                 by_address: flags & SERVICE_BY_ADDRESS != 0,
                 has_flows: flags & SERVICE_HAS_FLOWS != 0,
+                to_pods: mode == MODE_POD,
             }),
             _ => return None,
         };
         Some(Self {
             id,
             route: (mode != MODE_OFF).then_some(Route {
-                table,
+                table: TableRef {
+                    first_block,
+                    slots,
+                    has_before: mode == MODE_POD,
+                },
                 node_port,
                 direct,
+                pods: (pods.slots > 0).then_some(pods),
             }),
             has_ranges: flags & SERVICE_HAS_RANGES != 0,
+        })
+    }
+}
+
+/// `struct pod`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PodEntry {
+    pub(crate) address: SocketAddr,
+    /// The Service's number.
+    pub(crate) service: u32,
+    /// Whether it takes new flows.
+    pub(crate) takes_new: bool,
+}
+
+impl PodEntry {
+    pub(crate) const BYTES: usize = 24;
+
+    pub(crate) fn encode(self) -> Vec<u8> {
+        [
+            &address_bytes(self.address.ip())[..],
+            &self.service.to_le_bytes(),
+            &self.address.port().to_be_bytes(),
+            &[u8::from(self.takes_new), 0],
+        ]
+        .concat()
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut reader = Reader(bytes);
+        let address = reader.address()?;
+        let service = reader.number()?;
+        let port = reader.port()?;
+        let [takes_new, _zero] = reader.take()?;
+        Some(Self {
+            address: SocketAddr::new(address, port),
+            service,
+            takes_new: takes_new != 0,
         })
     }
 }
@@ -423,6 +479,16 @@ impl NodeEntry {
             links,
         })
     }
+}
+
+/// Stands for nobody in a slot of those before: unlike zeros, which an element may hold that nobody has
+/// written, it is always written.
+pub(crate) const NOBODY_BEFORE: u16 = u16::MAX;
+
+/// The slots in an element of `blocks`.
+pub(crate) fn decode_block(bytes: &[u8]) -> impl Iterator<Item = u16> {
+    let (slots, _) = bytes.as_chunks::<2>();
+    slots.iter().map(|slot| u16::from_le_bytes(*slot))
 }
 
 /// An element of `blocks` from its slots; missing ones are empty.

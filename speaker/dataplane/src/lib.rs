@@ -9,6 +9,8 @@
 //!
 //! - Tables depend on the seed, the names of the targets and their weights, and on nothing else: they are
 //!   the same on every node. A target that goes gives up its own slots and moves no other.
+//! - With [`Forwarding::Pod`] a table also says who had each slot before, for as long as that node has
+//!   pods. This comes from what was observed, and may differ from node to node.
 //! - [`compile`] of what was compiled changes nothing, [`diff`] of equal contents is empty, and carrying
 //!   a diff out leads to what was desired.
 //! - Between two writes of a diff every packet goes where it went before or where it goes after.
@@ -47,8 +49,9 @@ pub use compile::{Compiled, Refused, compile};
 pub use contents::{Entries, MapContents, MapName, MapOp, diff};
 pub use counters::{Counters, Event, ServiceCounters};
 pub use desired::{
-    Desired, DesiredNode, DesiredService, DesiredVip, Forwarding, Holder, Spread, Targets,
+    Desired, DesiredNode, DesiredPod, DesiredService, DesiredVip, Forwarding, Holder, Spread,
+    Targets,
 };
-pub use hash::{flow_hash, slot};
-pub use layout::{BLOCKS, LINKS, NODES, SERVICES, SLOTS_PER_BLOCK};
-pub use table::{CLUSTER_SLOTS, LOCAL_SLOTS, LOCAL_SLOTS_PER_NODE, fill, slots_for};
+pub use hash::{flow_hash, pod_hash, slot};
+pub use layout::{BLOCKS, LINKS, NODES, PODS, SERVICES, SLOTS_PER_BLOCK};
+pub use table::{CLUSTER_SLOTS, LOCAL_SLOTS, LOCAL_SLOTS_PER_NODE, SLOTS_PER_POD, fill, slots_for};

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::hash::Hasher;
 
-use herald_model::NodeName;
 use siphasher::sip::SipHasher24;
 
 use crate::Spread;
@@ -15,23 +14,33 @@ pub const LOCAL_SLOTS: [u32; 3] = [256, 1_024, 4_096];
 /// Slots per node that a `Local` table has at least when it is made, while sizes go that far.
 pub const LOCAL_SLOTS_PER_NODE: u32 = 100;
 
+/// Slots per pod that a table of a node's own pods has at least when it is made, likewise.
+pub const SLOTS_PER_POD: u32 = 32;
+
 /// The size of a new table for this many nodes. A table keeps its size for as long as it lives.
 pub fn slots_for(spread: Spread, nodes: usize) -> u32 {
     match spread {
         Spread::Cluster => CLUSTER_SLOTS,
-        Spread::Local => {
-            let wanted = u32::try_from(nodes)
-                .unwrap_or(u32::MAX)
-                .saturating_mul(LOCAL_SLOTS_PER_NODE);
-            let [small, middle, large] = LOCAL_SLOTS;
-            if wanted <= small {
-                small
-            } else if wanted <= middle {
-                middle
-            } else {
-                large
-            }
-        }
+        Spread::Local => at_least(nodes, LOCAL_SLOTS_PER_NODE),
+    }
+}
+
+/// The size of a new table for this many pods of one node.
+pub(crate) fn slots_for_pods(pods: usize) -> u32 {
+    at_least(pods, SLOTS_PER_POD)
+}
+
+fn at_least(targets: usize, slots_each: u32) -> u32 {
+    let wanted = u32::try_from(targets)
+        .unwrap_or(u32::MAX)
+        .saturating_mul(slots_each);
+    let [small, middle, large] = LOCAL_SLOTS;
+    if wanted <= small {
+        small
+    } else if wanted <= middle {
+        middle
+    } else {
+        large
     }
 }
 
@@ -44,16 +53,18 @@ pub fn slots_for(spread: Spread, nodes: usize) -> u32 {
 /// SipHash-2-4 (key: `seed` and zero) of the node's name, a zero byte, and `n` as four bytes,
 /// little-endian. Equal numbers go to the lower name.
 ///
-/// `targets` are names and weights; `None` in the result is a table without targets.
-pub fn fill<T: Copy>(
+/// `targets` are names and weights; `None` in the result is a table without targets. The same holds of
+/// pods, whose names are their addresses and ports as they are written.
+pub fn fill<K: ToString, T: Copy>(
     seed: u64,
     slots: u32,
-    targets: &BTreeMap<NodeName, (u32, T)>,
+    targets: &BTreeMap<K, (u32, T)>,
 ) -> Vec<Option<T>> {
     let draws: Vec<(u64, T)> = targets
         .iter()
         .flat_map(|(name, &(weight, target))| {
-            (0..weight).map(move |number| (start(seed, name, number), target))
+            let name = name.to_string();
+            (0..weight).map(move |number| (start(seed, &name, number), target))
         })
         .collect();
     (1..=u64::from(slots))
@@ -71,9 +82,9 @@ pub fn fill<T: Copy>(
         .collect()
 }
 
-fn start(seed: u64, name: &NodeName, number: u32) -> u64 {
+fn start(seed: u64, name: &str, number: u32) -> u64 {
     let mut hasher = SipHasher24::new_with_keys(seed, 0);
-    hasher.write(name.as_str().as_bytes());
+    hasher.write(name.as_bytes());
     hasher.write(&[0]);
     hasher.write(&number.to_le_bytes());
     hasher.finish()

@@ -31,7 +31,7 @@ pub const DEFAULT_PIN_ROOT: &str = "/sys/fs/bpf/herald";
 
 /// The version of the maps' layout, to be raised with each change of `ebpf/maps.h`. Another layout gets
 /// another folder; where its programs are attached, those of the older ones go.
-const LAYOUT: &str = "v5";
+const LAYOUT: &str = "v6";
 
 /// Flows that are remembered, unless told otherwise.
 pub const DEFAULT_FLOWS: u32 = 131_072;
@@ -46,8 +46,8 @@ const PAUSE: Duration = Duration::from_millis(30);
 pub struct Options {
     /// A folder in a mounted BPF file system; made if it is not there.
     pub pin_root: PathBuf,
-    /// How many flows are remembered in mode `nodeport`; takes about 300 bytes of kernel memory each,
-    /// at once. Without effect while older maps are found.
+    /// How many flows are remembered in modes `nodeport` and `pod`; takes about 300 bytes of kernel memory
+    /// each, at once. Without effect while older maps are found.
     pub flows: u32,
     /// The hooks to try, the best first.
     pub hooks: Vec<Hook>,
@@ -82,7 +82,7 @@ impl Hook {
     }
 }
 
-/// What came of [`DataPlane::test_ingress`].
+/// What came of [`DataPlane::test_ingress`] or [`DataPlane::test_egress`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TestRun {
     /// What the program returned.
@@ -437,16 +437,29 @@ impl DataPlane {
     ///
     /// [`BpfError::Program`] if the kernel does not do it: for a frame below 14 bytes, for one.
     pub fn test_ingress(&mut self, frame: &[u8]) -> Result<TestRun, BpfError> {
+        self.test(INGRESS, frame)
+    }
+
+    /// Runs the egress program on a frame that leaves by interface 1. Nothing is sent.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Self::test_ingress`].
+    pub fn test_egress(&mut self, frame: &[u8]) -> Result<TestRun, BpfError> {
+        self.test(EGRESS, frame)
+    }
+
+    fn test(&mut self, direction: Direction, frame: &[u8]) -> Result<TestRun, BpfError> {
         let mut out = vec![0; frame.len()];
         let options = TestRunOptions {
             data_in: Some(frame),
             data_out: Some(&mut out),
             ..TestRunOptions::new()
         };
-        let result = program(&mut self.ebpf, INGRESS)?
+        let result = program(&mut self.ebpf, direction)?
             .test_run(options)
             .map_err(|source| BpfError::Program {
-                program: INGRESS.program,
+                program: direction.program,
                 source: Box::new(source),
             })?;
         Ok(TestRun {

@@ -4,6 +4,7 @@ mod lan;
 mod moves;
 mod teller;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use herald_controller_core::testkit::{
@@ -480,6 +481,7 @@ fn local_service_left_to_kube_proxy_is_announced_only_where_its_pods_are() {
             ready: true,
             serving: true,
             terminating: false,
+            ports: Arc::default(),
         }],
     })]);
     let writes = story.writes();

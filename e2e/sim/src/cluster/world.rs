@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use herald_controller_core::testkit::svc;
@@ -178,6 +179,7 @@ impl World {
                 ready: true,
                 serving: true,
                 terminating: false,
+                ports: Arc::default(),
             };
             self.put(Change::Endpoints(ServiceEndpoints {
                 service: service.key.clone(),

@@ -134,7 +134,12 @@ fn tables(cli: &Cli, report: &mut Report) -> Result<()> {
 
 fn program(cli: &Cli, report: &mut Report) -> Result<()> {
     for &services in &cli.programmed {
-        for (kind, name) in [(Kind::Cluster, "dsr"), (Kind::NodePort, "nodeport")] {
+        let kinds = [
+            (Kind::Cluster, "dsr"),
+            (Kind::Pod, "pod"),
+            (Kind::NodePort, "nodeport"),
+        ];
+        for (kind, name) in kinds {
             let mut ready = program::Ready::new(kind, services)?;
             let mut group = Group::new(name, &services.to_string());
             let played = rounds(cli, &mut group, || ready.play());

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
+use herald_dataplane::Event;
 use herald_e2e::bench::group::Measured;
 use herald_e2e::bench::stage::load;
 use herald_e2e::wait::go_on;
@@ -13,8 +14,8 @@ use crate::turns::{Turn, Turns};
 use crate::world::{Kind, PORT, World, is_whole, vip, wish};
 
 pub(crate) const FLOWS: [u32; 4] = [1, 1 << 10, 1 << 16, 1 << 20];
-/// With `nodeport` a flow takes a port towards its target, and room in a table.
-const MOST_NODE_PORT: u32 = 1 << 16;
+/// With `nodeport` a flow takes a port towards its target, and room in a table; with `pod` room alone.
+const MOST_KEPT: u32 = 1 << 16;
 
 /// What one round has measured.
 #[derive(Debug, Clone)]
@@ -79,10 +80,9 @@ impl Ready {
         let frame = frame();
         let host = self.world.lan.hosts.first().context("no host")?;
         let mut costs = Vec::new();
-        let most = if self.kind == Kind::NodePort {
-            MOST_NODE_PORT
-        } else {
-            u32::MAX
+        let most = match self.kind {
+            Kind::NodePort | Kind::Pod => MOST_KEPT,
+            Kind::Cluster | Kind::Local => u32::MAX,
         };
         for flows in FLOWS.into_iter().filter(|&flows| flows <= most) {
             go_on()?;
@@ -90,11 +90,18 @@ impl Ready {
                 frame: &frame,
                 flows,
                 services: self.services,
+                goes_up: self.kind == Kind::Pod,
             };
             let own = self.turns.cost(host, turn, true)?;
             // Flows may be new.
             self.turns.cost(host, turn, false)?;
             let time = self.turns.cost(host, turn, false)?;
+            let counted = self.world.data_plane.counters()?.events;
+            let chosen = counted.get(&Event::PodChosen).copied().unwrap_or_default();
+            ensure!(
+                self.kind != Kind::Pod || chosen >= flows.into(),
+                "a pod was chosen for {chosen} of {flows} flows"
+            );
             costs.push((flows, time.saturating_sub(own), own));
         }
         Ok(Round { load, costs })

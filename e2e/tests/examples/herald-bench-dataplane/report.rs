@@ -188,7 +188,7 @@ back; then another number of pods for one Service after the other. MAPS, FLOWS: 
         aligned(heading, self.programs.iter().map(row).collect())
             + "\
 Least/median/greatest of a packet, over all these Services, without what the measurement itself takes, told\n\
-beside. nodeport has room for 131,072 flows.\n"
+beside. nodeport and pod have room for 131,072 flows. pod: on the node that has the pods; before, it is dsr.\n"
     }
 
     fn speakers_text(&self) -> String {

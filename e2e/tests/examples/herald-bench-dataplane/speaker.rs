@@ -259,7 +259,7 @@ fn put_slice(stage: Stage<'_>, node: &str) -> Result<()> {
 
 /// The table of one Service port in the kernel of one node.
 struct Table {
-    services: HashMap<MapData, [u8; 20], [u8; 16]>,
+    services: HashMap<MapData, [u8; 20], [u8; 24]>,
     blocks: Array<MapData, [u8; 512]>,
     key: [u8; 20],
 }
@@ -282,7 +282,7 @@ impl Table {
         key[16..18].copy_from_slice(&PORT.to_be_bytes());
         key[18] = 6;
         Ok(Self {
-            services: AyaMap::HashMap(find(20, 16)?).try_into()?,
+            services: AyaMap::HashMap(find(20, 24)?).try_into()?,
             blocks: AyaMap::Array(find(4, 512)?).try_into()?,
             key,
         })

@@ -32,10 +32,17 @@ pub(crate) enum Way {
     Off,
     NodePort,
     Dsr,
+    Pod,
 }
 
 impl Way {
-    pub(crate) const ALL: [Self; 4] = [Self::Direct, Self::Off, Self::NodePort, Self::Dsr];
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Direct,
+        Self::Off,
+        Self::NodePort,
+        Self::Dsr,
+        Self::Pod,
+    ];
 
     pub(crate) fn as_str(self) -> &'static str {
         match self {
@@ -43,12 +50,13 @@ impl Way {
             Self::Off => "off",
             Self::NodePort => "nodeport",
             Self::Dsr => "dsr",
+            Self::Pod => "pod",
         }
     }
 
     /// Whether the announcer's eBPF program sends the packets on.
     fn is_ours(self) -> bool {
-        matches!(self, Self::NodePort | Self::Dsr)
+        matches!(self, Self::NodePort | Self::Dsr | Self::Pod)
     }
 }
 
@@ -138,7 +146,7 @@ pub(crate) fn prepare(stage: Stage<'_>, services: usize) -> Result<Vec<Variant>>
             "nodeSelectors": [{"matchLabels": {"kubernetes.io/hostname": ANNOUNCER}}],
         },
     }))?;
-    let ways = [Way::Off, Way::NodePort, Way::Dsr];
+    let ways = [Way::Off, Way::NodePort, Way::Dsr, Way::Pod];
     for way in ways {
         // Under Local the announcer's kube-proxy would need a pod of its own.
         let policy = if way == Way::Off { "Cluster" } else { "Local" };

@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
 use herald_dataplane::{
-    Compiled, Desired, DesiredNode, DesiredService, DesiredVip, Forwarding, Holder, MapContents,
-    MapOp, Spread, Targets, compile, diff,
+    Compiled, Desired, DesiredNode, DesiredPod, DesiredService, DesiredVip, Forwarding, Holder,
+    MapContents, MapOp, Spread, Targets, compile, diff,
 };
 use herald_e2e::netns::Lan;
 use herald_model::{IfIndex, MacAddress, NodeName, Protocol, ServiceKey};
@@ -31,6 +31,8 @@ pub(crate) enum Kind {
     Local,
     /// As `Local`, by `NodePort`, on another node than ours.
     NodePort,
+    /// Two pods of our own node take all: what a target does.
+    Pod,
 }
 
 impl Kind {
@@ -39,6 +41,7 @@ impl Kind {
             Self::Cluster => "Cluster",
             Self::Local => "Local",
             Self::NodePort => "nodeport",
+            Self::Pod => "pod",
         }
     }
 }
@@ -71,6 +74,14 @@ pub(crate) fn local(number: u32, more: u32) -> Arc<Targets> {
     })
 }
 
+fn own_pods() -> Arc<[DesiredPod]> {
+    let pod = |last| DesiredPod {
+        address: SocketAddr::from(([10, 244, 1, last], 8_080)),
+        takes_new: true,
+    };
+    Arc::new([pod(1), pod(2)])
+}
+
 /// The wish of node n1, which holds all addresses: so many Services with an address and a port each.
 pub(crate) fn wish(kind: Kind, services: u32) -> Desired {
     let nodes = (1..=NODES).map(|number| {
@@ -99,6 +110,14 @@ pub(crate) fn wish(kind: Kind, services: u32) -> Desired {
             Kind::NodePort => Forwarding::NodePort {
                 node_port: 30_000 + u16::try_from(number % 2_768).unwrap_or_default(),
                 targets: local(number, 0),
+            },
+            Kind::Pod => Forwarding::Pod {
+                targets: Arc::new(Targets {
+                    spread: Spread::Local,
+                    weights: BTreeMap::from([(node(1), 2)]),
+                }),
+                by_address: false,
+                pods: own_pods(),
             },
         };
         let service = DesiredService {

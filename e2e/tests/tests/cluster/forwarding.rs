@@ -17,7 +17,7 @@ use herald_model::VirtualIp;
 use serde_json::{Value, json};
 
 /// A Service of the echo pods, announced in both families; its addresses, IPv4 first.
-fn serve(it: &Sandbox, name: &str, patch: Value) -> Result<[IpAddr; 2]> {
+pub(crate) fn serve(it: &Sandbox, name: &str, patch: Value) -> Result<[IpAddr; 2]> {
     it.pool(
         "a",
         json!({"addresses": [it.range_v4(0, 9), it.range_v6(0, 9)]}),
@@ -32,7 +32,7 @@ fn serve(it: &Sandbox, name: &str, patch: Value) -> Result<[IpAddr; 2]> {
 }
 
 /// As [`serve`], and waits until the first answer: kube-proxy on every node needs its moment.
-fn serve_http(it: &Sandbox, name: &str, patch: Value) -> Result<[IpAddr; 2]> {
+pub(crate) fn serve_http(it: &Sandbox, name: &str, patch: Value) -> Result<[IpAddr; 2]> {
     let addresses = serve(it, name, patch)?;
     for address in addresses {
         answers(it.client(), address)?;
@@ -41,7 +41,7 @@ fn serve_http(it: &Sandbox, name: &str, patch: Value) -> Result<[IpAddr; 2]> {
 }
 
 /// Waits until questions are answered, several in a row.
-fn answers(client: Client<'_>, address: IpAddr) -> Result<()> {
+pub(crate) fn answers(client: Client<'_>, address: IpAddr) -> Result<()> {
     eventually(&format!("{address} answers"), LONG, || {
         client.http(address, 80, 12).map(drop)
     })
@@ -56,7 +56,7 @@ fn forwarding(it: &Sandbox, address: IpAddr) -> Result<(String, String)> {
     ))
 }
 
-fn expect_forwarding(it: &Sandbox, address: IpAddr, mode: &str) -> Result<String> {
+pub(crate) fn expect_forwarding(it: &Sandbox, address: IpAddr, mode: &str) -> Result<String> {
     eventually(&format!("{address} is forwarded by {mode}"), LONG, || {
         let (have, reason) = forwarding(it, address)?;
         same(&have.as_str(), &mode)?;
@@ -64,24 +64,24 @@ fn expect_forwarding(it: &Sandbox, address: IpAddr, mode: &str) -> Result<String
     })
 }
 
-fn label(it: &Sandbox, name: &str) -> String {
+pub(crate) fn label(it: &Sandbox, name: &str) -> String {
     format!("service=\"{}/{}\"", it.namespace, it.service_name(name))
 }
 
 /// The patch, and that mode asked for.
-fn by(mode: &str, patch: Value) -> Value {
+pub(crate) fn by(mode: &str, patch: Value) -> Value {
     with(
         json!({"metadata": {"annotations": {"heraldlb.io/forwarding": mode}}}),
         patch,
     )
 }
 
-fn local() -> Value {
+pub(crate) fn local() -> Value {
     json!({"spec": {"externalTrafficPolicy": "Local"}})
 }
 
 /// Whom the pods saw.
-fn seen(replies: &[Reply]) -> BTreeSet<String> {
+pub(crate) fn seen(replies: &[Reply]) -> BTreeSet<String> {
     replies.iter().map(|reply| reply.client.clone()).collect()
 }
 
@@ -90,7 +90,7 @@ fn on_announcer(it: &Sandbox, address: IpAddr) -> Result<Metrics> {
         .speaker_metrics(&it.cluster.announcer(address)?.0)
 }
 
-fn event(metrics: &Metrics, name: &str) -> f64 {
+pub(crate) fn event(metrics: &Metrics, name: &str) -> f64 {
     metrics.sum(
         "herald_speaker_packet_events_total",
         &[&format!("event=\"{name}\"")],
@@ -315,7 +315,7 @@ fn a_client_whose_neighbour_entry_points_to_another_node_is_served() -> Result<(
     })
 }
 
-fn port(protocol: &str, port: u16, target: u16) -> Value {
+pub(crate) fn port(protocol: &str, port: u16, target: u16) -> Value {
     json!({"name": format!("{}-{port}", protocol.to_lowercase()), "protocol": protocol, "port": port, "targetPort": target})
 }
 
@@ -451,17 +451,6 @@ fn a_service_of_another_proxy_is_left_to_it_and_the_status_says_so() -> Result<(
         let address = it.wait_announced("web")?;
         let reason = expect_forwarding(it, address, "off")?;
         ensure!(reason.contains("mesh"), "the reason is {reason:?}");
-        Ok(())
-    })
-}
-
-#[test]
-fn a_mode_that_is_not_there_yet_counts_as_auto_and_the_status_says_so() -> Result<()> {
-    backend(|it| {
-        for address in serve_http(it, "web", by("pod", json!({})))? {
-            let reason = expect_forwarding(it, address, "dsr")?;
-            ensure!(reason.contains("pod"), "the reason is {reason:?}");
-        }
         Ok(())
     })
 }

@@ -15,7 +15,7 @@ use crate::bench::{
 use crate::frame::{CLIENT_PORT, Frame, VIP4, VIP6, error_about};
 
 /// A frame of each family and protocol for the direct port.
-fn frames() -> [Frame; 4] {
+pub(crate) fn frames() -> [Frame; 4] {
     [
         Frame::v4(Protocol::Tcp),
         Frame::v6(Protocol::Tcp),
@@ -29,16 +29,16 @@ fn frames() -> [Frame; 4] {
 }
 
 /// The same frame as a node gets it from us.
-fn sent_to(target: u8, frame: &Frame) -> Vec<u8> {
+pub(crate) fn sent_to(target: u8, frame: &Frame) -> Vec<u8> {
     let bytes = frame.sent_on(frame.from, frame.to).bytes();
     framed(target, &bytes)
 }
 
-fn framed(target: u8, bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn framed(target: u8, bytes: &[u8]) -> Vec<u8> {
     [&[2, 0, 0, 0, 0, target][..], &OUR_MAC, &bytes[12..]].concat()
 }
 
-fn other_client(like: IpAddr) -> IpAddr {
+pub(crate) fn other_client(like: IpAddr) -> IpAddr {
     match like {
         IpAddr::V4(_) => Ipv4Addr::new(203, 0, 113, 1).into(),
         IpAddr::V6(_) => Ipv6Addr::new(0x2001, 0xdb8, 8, 0, 0, 0, 0, 1).into(),
@@ -61,7 +61,7 @@ fn benches() -> Result<[Bench; 2]> {
     Ok([Bench::new()?, alone])
 }
 
-fn only_direct_ports(bench: &mut Bench) -> Result<()> {
+pub(crate) fn only_direct_ports(bench: &mut Bench) -> Result<()> {
     for vip in bench.desired.vips.values_mut() {
         vip.services.retain(|service| service.port >= DIRECT_PORT);
     }

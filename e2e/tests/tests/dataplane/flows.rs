@@ -50,6 +50,7 @@ fn measure(direct: bool, mut bench: Bench) -> Result<()> {
             frame: &frame,
             flows,
             services: 1,
+            goes_up: false,
         };
         let host = &bench.lan.hosts[0];
         let own = turns.cost(host, turn, true)?;

@@ -30,6 +30,8 @@ pub(crate) struct Turn<'a> {
     pub(crate) flows: u32,
     /// The flows go to so many addresses, the frame's and those that follow.
     pub(crate) services: u32,
+    /// They go up to our own stack, and not on.
+    pub(crate) goes_up: bool,
 }
 
 impl Turn<'_> {
@@ -60,7 +62,7 @@ impl Turns {
         Ok(Self(ebpf))
     }
 
-    /// The mean time of a run, which has to send the packet on; with `is_empty`, that of one that leaves the
+    /// The mean time of a run, which has to send the packet on or up; with `is_empty`, that of one that leaves the
     /// ingress program out: what the measurement itself takes.
     pub(crate) fn cost(&mut self, host: &Host, turn: Turn<'_>, is_empty: bool) -> Result<Duration> {
         let mut map: Array<_, [u8; TURN]> = self.0.map_mut("turn").context("no map")?.try_into()?;
@@ -73,7 +75,7 @@ impl Turns {
         };
         let result = host.run(|| Ok(program.test_run(options)?))?;
         let verdict = result.return_value.cast_signed();
-        let expected = if is_empty {
+        let expected = if is_empty || turn.goes_up {
             TestRun::NEXT
         } else {
             TestRun::REDIRECT

@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use herald_dataplane::{
-    Compiled, Counters, Desired, DesiredNode, DesiredService, DesiredVip, Event, Forwarding,
-    Holder, MapContents, MapName, MapOp, ServiceCounters, Spread, Targets, compile, diff,
+    Compiled, Counters, Desired, DesiredNode, DesiredPod, DesiredService, DesiredVip, Event,
+    Forwarding, Holder, MapContents, MapName, MapOp, ServiceCounters, Spread, Targets, compile,
+    diff,
 };
 use herald_e2e::netns::{Host, Lan};
 use herald_model::{InterfaceName, NodeName, Protocol, ServiceKey};
@@ -49,6 +50,8 @@ pub(crate) struct Wish {
     pub(crate) vips: Vec<&'static str>,
     /// Nodes that are targets, by number.
     pub(crate) targets: Vec<usize>,
+    /// Nodes whose pods keep their connections and get no new ones, by number.
+    pub(crate) draining: Vec<usize>,
     pub(crate) source_ranges: Vec<IpNet>,
     pub(crate) mode: Mode,
     /// Nodes that have no speaker on the segment, by number.
@@ -68,6 +71,8 @@ pub(crate) enum Mode {
     Direct,
     /// As `Direct`, to a node that the client's address alone chooses.
     ByAddress,
+    /// To the node's server as if it were a pod: one in the node's own network.
+    Pods,
 }
 
 impl World {
@@ -108,6 +113,7 @@ impl World {
             wish: Wish {
                 vips: vec![VIP4, VIP6],
                 targets: vec![1, 2, 3],
+                draining: Vec::new(),
                 source_ranges: Vec::new(),
                 mode: Mode::NodePort,
                 far: Vec::new(),
@@ -265,18 +271,21 @@ impl World {
                 .targets
                 .iter()
                 .map(|&number| (name(number), 1))
+                .chain(self.wish.draining.iter().map(|&number| (name(number), 0)))
                 .collect(),
         });
-        let services: Vec<DesiredService> = [Protocol::Tcp, Protocol::Udp]
-            .into_iter()
-            .map(|protocol| DesiredService {
-                service: ServiceKey::new("default", "web"),
-                protocol,
-                port: PORT,
-                forwarding: self.forwarding(&targets),
-                source_ranges: self.wish.source_ranges.clone().into(),
-            })
-            .collect();
+        let services = |vip: IpAddr| -> Vec<DesiredService> {
+            [Protocol::Tcp, Protocol::Udp]
+                .into_iter()
+                .map(|protocol| DesiredService {
+                    service: ServiceKey::new("default", "web"),
+                    protocol,
+                    port: PORT,
+                    forwarding: self.forwarding(&targets, me, vip),
+                    source_ranges: self.wish.source_ranges.clone().into(),
+                })
+                .collect()
+        };
         let vips = self.wish.vips.iter().map(|vip| {
             let vip: IpAddr = vip.parse().unwrap();
             let number = *self.wish.mistaken.get(&me).unwrap_or(&self.holder);
@@ -292,7 +301,7 @@ impl World {
             };
             let vip_wish = DesiredVip {
                 holders: BTreeMap::from([(interface, holder)]),
-                services: services.clone(),
+                services: services(vip),
             };
             (vip, vip_wish)
         });
@@ -304,10 +313,24 @@ impl World {
         }
     }
 
-    fn forwarding(&self, targets: &Arc<Targets>) -> Forwarding {
+    /// The server of a node as its pod.
+    fn pods(&self, node: usize, vip: IpAddr) -> Arc<[DesiredPod]> {
+        let takes_new = self.wish.targets.contains(&node);
+        let is_there = takes_new || self.wish.draining.contains(&node);
+        let address = SocketAddr::new(local(&self.lan.hosts[node], vip), self.wish.node_port);
+        let pod = is_there.then_some(DesiredPod { address, takes_new });
+        pod.into_iter().collect()
+    }
+
+    fn forwarding(&self, targets: &Arc<Targets>, me: usize, vip: IpAddr) -> Forwarding {
         let by_address = self.wish.mode == Mode::ByAddress;
         match self.wish.mode {
             Mode::Off => Forwarding::Off,
+            Mode::Pods => Forwarding::Pod {
+                targets: Arc::clone(targets),
+                by_address: false,
+                pods: self.pods(me, vip),
+            },
             Mode::NodePort => Forwarding::NodePort {
                 node_port: self.wish.node_port,
                 targets: Arc::clone(targets),

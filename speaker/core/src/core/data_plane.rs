@@ -83,6 +83,7 @@ impl Core {
             address,
             &services,
             &Facts {
+                me: &self.config.node,
                 nodes: &self.nodes,
                 dead: &self.dead,
                 endpoints: &self.endpoints,

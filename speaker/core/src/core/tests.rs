@@ -97,6 +97,7 @@ fn service(name: &str, addresses: &[IpAddr]) -> Service {
         sharing_key: None,
         scope: Scope::External,
         ports: vec![ServicePort {
+            name: "".into(),
             protocol: Protocol::Tcp,
             port: 80,
             node_port: Some(30_080),
@@ -125,6 +126,7 @@ fn endpoints(name: &str) -> Input {
         ready: true,
         serving: true,
         terminating: false,
+        ports: Arc::default(),
     };
     Input::EndpointsApplied(ServiceEndpoints {
         service: ServiceKey::new("ns", name),

@@ -63,6 +63,7 @@ fn web(policy: TrafficPolicy) -> Service {
         sharing_key: None,
         scope: Scope::External,
         ports: vec![ServicePort {
+            name: "".into(),
             protocol: Protocol::Tcp,
             port: 80,
             node_port: Some(30_080),
@@ -88,6 +89,7 @@ fn facts(policy: TrafficPolicy) -> Facts {
         ready: true,
         serving: true,
         terminating: false,
+        ports: Arc::new([]),
     };
     let service = web(policy);
     let endpoints = ServiceEndpoints {

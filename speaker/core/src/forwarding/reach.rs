@@ -50,6 +50,11 @@ impl Reach {
         Self { nodes, cluster }
     }
 
+    /// Whether a node is on the segment.
+    pub(super) fn has(&self, node: &NodeName) -> bool {
+        self.nodes.contains(node)
+    }
+
     /// Those of the targets that are on the segment. `cluster` is what every Service under Cluster
     /// shares; they go on sharing what is left of it.
     pub(super) fn of(&self, targets: &Arc<Targets>, cluster: &Arc<Targets>) -> Arc<Targets> {

@@ -1,7 +1,8 @@
 use std::time::Duration;
 
+use herald_dataplane::DesiredPod;
 use herald_model::{
-    Endpoint, Incarnation, IpFamilyPolicy, Labels, MacAddress, Request, Scope, SpeakerSegment,
+    EndpointPort, Incarnation, IpFamilyPolicy, Labels, MacAddress, Request, Scope, SpeakerSegment,
 };
 
 use super::*;
@@ -30,6 +31,15 @@ fn endpoint(node: &str, last: u8, state: (bool, bool, bool)) -> Endpoint {
         ready: state.0,
         serving: state.1,
         terminating: state.2,
+        ports: Arc::new([own_port("http", Protocol::Tcp, 8_080)]),
+    }
+}
+
+fn own_port(name: &str, protocol: Protocol, port: u16) -> EndpointPort {
+    EndpointPort {
+        name: name.into(),
+        protocol,
+        port,
     }
 }
 
@@ -64,6 +74,7 @@ fn service(name: &str) -> Service {
 
 fn port(protocol: Protocol, port: u16, node_port: Option<u16>) -> ServicePort {
     ServicePort {
+        name: "http".into(),
         protocol,
         port,
         node_port,
@@ -135,6 +146,7 @@ impl World {
             VIP.parse().unwrap(),
             services,
             &Facts {
+                me: &"node1".into(),
                 nodes: &self.nodes,
                 dead: &self.dead,
                 endpoints: &self.endpoints,
@@ -149,7 +161,9 @@ impl World {
 
 fn weights(plan: &Plan) -> Vec<(String, u32)> {
     match &plan.services[0].forwarding {
-        Forwarding::NodePort { targets, .. } | Forwarding::Dsr { targets, .. } => targets
+        Forwarding::NodePort { targets, .. }
+        | Forwarding::Dsr { targets, .. }
+        | Forwarding::Pod { targets, .. } => targets
             .weights
             .iter()
             .map(|(node, weight)| (node.to_string(), *weight))
@@ -256,10 +270,6 @@ fn node_port_is_refused_with_a_reason() {
     let mut asked = service("a");
     asked.forwarding = ForwardingMode::Off;
     assert_eq!(said(&world, &asked), (ForwardingState::Off, String::new()));
-
-    asked.forwarding = ForwardingMode::Pod;
-    let (_, reason) = said(&world, &asked);
-    assert!(reason.contains("pod is not available yet"), "{reason}");
 
     world.data_plane = DataPlaneReport {
         mode: DataPlaneMode::None,
@@ -471,4 +481,209 @@ fn node_that_is_dead_takes_no_traffic_in_dsr_either() {
     assert_eq!(weights(&world.plan(&[&web])), pairs(&both));
     web.traffic_policy = TrafficPolicy::Local;
     assert_eq!(weights(&world.plan(&[&web])), pairs(&both[..1]));
+}
+
+fn to_pods() -> Service {
+    Service {
+        forwarding: ForwardingMode::Pod,
+        ..service("a")
+    }
+}
+
+/// Our own pods of a port: port, and whether it takes new connections, by the last byte of the address.
+fn own(plan: &Plan, port: usize) -> Vec<(String, bool)> {
+    match &plan.services[port].forwarding {
+        Forwarding::Pod { pods, .. } => pods
+            .iter()
+            .map(|DesiredPod { address, takes_new }| (address.to_string(), *takes_new))
+            .collect(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn pod_weighs_nodes_by_their_pods_under_every_policy_and_knows_its_own() {
+    let world = World::new(&[
+        endpoint("node1", 1, READY),
+        endpoint("node1", 2, READY),
+        endpoint("node1", 3, DRAINING),
+        endpoint("node2", 4, READY),
+        endpoint("node3", 5, DRAINING),
+        endpoint("node3", 6, STARTING),
+    ]);
+    let mut web = to_pods();
+    for policy in [TrafficPolicy::Cluster, TrafficPolicy::Local] {
+        web.traffic_policy = policy;
+        let plan = world.plan(&[&web]);
+        assert_eq!(
+            (plan.state, plan.targets),
+            (Some(ForwardingState::Pod), Some(2))
+        );
+        assert_eq!(plan.reasons, [""; 0]);
+        // node3 keeps the connections it has.
+        let expected = [("node1", 2), ("node2", 1), ("node3", 0)];
+        assert_eq!(weights(&plan), pairs(&expected));
+        let expected = [(1, true), (2, true), (3, false)]
+            .map(|(last, takes)| (format!("10.244.0.{last}:8080"), takes));
+        assert_eq!(own(&plan, 0), expected);
+    }
+}
+
+#[test]
+fn without_a_ready_pod_those_that_still_serve_take_new_connections_of_pod_too() {
+    let world = World::new(&[
+        endpoint("node1", 1, DRAINING),
+        endpoint("node2", 2, STARTING),
+    ]);
+    let mut web = to_pods();
+    let plan = world.plan(&[&web]);
+    assert_eq!(weights(&plan), pairs(&[("node1", 1), ("node2", 0)]));
+    assert_eq!(own(&plan, 0), [("10.244.0.1:8080".to_owned(), true)]);
+    web.publish_not_ready = true;
+    let plan = world.plan(&[&web]);
+    assert_eq!(weights(&plan), pairs(&[("node1", 1), ("node2", 1)]));
+}
+
+#[test]
+fn each_port_of_pod_goes_to_the_port_that_the_pod_has_under_its_name() {
+    let mut first = endpoint("node1", 1, READY);
+    first.ports = Arc::new([
+        own_port("dns", Protocol::Udp, 5_353),
+        own_port("http", Protocol::Tcp, 8_080),
+    ]);
+    let mut second = endpoint("node1", 2, READY);
+    second.ports = Arc::new([own_port("http", Protocol::Tcp, 9_090)]);
+    let world = World::new(&[first, second]);
+    let mut web = to_pods();
+    let named = |name: &str, protocol, number| ServicePort {
+        name: name.into(),
+        ..port(protocol, number, None)
+    };
+    web.ports.push(named("dns", Protocol::Udp, 53));
+    web.ports.push(named("dns-tcp", Protocol::Tcp, 53));
+    let plan = world.plan(&[&web]);
+    let ready = |pods: &[&str]| -> Vec<(String, bool)> {
+        pods.iter().map(|pod| ((*pod).to_owned(), true)).collect()
+    };
+    assert_eq!(
+        own(&plan, 0),
+        ready(&["10.244.0.1:8080", "10.244.0.2:9090"])
+    );
+    assert_eq!(own(&plan, 1), ready(&["10.244.0.1:5353"]));
+    assert_eq!(own(&plan, 2), ready(&[]));
+}
+
+#[test]
+fn pod_keeps_affinity_by_the_clients_address() {
+    let world = World::new(&[endpoint("node1", 1, READY)]);
+    let mut web = to_pods();
+    web.affinity = SessionAffinity::ClientIp(Duration::from_hours(3));
+    let plan = world.plan(&[&web]);
+    assert!(matches!(
+        plan.services[0].forwarding,
+        Forwarding::Pod {
+            by_address: true,
+            ..
+        }
+    ));
+}
+
+#[test]
+fn what_pod_cannot_do_is_left_to_dsr_and_the_reason_is_said() {
+    let dsr_because = |world: &World| {
+        let plan = world.plan(&[&to_pods()]);
+        assert_eq!(plan.state, Some(ForwardingState::Dsr));
+        assert_eq!(
+            plan.targets,
+            Some(u32::try_from(weights(&plan).len()).unwrap())
+        );
+        plan.reasons.join(" / ")
+    };
+    let mut outside = endpoint("node1", 2, READY);
+    outside.node = None;
+    let world = World::new(&[endpoint("node1", 1, READY), outside.clone()]);
+    let expected =
+        "pod reaches only pods on nodes of the cluster, which 10.244.0.2 is not: dsr is used";
+    assert_eq!(dsr_because(&world), expected);
+    outside.node = Some("elsewhere".into());
+    assert_eq!(dsr_because(&World::new(&[outside.clone()])), expected);
+    // One that takes nothing does not matter.
+    outside.ready = false;
+    outside.serving = false;
+    let world = World::new(&[endpoint("node1", 1, READY), outside]);
+    assert_eq!(world.plan(&[&to_pods()]).state, Some(ForwardingState::Pod));
+
+    let mut world = World::new(&[endpoint("node2", 1, READY)]);
+    world.nodes.get_mut("node2").unwrap().excluded = true;
+    let expected = "pod reaches no endpoint: none is on a node that takes traffic and has a speaker on the \
+                    segment: dsr is used";
+    assert_eq!(dsr_because(&world), expected);
+    let mut world = World::new(&[endpoint("node2", 1, READY)]);
+    world.near = vec!["node1", "node3"];
+    assert!(dsr_because(&world).starts_with(expected));
+}
+
+#[test]
+fn port_that_pod_cannot_translate_is_left_to_dsr_alone() {
+    let world = World::new(&[endpoint("node1", 1, READY)]);
+    let mut web = to_pods();
+    web.ports.push(port(Protocol::Sctp, 132, None));
+    let plan = world.plan(&[&web]);
+    assert_eq!(plan.state, Some(ForwardingState::Pod));
+    assert_eq!(
+        plan.reasons,
+        ["port 132/SCTP is forwarded by dsr, as pod cannot translate it"]
+    );
+    assert!(matches!(
+        plan.services[1].forwarding,
+        Forwarding::Dsr { .. }
+    ));
+}
+
+#[test]
+fn pods_of_nodes_that_no_frame_reaches_get_no_traffic_and_that_is_said() {
+    let mut world = World::new(&[
+        endpoint("node1", 1, READY),
+        endpoint("node2", 2, READY),
+        endpoint("node3", 3, READY),
+    ]);
+    world.near = vec!["node1", "node3"];
+    world.dead.insert("node3".into());
+    let plan = world.plan(&[&to_pods()]);
+    assert_eq!(weights(&plan), pairs(&[("node1", 1)]));
+    assert_eq!(
+        plan.reasons,
+        ["without a speaker on the segment, hence get no traffic: node2"]
+    );
+}
+
+#[test]
+fn without_endpoints_a_service_stays_in_pod() {
+    let plan = World::new(&[]).plan(&[&to_pods()]);
+    assert_eq!(
+        (plan.state, plan.targets),
+        (Some(ForwardingState::Pod), Some(0))
+    );
+    assert!(!plan.has_endpoints);
+    assert_eq!(plan.reasons, [""; 0]);
+}
+
+#[test]
+fn own_pods_go_on_when_our_node_takes_no_new_connections() {
+    let mut world = World::new(&[endpoint("node1", 1, READY), endpoint("node2", 2, READY)]);
+    world.nodes.get_mut("node1").unwrap().excluded = true;
+    let plan = world.plan(&[&to_pods()]);
+    assert_eq!(own(&plan, 0), [("10.244.0.1:8080".to_owned(), false)]);
+    assert_eq!(weights(&plan), pairs(&[("node1", 0), ("node2", 1)]));
+}
+
+#[test]
+fn node_that_takes_no_new_connections_of_pod_keeps_those_it_has_unless_it_is_dead() {
+    let mut world = World::new(&[endpoint("node1", 1, READY), endpoint("node2", 2, READY)]);
+    world.nodes.get_mut("node2").unwrap().ready = false;
+    let plan = world.plan(&[&to_pods()]);
+    assert_eq!(weights(&plan), pairs(&[("node1", 1), ("node2", 0)]));
+    world.dead.insert("node2".into());
+    let plan = world.plan(&[&to_pods()]);
+    assert_eq!(weights(&plan), pairs(&[("node1", 1)]));
 }

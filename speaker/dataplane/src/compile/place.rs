@@ -3,16 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use herald_model::NodeName;
-
-use super::{Compiler, GroupKey, Member};
+use super::Compiler;
+use super::group::{GroupKey, Kind, Member, Weights};
 use crate::Spread;
 use crate::contents::MapName;
-use crate::layout::{BLOCKS, SLOTS_PER_BLOCK, TableRef, encode_block, encode_number};
-use crate::table::{LOCAL_SLOTS, fill, slots_for};
-
-/// Weights and numbers of targets.
-type Weights = BTreeMap<NodeName, (u32, u16)>;
+use crate::layout::{
+    BLOCKS, Direct, NOBODY_BEFORE, PortKey, Route, SLOTS_PER_BLOCK, TableRef, decode_block,
+    encode_block, encode_number,
+};
+use crate::table::{LOCAL_SLOTS, fill, slots_for, slots_for_pods};
 
 /// The blocks of tables, by their slots and targets: those of many Services are equal.
 #[derive(Default)]
@@ -31,6 +30,44 @@ impl<'a> Filled<'a> {
     }
 }
 
+/// How the packets of a port go the way that a table says.
+type Way = (u16, Option<Direct>);
+
+/// That a port uses a table: that of nodes, or that of our own pods.
+type Use = (PortKey, bool);
+
+/// The tables that a port uses, by whether they are of pods.
+fn tables_of(route: Route) -> impl Iterator<Item = (bool, TableRef)> {
+    let pods = route.pods.map(|pods| (true, pods));
+    std::iter::once((false, route.table)).chain(pods)
+}
+
+impl GroupKey<'_> {
+    /// Whether a table can be this one's, with other contents.
+    fn fits(&self, table: TableRef) -> bool {
+        let has_size = match self.kind {
+            Kind::Nodes(Spread::Cluster) => table.slots == slots_for(Spread::Cluster, 0),
+            Kind::Nodes(Spread::Local) | Kind::NodesOfPods | Kind::Pods => {
+                LOCAL_SLOTS.contains(&table.slots)
+            }
+        };
+        has_size && table.has_before == self.has_before()
+    }
+
+    fn has_before(&self) -> bool {
+        self.kind == Kind::NodesOfPods
+    }
+
+    /// How many slots a new table has.
+    fn slots(&self) -> u32 {
+        match self.kind {
+            Kind::Nodes(spread) => slots_for(spread, self.targets.len()),
+            Kind::NodesOfPods => slots_for(Spread::Local, self.targets.len()),
+            Kind::Pods => slots_for_pods(self.targets.len()),
+        }
+    }
+}
+
 impl<'a> Compiler<'a> {
     /// Finds each group its place and writes its table there. A table is changed in place if nobody
     /// else uses it, and those who do go the same way as before; so its Services need not be touched,
@@ -44,52 +81,65 @@ impl<'a> Compiler<'a> {
             groups.iter().map(|_| BTreeSet::new()).collect();
         let mut users: BTreeMap<TableRef, BTreeSet<usize>> = BTreeMap::new();
         let mut busy = BTreeSet::new();
-        let mut leaving = self.ports.clone();
+        let mut leaving: BTreeMap<Use, (TableRef, Way)> = BTreeMap::new();
         let mut free = FreeBlocks::default();
-        for entry in self.ports.values() {
-            if let Some(route) = entry.route {
-                free.take(route.table);
+        for (&key, entry) in &self.ports {
+            for (route, (is_pods, table)) in entry
+                .route
+                .into_iter()
+                .flat_map(|route| tables_of(route).map(move |table| (route, table)))
+            {
+                free.take(table);
+                leaving.insert((key, is_pods), (table, (route.node_port, route.direct)));
             }
         }
         for member in members {
-            let before = leaving.remove(&member.key).and_then(|entry| entry.route);
-            if let Some(route) = before {
-                let table = route.table;
-                if (route.node_port, route.direct) != (member.node_port, member.direct) {
+            let nodes = (false, member.group);
+            for (is_pods, group) in [Some(nodes), member.pods.map(|pods| (true, pods))]
+                .into_iter()
+                .flatten()
+            {
+                let Some((table, way)) = leaving.remove(&(member.key, is_pods)) else {
+                    continue;
+                };
+                if way != (member.node_port, member.direct) {
                     busy.insert(table);
                 }
-                users.entry(table).or_default().insert(member.group);
-                if let Some(candidates) = candidates.get_mut(member.group) {
+                users.entry(table).or_default().insert(group);
+                if let Some(candidates) = candidates.get_mut(group) {
                     candidates.insert(table);
                 }
             }
         }
         let mut filled = Filled::default();
         let seed = self.desired.seed;
-        let leaving = leaving.values().filter_map(|entry| entry.route);
-        busy.extend(leaving.map(|route| route.table));
+        busy.extend(leaving.into_values().map(|(table, _way)| table));
         groups
             .iter()
             .zip(candidates)
             .map(|(group, candidates)| {
-                let fits = |table: &TableRef| match group.spread {
-                    Spread::Cluster => table.slots == slots_for(Spread::Cluster, 0),
-                    Spread::Local => LOCAL_SLOTS.contains(&table.slots),
-                };
                 let is_alone = |table: &TableRef| {
                     !busy.contains(table) && users.get(table).is_some_and(|of| of.len() == 1)
                 };
                 let kept = candidates.iter().copied().find(|table| {
-                    fits(table)
+                    group.fits(*table)
                         && (is_alone(table)
                             || self.holds(*table, filled.blocks(seed, table.slots, &group.targets)))
                 });
                 let table = match kept {
                     Some(table) => table,
-                    None => free.allocate(slots_for(group.spread, group.targets.len()))?,
+                    None => free.allocate(group.slots(), group.has_before())?,
                 };
                 let blocks = filled.blocks(seed, table.slots, &group.targets);
-                for (key, block) in block_keys(table).zip(blocks) {
+                let before = if table.has_before {
+                    let is_like =
+                        |old: &TableRef| (old.slots, old.has_before) == (table.slots, true);
+                    let old = kept.or_else(|| candidates.iter().copied().find(is_like));
+                    self.before(old, blocks, &group.targets)
+                } else {
+                    Vec::new()
+                };
+                for (key, block) in block_keys(table).zip(blocks.iter().chain(&before)) {
                     self.put_shared(MapName::Blocks, key, Arc::clone(block));
                 }
                 Some(table)
@@ -102,6 +152,43 @@ impl<'a> Compiler<'a> {
             .zip(blocks)
             .all(|(key, block)| self.observed.get(MapName::Blocks, &key) == Some(&**block))
     }
+
+    /// The slots of before, given the table of before: each belonged to the last one that had it, is not
+    /// the one that has it now, and still is among the targets. A slot may belong to the same for ever;
+    /// what has forgotten its connections by then says so.
+    fn before(
+        &self,
+        old: Option<TableRef>,
+        now: &[Arc<[u8]>],
+        targets: &Weights,
+    ) -> Vec<Arc<[u8]>> {
+        let known: BTreeSet<u16> = targets.values().map(|&(_, number)| number).collect();
+        let old_blocks: Vec<&[u8]> = old
+            .into_iter()
+            .flat_map(block_keys)
+            .map(|key| self.observed.get(MapName::Blocks, &key).unwrap_or_default())
+            .collect();
+        now.iter()
+            .enumerate()
+            .map(|(index, block)| {
+                let slots_of = |index: usize| {
+                    let bytes = old_blocks.get(index).copied().unwrap_or_default();
+                    decode_block(bytes).chain(std::iter::repeat(0))
+                };
+                let slots: Vec<u16> = decode_block(block)
+                    .zip(slots_of(index))
+                    .zip(slots_of(now.len().saturating_add(index)))
+                    .map(|((now, last), earlier)| {
+                        [last, earlier]
+                            .into_iter()
+                            .find(|number| *number != now && known.contains(number))
+                            .unwrap_or(NOBODY_BEFORE)
+                    })
+                    .collect();
+                encode_block(&slots).into()
+            })
+            .collect()
+    }
 }
 
 fn block_keys(table: TableRef) -> impl Iterator<Item = Vec<u8>> {
@@ -113,7 +200,7 @@ fn block_keys(table: TableRef) -> impl Iterator<Item = Vec<u8>> {
 struct FreeBlocks {
     /// First block → the block after the last, of tables that must not be written over.
     taken: BTreeMap<u32, u32>,
-    /// Size → where the last table of this size ends: there is no room for another before that.
+    /// Number of blocks → where the last table of this size ends: there is no room for another before that.
     searched: BTreeMap<u32, u32>,
 }
 
@@ -124,11 +211,14 @@ impl FreeBlocks {
         *known = end.max(*known);
     }
 
-    fn allocate(&mut self, slots: u32) -> Option<TableRef> {
+    fn allocate(&mut self, slots: u32, has_before: bool) -> Option<TableRef> {
         let mut table = TableRef {
-            first_block: self.searched.get(&slots).copied().unwrap_or(0),
+            first_block: 0,
             slots,
+            has_before,
         };
+        let blocks = table.block_numbers().end;
+        table.first_block = self.searched.get(&blocks).copied().unwrap_or(0);
         for (&first, &end) in self.taken.range(table.first_block..) {
             if table.block_numbers().end <= first {
                 break;
@@ -138,7 +228,7 @@ impl FreeBlocks {
         let end = table.block_numbers().end;
         (end <= BLOCKS).then(|| {
             self.take(table);
-            self.searched.insert(slots, end);
+            self.searched.insert(blocks, end);
             table
         })
     }

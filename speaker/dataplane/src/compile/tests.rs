@@ -4,9 +4,10 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::layout::TableRef;
-use crate::{CLUSTER_SLOTS, DesiredNode, DesiredVip, MapOp, diff, slot};
+use crate::{CLUSTER_SLOTS, DesiredNode, DesiredVip, MapOp, Spread, Targets, diff, slot};
 
 mod laws;
+mod pods;
 
 const ETH0: IfIndex = IfIndex(2);
 
@@ -130,7 +131,8 @@ fn cluster_services_with_equal_targets_share_one_table() {
         shared,
         TableRef {
             first_block: 0,
-            slots: CLUSTER_SLOTS
+            slots: CLUSTER_SLOTS,
+            has_before: false,
         }
     );
     assert_eq!(table(&contents, "192.0.2.101", 80), shared);
@@ -153,14 +155,16 @@ fn local_services_have_tables_of_their_own_that_keep_their_size() {
         table(&first, "192.0.2.100", 80),
         TableRef {
             first_block: 0,
-            slots: 256
+            slots: 256,
+            has_before: false,
         }
     );
     assert_eq!(
         table(&first, "192.0.2.100", 81),
         TableRef {
             first_block: 1,
-            slots: 256
+            slots: 256,
+            has_before: false,
         }
     );
 

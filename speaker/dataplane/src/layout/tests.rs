@@ -28,6 +28,7 @@ fn sizes_are_those_of_the_c_header() {
         (MapName::Nodes, None, Some("node")),
         (MapName::Addresses, Some("address"), None),
         (MapName::Macs, Some("mac_key"), None),
+        (MapName::Pods, None, Some("pod")),
         (MapName::Blocks, None, Some("block")),
         (MapName::Ranges, Some("range_key"), None),
         (MapName::Stats, None, None),
@@ -50,6 +51,8 @@ fn sizes_are_those_of_the_c_header() {
 #[test]
 fn capacities_are_those_of_the_c_header() {
     let header = include_str!("../../../ebpf/maps.h");
+    let pods = PODS - 1;
+    assert!(header.contains(&format!("MAP(pods, BPF_MAP_TYPE_HASH, {pods},")));
     for (map, entries) in [("blocks", BLOCKS), ("nodes", NODES)] {
         let start = format!("MAP({map}, BPF_MAP_TYPE_ARRAY, {entries},");
         assert!(header.contains(&start), "{start}");
@@ -126,6 +129,7 @@ fn service_has_its_bytes() {
     let table = TableRef {
         first_block: 3,
         slots: 1_024,
+        has_before: false,
     };
     let cases = [
         (
@@ -135,10 +139,11 @@ fn service_has_its_bytes() {
                     table,
                     node_port: 0x7530,
                     direct: None,
+                    pods: None,
                 }),
                 has_ranges: true,
             },
-            "05000000 03000000 00040000 7530 01 01",
+            "05000000 03000000 00040000 7530 01 01 00000000 00000000",
         ),
         (
             ServiceEntry {
@@ -149,11 +154,13 @@ fn service_has_its_bytes() {
                     direct: Some(Direct {
                         by_address: true,
                         has_flows: false,
+                        to_pods: false,
                     }),
+                    pods: None,
                 }),
                 has_ranges: true,
             },
-            "05000000 03000000 00040000 0000 02 03",
+            "05000000 03000000 00040000 0000 02 03 00000000 00000000",
         ),
         (
             ServiceEntry {
@@ -164,19 +171,13 @@ fn service_has_its_bytes() {
                     direct: Some(Direct {
                         by_address: false,
                         has_flows: true,
+                        to_pods: false,
                     }),
+                    pods: None,
                 }),
                 has_ranges: false,
             },
-            "05000000 03000000 00040000 7530 02 04",
-        ),
-        (
-            ServiceEntry {
-                id: 5,
-                route: None,
-                has_ranges: false,
-            },
-            "05000000 00000000 00000000 0000 00 00",
+            "05000000 03000000 00040000 7530 02 04 00000000 00000000",
         ),
     ];
     for (entry, bytes) in cases {
@@ -215,6 +216,62 @@ fn node_has_its_bytes() {
 }
 
 #[test]
+fn service_whose_targets_have_pods_has_its_bytes() {
+    let table = TableRef {
+        first_block: 3,
+        slots: 1_024,
+        has_before: true,
+    };
+    let pods = TableRef {
+        first_block: 9,
+        slots: 256,
+        has_before: false,
+    };
+    let cases = [
+        (Some(pods), "09000000 00010000"),
+        (None, "00000000 00000000"),
+    ];
+    for (pods, bytes) in cases {
+        let entry = ServiceEntry {
+            id: 5,
+            route: Some(Route {
+                table,
+                node_port: 0,
+                direct: Some(Direct {
+                    by_address: true,
+                    has_flows: false,
+                    to_pods: true,
+                }),
+                pods,
+            }),
+            has_ranges: false,
+        };
+        let start = "05000000 03000000 00040000 0000 03 02";
+        assert_eq!(entry.encode(), hex(&format!("{start} {bytes}")));
+        assert_eq!(ServiceEntry::decode(&entry.encode()), Some(entry));
+    }
+    assert_eq!(table.block_numbers(), 3..11);
+}
+
+#[test]
+fn pod_has_its_bytes() {
+    let pod = PodEntry {
+        address: "192.0.2.100:8080".parse().unwrap(),
+        service: 5,
+        takes_new: true,
+    };
+    assert_eq!(pod.encode(), hex(&format!("{MAPPED} 05000000 1f90 01 00")));
+    assert_eq!(PodEntry::decode(&pod.encode()), Some(pod));
+    let pod = PodEntry {
+        address: "[2001:db8::64]:53".parse().unwrap(),
+        service: 0x0102,
+        takes_new: false,
+    };
+    assert_eq!(pod.encode(), hex(&format!("{IPV6} 02010000 0035 00 00")));
+    assert_eq!(PodEntry::decode(&pod.encode()), Some(pod));
+}
+
+#[test]
 fn ranges_of_the_families_are_apart() {
     let cases = [
         (
@@ -247,6 +304,8 @@ fn ranges_of_the_families_are_apart() {
 fn other_entries_have_their_bytes() {
     assert_eq!(encode_block(&[1, 0x0203])[..6], [1, 0, 3, 2, 0, 0]);
     assert_eq!(encode_block(&[]).len(), 512);
+    let slots: Vec<u16> = decode_block(&encode_block(&[1, 0x0203])).collect();
+    assert_eq!((slots.len(), &slots[..3]), (256, &[1, 0x0203, 0][..]));
     assert_eq!(
         encode_mac(MacAddress([2, 0, 0, 0, 0, 9])),
         hex("020000000009 0000")
@@ -261,7 +320,7 @@ fn values_cut_short_are_no_values() {
     for length in 0..whole.len() {
         assert_eq!(Vip::decode(&whole[..length]), None, "{length}");
     }
-    let whole = hex("05000000 03000000 00040000 7530 01 01");
+    let whole = hex("05000000 03000000 00040000 7530 01 01 00000000 00000000");
     for length in 0..whole.len() {
         assert_eq!(ServiceEntry::decode(&whole[..length]), None, "{length}");
     }

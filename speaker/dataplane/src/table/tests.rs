@@ -1,5 +1,7 @@
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 
+use herald_model::NodeName;
 use proptest::prelude::*;
 
 use super::*;
@@ -32,6 +34,23 @@ fn tables_are_the_same_on_every_machine() {
 }
 
 #[test]
+fn tables_of_pods_are_the_same_on_every_machine() {
+    let pods: BTreeMap<SocketAddr, (u32, char)> = [
+        ("10.244.1.5:8080", 'a'),
+        ("10.244.1.6:8080", 'b'),
+        ("[fd00:10:244:1::7]:53", 'c'),
+    ]
+    .map(|(pod, letter)| (pod.parse().unwrap(), (1, letter)))
+    .into();
+    let names: BTreeMap<String, (u32, char)> = pods
+        .iter()
+        .map(|(pod, &target)| (pod.to_string(), target))
+        .collect();
+    assert_eq!(fill(42, 256, &pods), fill(42, 256, &names));
+    assert!(names.contains_key("[fd00:10:244:1::7]:53"));
+}
+
+#[test]
 fn table_without_targets_is_empty() {
     assert_eq!(letters(42, 4, &[]), "----");
     assert_eq!(letters(42, 4, &[0, 0]), "----");
@@ -57,6 +76,8 @@ fn local_tables_grow_with_the_nodes_that_have_endpoints() {
         .to_vec();
     assert_eq!(sizes, [256, 256, 1_024, 1_024, 4_096, 4_096, 4_096, 4_096]);
     assert_eq!(slots_for(Spread::Cluster, 3), CLUSTER_SLOTS);
+    let sizes: Vec<u32> = [1, 8, 9, 32, 33, 500].map(slots_for_pods).to_vec();
+    assert_eq!(sizes, [256, 256, 1_024, 1_024, 4_096, 4_096]);
 }
 
 proptest! {

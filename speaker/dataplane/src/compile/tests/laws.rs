@@ -1,7 +1,23 @@
 //! Laws of [`compile`] and [`diff`] over arbitrary wishes.
 
+use super::pods::own;
 use super::*;
-use crate::{SLOTS_PER_BLOCK, flow_hash};
+use crate::layout::decode_block;
+use crate::{SLOTS_PER_BLOCK, flow_hash, pod_hash};
+
+/// The pod of ours that the program would give a packet to that is for us.
+fn own_fate(contents: &MapContents, key: PortKey, hash: u32) -> Option<PodEntry> {
+    let service = contents.get(MapName::Services, &key.encode())?;
+    let table = ServiceEntry::decode(service).unwrap().route?.pods?;
+    let slot = slot(pod_hash(hash), table.slots) as usize;
+    let block = table.first_block + u32::try_from(slot / SLOTS_PER_BLOCK).unwrap();
+    let block = contents
+        .get(MapName::Blocks, &encode_number(block))
+        .expect("no block");
+    let number = decode_block(block).nth(slot % SLOTS_PER_BLOCK).unwrap();
+    let pod = contents.get(MapName::Pods, &encode_number(number.into()));
+    PodEntry::decode(pod.expect("no pod"))
+}
 
 /// What the program would do with a client's packet, read from the maps as it does.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,8 +90,17 @@ fn services() -> impl Strategy<Value = Vec<DesiredService>> {
         Just(vec!["192.0.2.0/24"]),
         Just(vec!["0.0.0.0/0", "2001:db8::/32"])
     ];
-    let one = (0_u8..5, 80_u16..84, spread, weights(), ranges, 0_u8..4);
-    let one = one.prop_map(|(name, port, spread, weights, ranges, mode)| {
+    let pods = prop::collection::btree_map(1_u8..5, any::<bool>(), 0..4);
+    let one = (
+        0_u8..5,
+        80_u16..84,
+        spread,
+        weights(),
+        ranges,
+        0_u8..7,
+        pods,
+    );
+    let one = one.prop_map(|(name, port, spread, weights, ranges, mode, pods)| {
         let ranges: Vec<IpNet> = ranges.iter().map(|range| range.parse().unwrap()).collect();
         let mut service = service(&format!("s{name}"), port, targets(spread, &weights));
         service.source_ranges = ranges.into();
@@ -83,6 +108,13 @@ fn services() -> impl Strategy<Value = Vec<DesiredService>> {
         match mode {
             0 => service.forwarding = Forwarding::Off,
             1 => {}
+            4.. => {
+                service.forwarding = Forwarding::Pod {
+                    targets,
+                    by_address: mode == 4,
+                    pods: own(&pods.into_iter().collect::<Vec<_>>()),
+                };
+            }
             _ => {
                 service.forwarding = Forwarding::Dsr {
                     targets,
@@ -185,6 +217,12 @@ proptest! {
                     // While an address or port comes or goes, it may already or still be unknown.
                     prop_assert!(
                         now == fate(&before, key, hash) || now == fate(&after, key, hash),
+                        "{:?}: {:?}", key, now
+                    );
+                    let pod = |contents| own_fate(contents, key, hash).map(|pod| (pod.service, pod.address));
+                    let now = pod(&contents);
+                    prop_assert!(
+                        now == pod(&before) || now == pod(&after),
                         "{:?}: {:?}", key, now
                     );
                 }
