@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use herald_dataplane::{DesiredService, Forwarding, Spread, Targets};
 use herald_model::{
-    Endpoint, Family, ForwardingMode, Node, NodeName, PROXY_NAME, Protocol, Service, ServiceEndpoints,
-    ServiceKey, ServicePort, SessionAffinity, TrafficPolicy,
+    Endpoint, Family, ForwardingMode, Node, NodeName, PROXY_NAME, Protocol, Service,
+    ServiceEndpoints, ServiceKey, ServicePort, SessionAffinity, TrafficPolicy,
 };
 
 use crate::input::{DataPlaneMode, DataPlaneReport};

@@ -21,7 +21,7 @@ use crate::takeover::{adopted, epoch, node_of, vip};
 use crate::{alone, install, start_api, stop_api};
 
 const PORT: u16 = 9090;
-const MODES: [&str; 2] = ["dsr", "nodeport"];
+const MODES: [&str; 3] = ["dsr", "nodeport", "pod"];
 /// A second to each address: one of each family in each mode.
 const NEWCOMERS: u32 = 150;
 const STREAMS: usize = 25;
