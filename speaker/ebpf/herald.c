@@ -396,8 +396,11 @@ INLINE struct vip *find_vip(struct __sk_buff *skb, const struct packet *packet)
 	return bpf_map_lookup_elem(&vips, &key);
 }
 
+/* Whether the packet's ports are known. */
 INLINE int has_ports(const struct packet *packet)
 {
+	if (packet->fragment == FRAGMENT_UNKNOWN)
+		return 0;
 	return packet->protocol == IPPROTO_TCP || packet->protocol == IPPROTO_UDP ||
 	       packet->protocol == IPPROTO_SCTP;
 }
@@ -424,7 +427,7 @@ INLINE int ingress(struct __sk_buff *skb)
 		return VERDICT_NEXT;
 
 	int is_malformed = read_transport(skb, &packet);
-	int is_to_port = !is_malformed && !packet.is_fragment && has_ports(&packet);
+	int is_to_port = !is_malformed && has_ports(&packet);
 	struct service *service = is_to_port ? find_service(&packet) : 0;
 	int is_direct = service && service->mode >= MODE_DSR;
 
@@ -444,7 +447,7 @@ INLINE int ingress(struct __sk_buff *skb)
 		return drop(EVENT_MALFORMED);
 	if (is_neighbour_discovery(&packet))
 		return VERDICT_NEXT;
-	if (packet.is_fragment)
+	if (packet.fragment && !is_to_port)
 		return drop(EVENT_FRAGMENT);
 	if (is_echo_request(&packet))
 		return vip->role == ROLE_ME ? answer_echo(skb, &packet) :
@@ -509,7 +512,7 @@ int herald_egress(struct __sk_buff *skb)
 	/* An error may quote a pod, whoever sends it. */
 	if ((!is_to_vip && !is_from_pod && packet.protocol != IPPROTO_ICMP &&
 	     packet.protocol != IPPROTO_ICMPV6) ||
-	    read_transport(skb, &packet) || packet.is_fragment)
+	    read_transport(skb, &packet) || (packet.fragment && !has_ports(&packet)))
 		return VERDICT_NEXT;
 
 	int is_about = is_error(&packet);

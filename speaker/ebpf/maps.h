@@ -286,6 +286,28 @@ struct reply {
 };
 SIZE_IS(struct reply, 48);
 
+/* Which fragments belong together: RFC 791 section 3.2, RFC 8200 section 4.5. */
+struct fragment_key {
+	struct address source;
+	struct address destination;
+	__u32 id;
+	/* IPv4 only. */
+	__u8 protocol;
+	__u8 is_ipv6;
+	__u8 zero[2];
+};
+SIZE_IS(struct fragment_key, 40);
+
+/* What the first of them says, and only that one. */
+struct fragments {
+	__u64 seen_ns;
+	__be16 source_port;
+	__be16 destination_port;
+	__u8 protocol;
+	__u8 zero[3];
+};
+SIZE_IS(struct fragments, 16);
+
 #define MAP(name_, type_, entries_, flags_, key_, value_) \
 	struct { \
 		MAP_UINT(type, type_); \
@@ -309,6 +331,7 @@ MAP(macs, BPF_MAP_TYPE_HASH, 65536, BPF_F_NO_PREALLOC, struct mac_key, __u32);
 MAP(ranges, BPF_MAP_TYPE_LPM_TRIE, 262144, BPF_F_NO_PREALLOC, struct range_key, __u32);
 MAP(flows, BPF_MAP_TYPE_LRU_HASH, 131072, 0, struct flow_key, struct flow); /* sized */
 MAP(replies, BPF_MAP_TYPE_LRU_HASH, 131072, 0, struct reply_key, struct reply); /* sized */
+MAP(fragments, BPF_MAP_TYPE_LRU_HASH, 8192, 0, struct fragment_key, struct fragments);
 MAP(stats, BPF_MAP_TYPE_PERCPU_ARRAY, 16384, 0, __u32, struct stats);
 MAP(events, BPF_MAP_TYPE_PERCPU_ARRAY, EVENTS, 0, __u32, __u64);
 

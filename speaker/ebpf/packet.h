@@ -24,6 +24,13 @@ struct iphdr {
 	__be32 destination;
 };
 
+struct ipv6_fragment {
+	__u8 next_header;
+	__u8 reserved;
+	__be16 fragment;
+	__u32 id;
+};
+
 struct ipv6hdr {
 	__u32 version_class_label;
 	__be16 payload_length;
@@ -34,7 +41,10 @@ struct ipv6hdr {
 };
 
 #define ETH_LENGTH 14
-#define IPV4_MORE_OR_OFFSET htons(0x3fff)
+#define IPV4_MORE htons(0x2000)
+#define IPV4_OFFSET htons(0x1fff)
+#define IPV6_MORE htons(0x0001)
+#define IPV6_OFFSET htons(0xfff8)
 
 #define TCP_FLAGS_OFFSET 13
 #define TCP_CHECK_OFFSET 16
@@ -60,6 +70,15 @@ struct ipv6hdr {
 #define ICMPV6_ND_FIRST 133
 #define ICMPV6_ND_LAST 137
 
+/* Not a fragment. */
+#define WHOLE 0
+/* The first fragment, which has the ports. */
+#define FRAGMENT_FIRST 1
+/* A later one, whose ports are known from the first. */
+#define FRAGMENT_LATER 2
+/* One whose ports are not known. */
+#define FRAGMENT_UNKNOWN 3
+
 /* The headers of one packet, as far as they matter. */
 struct packet {
 	struct address source;
@@ -76,11 +95,13 @@ struct packet {
 	__u8 tcp_flags;
 	__u8 icmp_type;
 	__u8 is_ipv6;
-	__u8 is_fragment;
+	__u8 fragment;
 	__u8 zero;
 	/* IPv4 only. */
 	__u16 check;
 	__u16 zero2;
+	/* Of a fragment. */
+	__u32 fragment_id;
 };
 
 INLINE void address_from_ipv4(struct address *address, __be32 ipv4)
@@ -135,18 +156,23 @@ INLINE int read_network(struct __sk_buff *skb, struct packet *packet)
 		packet->hop_neighbour = ip->protocol;
 		packet->hops = ip->ttl;
 		packet->check = ip->check;
-		packet->is_fragment = !!(ip->fragment & IPV4_MORE_OR_OFFSET);
+		if (ip->fragment & (IPV4_MORE | IPV4_OFFSET)) {
+			packet->fragment = ip->fragment & IPV4_OFFSET ? FRAGMENT_UNKNOWN :
+									FRAGMENT_FIRST;
+			packet->fragment_id = ip->id;
+		}
 		packet->transport = ETH_LENGTH + (ip->version_ihl & 0x0f) * 4;
 	}
 	return 0;
 }
 
 /*
- * Walks over IPv6 extension headers, four at most, to the transport header. Returns -1 for a packet
- * that ends early or goes on longer.
+ * Walks over IPv6 extension headers, four at most, to the transport header; in a fragment but the first
+ * there is none. Returns -1 for a packet that ends early or goes on longer.
  */
 APART int skip_extensions(struct __sk_buff *skb, struct packet *packet)
 {
+	struct ipv6_fragment part;
 	__u8 header[2];
 
 	if (!packet)
@@ -166,8 +192,18 @@ APART int skip_extensions(struct __sk_buff *skb, struct packet *packet)
 			packet->transport += ((__u32)header[1] + 2) * 4;
 			break;
 		case IPPROTO_FRAGMENT:
-			packet->is_fragment = 1;
-			return 0;
+			if (bpf_skb_load_bytes(skb, packet->transport, &part, sizeof(part)))
+				return -1;
+			packet->fragment_id = part.id;
+			if (part.fragment & IPV6_OFFSET) {
+				packet->fragment = FRAGMENT_UNKNOWN;
+				return 0;
+			}
+			/* Neither an offset nor more to come: RFC 6946 calls it atomic, and it is whole. */
+			packet->fragment = part.fragment & IPV6_MORE ? FRAGMENT_FIRST : WHOLE;
+			packet->transport += sizeof(part);
+			header[0] = part.next_header;
+			break;
 		default:
 			return 0;
 		}
@@ -196,9 +232,49 @@ INLINE int load_transport(struct __sk_buff *skb, const struct packet *packet, __
 	return 0;
 }
 
+/* As long as Linux waits for the fragments of an IPv6 packet: IPV6_FRAG_TIMEOUT in include/net/ipv6.h. */
+#define FRAGMENTS_NS 60000000000ULL
+
+/* Writes the ports of a first fragment down, or gives a later one those of its first. */
+APART int join_fragments(struct packet *packet)
+{
+	if (!packet || packet->protocol == IPPROTO_ICMP || packet->protocol == IPPROTO_ICMPV6)
+		return 0;
+
+	__u64 now = bpf_ktime_get_coarse_ns();
+	struct fragment_key key = {
+		.source = packet->source,
+		.destination = packet->destination,
+		.id = packet->fragment_id,
+		.protocol = packet->is_ipv6 ? 0 : packet->protocol,
+		.is_ipv6 = packet->is_ipv6,
+	};
+
+	if (packet->fragment == FRAGMENT_FIRST) {
+		struct fragments first = {
+			.seen_ns = now,
+			.source_port = packet->source_port,
+			.destination_port = packet->destination_port,
+			.protocol = packet->protocol,
+		};
+
+		return bpf_map_update_elem(&fragments, &key, &first, BPF_ANY) != 0;
+	}
+
+	struct fragments *first = bpf_map_lookup_elem(&fragments, &key);
+
+	if (first && now - first->seen_ns < FRAGMENTS_NS) {
+		packet->protocol = first->protocol;
+		packet->source_port = first->source_port;
+		packet->destination_port = first->destination_port;
+		packet->fragment = FRAGMENT_LATER;
+	}
+	return 0;
+}
+
 /*
  * Reads ports, TCP flags and ICMP type. Returns -1 if the packet is too short for its protocol; an
- * unknown protocol and a fragment have none of these and are no error.
+ * unknown protocol, and a fragment whose first was not seen, have none of these and are no error.
  */
 INLINE int read_transport(struct __sk_buff *skb, struct packet *packet)
 {
@@ -207,8 +283,10 @@ INLINE int read_transport(struct __sk_buff *skb, struct packet *packet)
 	if (packet->is_ipv6 && packet->protocol != IPPROTO_TCP && packet->protocol != IPPROTO_UDP &&
 	    skip_extensions(skb, packet))
 		return -1;
-	if (packet->is_fragment)
+	if (packet->fragment == FRAGMENT_UNKNOWN) {
+		join_fragments(packet);
 		return 0;
+	}
 	switch (packet->protocol) {
 	case IPPROTO_TCP:
 		if (load_transport(skb, packet, header, sizeof(header)))
@@ -228,6 +306,8 @@ INLINE int read_transport(struct __sk_buff *skb, struct packet *packet)
 	__builtin_memcpy(&packet->source_port, header, 2);
 	__builtin_memcpy(&packet->destination_port, header + 2, 2);
 	packet->icmp_type = header[0];
+	if (packet->fragment)
+		join_fragments(packet);
 	return 0;
 }
 
@@ -347,12 +427,17 @@ struct endpoints {
 	__be16 destination_port;
 };
 
-/* Gives a TCP or UDP packet a new sender and receiver, and a new hop limit. */
+/*
+ * Gives a TCP or UDP packet a new sender and receiver, and a new hop limit. Of fragments only the first has
+ * ports and a sum, which is over all of them.
+ */
 APART int rewrite(struct __sk_buff *skb, const struct packet *packet, __u32 hops,
 		  const struct endpoints *ends)
 {
 	if (!packet || !ends)
 		return -1;
+	if (packet->fragment == FRAGMENT_LATER)
+		return write_network(skb, packet, hops, &ends->source, &ends->destination);
 
 	__u32 difference = address_difference(packet, &ends->source, &ends->destination);
 	__u32 check = packet->transport;

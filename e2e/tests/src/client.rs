@@ -103,6 +103,30 @@ impl<'a> Client<'a> {
         ])
     }
 
+    /// Sends datagrams of so many bytes, each of which comes back in the answer.
+    ///
+    /// # Errors
+    ///
+    /// If one of them does not come back whole in time.
+    pub fn datagrams(
+        self,
+        address: IpAddr,
+        port: u16,
+        bytes: usize,
+        count: usize,
+    ) -> Result<Vec<Reply>> {
+        let to = format!("{}:{port}", host(address));
+        let (count, text) = (count.to_string(), "x".repeat(bytes));
+        let command = ["lab-echo", "udp", "--count", &count, "--timeout", "3s"];
+        let command = command.into_iter().chain([to.as_str(), &text]);
+        let said = self.lab.exec(self.place, command)?.ok()?;
+        let parse = |line: &str| {
+            ensure!(line.ends_with(&text), "the answer is {line:?}");
+            Reply::parse(line).with_context(|| format!("the answer is {line:?}"))
+        };
+        said.lines().map(parse).collect()
+    }
+
     fn ask<const N: usize>(self, argv: [&str; N]) -> Result<Vec<Reply>> {
         let said = self.lab.exec(self.place, argv)?.ok()?;
         Ok(said.lines().filter_map(Reply::parse).collect())

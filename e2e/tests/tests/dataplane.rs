@@ -4,6 +4,9 @@
 #[path = "dataplane/black_holes.rs"]
 mod black_holes;
 #[cfg(test)]
+#[path = "dataplane/datagrams.rs"]
+mod datagrams;
+#[cfg(test)]
 #[path = "dataplane/pods.rs"]
 mod pods;
 #[cfg(test)]

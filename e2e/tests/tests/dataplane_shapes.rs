@@ -14,6 +14,9 @@ mod direct;
 #[path = "dataplane/flows.rs"]
 mod flows;
 #[cfg(test)]
+#[path = "dataplane/fragments.rs"]
+mod fragments;
+#[cfg(test)]
 #[path = "dataplane/frame.rs"]
 mod frame;
 #[cfg(test)]
@@ -287,14 +290,10 @@ fn each_reason_to_drop_is_counted_under_its_name() -> Result<()> {
             bench.drops(&bytes[..length], Event::Malformed)?;
         }
     }
-    for offset in [0, 100] {
-        let mut frame = Frame::v4(Protocol::Udp);
-        frame.fragment = Some(offset);
-        bench.drops(&frame.bytes(), Event::Fragment)?;
+    for frame in [Frame::v4(Protocol::Udp), Frame::v6(Protocol::Udp)] {
+        let [_, later] = frame.fragments(9, 8);
+        bench.drops(&later, Event::Fragment)?;
     }
-    let mut frame = Frame::v6(Protocol::Udp);
-    frame.extensions = vec![(44, vec![0, 0, 1, 0, 0, 0, 9])];
-    bench.drops(&frame.bytes(), Event::Fragment)?;
 
     let mut frame = Frame::v6(Protocol::Tcp);
     frame.extensions = vec![(60, vec![0, 1, 4, 0, 0, 0, 0]); 5];

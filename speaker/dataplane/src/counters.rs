@@ -74,7 +74,7 @@ events! {
     /// Dropped: neither TCP, UDP, an echo request, an ICMP error nor, with a Service for it,
     /// SCTP.
     UnsupportedProtocol = "unsupported_protocol",
-    /// Dropped: a fragment.
+    /// Dropped: a fragment whose first one did not come before it, or of what has no ports.
     Fragment = "fragment",
     /// Dropped: shorter than its headers, or with more than four IPv6 extension headers.
     Malformed = "malformed",

@@ -337,6 +337,24 @@ fn tcp_and_udp_on_one_port_both_work() -> Result<()> {
 }
 
 #[test]
+fn datagrams_in_fragments_come_and_go_in_every_mode() -> Result<()> {
+    backend(|it| {
+        for mode in ["dsr", "nodeport", "pod"] {
+            let spec = json!({"spec": {"ports": [port("UDP", 53, 9090)]}});
+            for address in serve(it, mode, by(mode, spec))? {
+                expect_forwarding(it, address, mode)?;
+                let replies = eventually(&format!("{address} answers"), LONG, || {
+                    it.client().datagrams(address, 53, 4_000, 20)
+                })?;
+                let nodes = shares(&replies, |reply| &reply.node);
+                ensure!(nodes.len() > 1, "{mode}: only {nodes:?}");
+            }
+        }
+        Ok(())
+    })
+}
+
+#[test]
 fn udp_from_the_source_port_that_is_the_services_port_is_served() -> Result<()> {
     backend(|it| {
         // Each test has a port of its own: the client's is taken while it is in use.

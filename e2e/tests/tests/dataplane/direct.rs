@@ -181,11 +181,6 @@ fn are_dropped(bench: &mut Bench) -> Result<()> {
         frame.to.1 = 9_999;
         bench.drops(&frame.bytes(), Event::UnknownPort)?;
     }
-    let mut frame = Frame::v4(Protocol::Udp);
-    frame.to.1 = DIRECT_PORT;
-    frame.fragment = Some(0);
-    bench.drops(&frame.bytes(), Event::Fragment)?;
-
     for node in bench.desired.nodes.values_mut() {
         node.links.clear();
     }

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use etherparse::{
     EtherType, Ethernet2Header, Icmpv4Type, Icmpv6Type, IpFragOffset, IpNumber, Ipv4Header,
-    Ipv4Options, Ipv6FlowLabel, Ipv6Header, TcpHeader, UdpHeader, icmpv4,
+    Ipv4Options, Ipv6FlowLabel, Ipv6FragmentHeader, Ipv6Header, TcpHeader, UdpHeader, icmpv4,
 };
 use herald_model::Protocol;
 
@@ -29,7 +29,6 @@ pub(crate) struct Frame {
     pub(crate) options: Vec<u8>,
     /// IPv6 extension headers: number and bytes, without their first byte.
     pub(crate) extensions: Vec<(u8, Vec<u8>)>,
-    pub(crate) fragment: Option<u16>,
     pub(crate) udp_sum: bool,
 }
 
@@ -53,7 +52,6 @@ impl Frame {
             syn: true,
             options: Vec::new(),
             extensions: Vec::new(),
-            fragment: None,
             udp_sum: true,
         }
     }
@@ -83,11 +81,6 @@ impl Frame {
                 .unwrap();
                 ip.options = Ipv4Options::try_from(self.options.as_slice()).unwrap();
                 ip.set_payload_len(transport.len()).unwrap();
-                if let Some(offset) = self.fragment {
-                    ip.dont_fragment = false;
-                    ip.more_fragments = true;
-                    ip.fragment_offset = IpFragOffset::try_new(offset).unwrap();
-                }
                 ip.header_checksum = ip.calc_header_checksum();
                 let mut bytes = ethernet(self.mac, EtherType::IPV4);
                 ip.write_raw(&mut bytes).unwrap();
@@ -122,6 +115,43 @@ impl Frame {
             }
             _ => panic!("two families"),
         }
+    }
+
+    /// The same in two fragments: the transport header and `first` bytes, a multiple of eight together, and
+    /// the rest.
+    pub(crate) fn fragments(&self, id: u32, first: usize) -> [Vec<u8>; 2] {
+        let whole = self.bytes();
+        let transport = self.transport();
+        let network = whole.len() - transport.len();
+        let cut = transport.len() - PAYLOAD.len() + first;
+        assert_eq!(cut % 8, 0);
+        [(0, &transport[..cut]), (cut, &transport[cut..])].map(|(offset, payload)| {
+            let offset = IpFragOffset::try_new(u16::try_from(offset / 8).unwrap()).unwrap();
+            let is_first = offset == IpFragOffset::ZERO;
+            let mut bytes = whole[..14].to_vec();
+            if self.from.0.is_ipv4() {
+                let (mut ip, _) = Ipv4Header::from_slice(&whole[14..]).unwrap();
+                ip.identification = u16::try_from(id).unwrap();
+                ip.dont_fragment = false;
+                ip.more_fragments = is_first;
+                ip.fragment_offset = offset;
+                ip.set_payload_len(payload.len()).unwrap();
+                ip.header_checksum = ip.calc_header_checksum();
+                ip.write_raw(&mut bytes).unwrap();
+            } else {
+                // What is before the fragment header stays.
+                let (mut ip, _) = Ipv6Header::from_slice(&whole[14..]).unwrap();
+                let header = Ipv6FragmentHeader::new(ip.next_header, offset, is_first, id);
+                ip.next_header = IpNumber::IPV6_FRAGMENTATION_HEADER;
+                assert_eq!(network, 14 + ip.header_len());
+                ip.set_payload_length(header.header_len() + payload.len())
+                    .unwrap();
+                ip.write(&mut bytes).unwrap();
+                header.write(&mut bytes).unwrap();
+            }
+            bytes.extend(payload);
+            bytes
+        })
     }
 
     fn transport(&self) -> Vec<u8> {

@@ -14,6 +14,7 @@ use herald_speaker::io::bpf::TestRun;
 
 use crate::bench::{Bench, DIRECT_PORT, DIRECT_RANGED_PORT, PEER_MAC, SEED, node, node4, node6};
 use crate::direct::{framed, frames, only_direct_ports, other_client, sent_to};
+use crate::fragments::first_bytes;
 use crate::frame::{Frame, VIP4, VIP6, error_about, icmp};
 
 const POD_PORT: u16 = 8_080;
@@ -222,6 +223,28 @@ fn options_extension_headers_and_a_missing_checksum_stay_as_they_are() -> Result
             ..answer.clone()
         };
         leaves_as(&mut bench, &answer.bytes(), &expected.bytes())?;
+    }
+    Ok(())
+}
+
+#[test]
+fn fragments_go_to_the_pod_of_the_first_and_those_of_its_answer_are_the_addresss() -> Result<()> {
+    let mut bench = planned(to(OWN, &[(5, true)]))?;
+    for (id, frame) in (100..).zip(frames()) {
+        let [first, later] = frame.fragments(id, first_bytes(&frame));
+        let [first_in, later_in] = at_pod(5, &frame).fragments(id, first_bytes(&frame));
+        bench.drops(&later, Event::Fragment)?;
+        goes_up(&mut bench, &first, &first_in)?;
+        goes_up(&mut bench, &later, &later_in)?;
+
+        let answer = reply(5, &frame);
+        let mut expected = answer.clone();
+        expected.from = frame.to;
+        let [first, later] = answer.fragments(id, first_bytes(&frame));
+        let [first_out, later_out] = expected.fragments(id, first_bytes(&frame));
+        leaves_as(&mut bench, &later, &later)?;
+        leaves_as(&mut bench, &first, &first_out)?;
+        leaves_as(&mut bench, &later, &later_out)?;
     }
     Ok(())
 }

@@ -452,6 +452,22 @@ pub(crate) fn ask_from(host: &Host, vip: &str, from: u16) -> Result<Answer> {
     Answer::parse(std::str::from_utf8(&buffer[..length])?)
 }
 
+/// One datagram of so many bytes from the client, which the answer repeats.
+pub(crate) fn ask_much(host: &Host, vip: &str, bytes: usize) -> Result<Answer> {
+    let vip: IpAddr = vip.parse()?;
+    let socket = host.run(|| Ok(UdpSocket::bind(SocketAddr::new(local(host, vip), 0))?))?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.connect((vip, PORT))?;
+    let said: Vec<u8> = (b'a'..=b'z').cycle().take(bytes).collect();
+    socket.send(&said)?;
+    let mut buffer = vec![0; 2 * bytes];
+    let length = socket.recv(&mut buffer)?;
+    let answer = std::str::from_utf8(&buffer[..length])?;
+    let (line, repeated) = answer.split_once('\n').context("no line")?;
+    ensure!(repeated.as_bytes() == said, "it was changed on its way");
+    Answer::parse(line)
+}
+
 /// What a server says: who it is and whom it saw.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Answer {
@@ -551,13 +567,17 @@ fn serve(host: &Host, node: &str) -> Result<()> {
         });
         let name = node.to_owned();
         thread::spawn(move || {
-            let mut buffer = [0; 2_048];
+            let mut buffer = [0; 16_384];
             while let Ok((length, peer)) = socket.recv_from(&mut buffer) {
                 let text = String::from_utf8_lossy(&buffer[..length]);
                 if let Some(to) = text.strip_prefix("to ") {
                     drop(socket.send_to(b"stray", to));
                 }
-                drop(socket.send_to(format!("{name} {peer}\n").as_bytes(), peer));
+                let mut answer = format!("{name} {peer}\n");
+                if length > 512 {
+                    answer.push_str(&text);
+                }
+                drop(socket.send_to(answer.as_bytes(), peer));
             }
         });
     }
