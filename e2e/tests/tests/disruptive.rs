@@ -7,6 +7,8 @@ mod alerts;
 mod bystander;
 #[path = "disruptive/departures.rs"]
 mod departures;
+#[path = "disruptive/drill.rs"]
+mod drill;
 #[path = "disruptive/failover.rs"]
 mod failover;
 #[path = "disruptive/fixtures.rs"]

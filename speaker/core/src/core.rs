@@ -25,7 +25,7 @@ use crate::writer::Writer;
 pub(crate) use data_plane::SEED;
 pub use overview::{Announced, Overview};
 use ring::{Right, RingState};
-use stop::Stopping;
+use stop::{Crash, Stopping};
 pub use verify::Verified;
 use verify::Verifying;
 
@@ -131,6 +131,7 @@ pub struct Core {
     report_writer: Writer<SpeakerReport>,
     grants: Option<Grants>,
     stopping: Option<Stopping>,
+    crash: Crash,
     exited: bool,
     refreshed_at: Option<Instant>,
     /// Strangers heard of so far, each as often as it begins.
@@ -247,6 +248,7 @@ impl Core {
             report_writer: Writer::default(),
             grants: None,
             stopping: None,
+            crash: Crash::default(),
             exited: false,
             refreshed_at: None,
             conflicts: 0,
@@ -270,8 +272,8 @@ impl Core {
             | Input::NodeDeleted(_)
             | Input::SpeakerDeleted(_) => self.object_changed(input),
             Input::SpeakerApplied(ref speaker) => {
-                if speaker.retire && speaker.node == self.config.node && self.stopping.is_none() {
-                    self.begin_to_stop(now, true);
+                if speaker.node == self.config.node {
+                    self.hear_of_ourselves(now, speaker);
                 }
                 self.object_changed(input);
             }
@@ -353,6 +355,10 @@ impl Core {
     pub fn on_deadline(&mut self, now: Instant, out: &mut Vec<Effect>) {
         self.fire_timers(now);
         if self.dirty.since.take().is_none() {
+            return;
+        }
+        if self.crash.is_asked {
+            out.push(Effect::Crash);
             return;
         }
         if std::mem::take(&mut self.dirty.nodes) {

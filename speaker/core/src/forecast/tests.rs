@@ -36,6 +36,7 @@ fn speaker(number: u8, incarnation: u64) -> ObservedSpeaker {
         node: name(number),
         resource_version: "1".into(),
         retire: false,
+        crash: None,
         report: SpeakerReport {
             segments: vec![SpeakerSegment {
                 name: LAN.into(),
