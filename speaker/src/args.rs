@@ -168,6 +168,10 @@ pub(crate) struct Args {
     )]
     pub(crate) kube_proxy_healthz: Healthz,
 
+    /// Whether echo requests (ping) to an address are answered by the node that announces it.
+    #[arg(long, env = "HERALD_ANSWER_ECHO", value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    pub(crate) answer_echo: bool,
+
     /// A folder that outlasts this process, for a copy of what the API server last said: a speaker
     /// that starts while it cannot be reached serves from there, after asking the LAN for each
     /// address. Without it such a speaker waits for the API server.

@@ -97,6 +97,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         version: version.into(),
         boot_id: boot_id.trim().into(),
         awaits_rules: args.kube_proxy_healthz.0.is_some(),
+        ignores_echo: !args.answer_echo,
         excluded_interfaces: args
             .exclude_interface
             .iter()

@@ -61,6 +61,8 @@ pub struct Config {
     /// Whether to take part, after a boot of the node, no sooner than kube-proxy has written its rules: see
     /// [`Input::RulesWritten`].
     pub awaits_rules: bool,
+    /// Whether echo requests to an address held here are dropped.
+    pub ignores_echo: bool,
     /// Interfaces on which nothing is announced.
     pub excluded_interfaces: Vec<InterfacePattern>,
     /// How many frames each interface sends to announce addresses.
@@ -77,6 +79,7 @@ impl Config {
             version: Arc::from(""),
             boot_id: Arc::from(""),
             awaits_rules: false,
+            ignores_echo: false,
             excluded_interfaces: Vec::new(),
             pace: Pace::default(),
             wall_origin: 0,
@@ -210,6 +213,7 @@ enum Timer {
 impl Core {
     /// A core that knows nothing yet.
     pub fn new(config: Config) -> Self {
+        let ignores_echo = config.ignores_echo;
         Self {
             config,
             vips: BTreeMap::new(),
@@ -239,6 +243,7 @@ impl Core {
             data_plane: DataPlane {
                 desired: Arc::new(Desired {
                     seed: SEED,
+                    ignores_echo,
                     ..Desired::default()
                 }),
                 ..DataPlane::default()

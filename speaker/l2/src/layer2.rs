@@ -143,11 +143,7 @@ impl Layer2 {
 
     /// This node holds none of these any more. Unlike after [`Input::Released`], nothing follows at once: what is
     /// due to be announced may be another one of them.
-    pub fn release_all(
-        &mut self,
-        interface: IfIndex,
-        addresses: impl IntoIterator<Item = IpAddr>,
-    ) {
+    pub fn release_all(&mut self, interface: IfIndex, addresses: impl IntoIterator<Item = IpAddr>) {
         for address in addresses {
             self.release(interface, address);
         }

@@ -68,6 +68,7 @@ fn desired(nodes: u8, vips: &[(&str, Vec<DesiredService>)]) -> Desired {
     });
     Desired {
         seed: 42,
+        ignores_echo: false,
         interfaces: BTreeMap::from([(ETH0, mac(1))]),
         nodes: nodes.collect(),
         vips: vips.collect(),
