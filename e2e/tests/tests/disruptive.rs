@@ -45,6 +45,8 @@ mod straight;
 mod takeover;
 #[path = "disruptive/two_nodes.rs"]
 mod two_nodes;
+#[path = "disruptive/uninstall.rs"]
+mod uninstall;
 #[path = "disruptive/verified.rs"]
 mod verified;
 #[path = "disruptive/what_if.rs"]
