@@ -12,8 +12,7 @@ use ipnet::IpNet;
 
 /// Slots in one element of the map `blocks`.
 pub const SLOTS_PER_BLOCK: usize = 256;
-/// Elements of the map `blocks`, 24 MiB of slots: room for the tables of 12,000 Services under Local on three to ten
-/// nodes each.
+/// Elements of the map `blocks`, 24 MiB of slots: room for the tables of 12,000 Services under Local.
 pub const BLOCKS: u32 = 49_152;
 /// Elements of the map `nodes`; number 0 stands for "no node".
 pub const NODES: u32 = 8_192;
