@@ -225,6 +225,7 @@ fn every_chart_value_is_documented_and_every_one_in_the_docs_exists() -> Result<
     for piece in code()? {
         for set in piece.text.split("--set ").skip(1) {
             let key = set.split('=').next().unwrap_or_default();
+            let key = key.trim_start_matches('\'');
             if !all.contains(key) {
                 wrong.push(format!("{}: there is no value {key}", piece.place()));
             }

@@ -9,12 +9,14 @@ use std::process::Output;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use herald_e2e::cli::NOT_WELL;
+use herald_e2e::cluster::cluster;
 use herald_e2e::documents::{Piece, commands, documents, root, source};
 use herald_e2e::sandbox::{Sandbox, sandbox};
+use herald_e2e::wait::{LONG, eventually};
 use serde_json::json;
 
 /// What is not run, by how it begins, and why not.
-const NOT_RUN: [(&str, &str); 16] = [
+const NOT_RUN: [(&str, &str); 18] = [
     (
         "for program in controller speaker",
         "needs Docker and a registry; `make images` builds the programs that are in them",
@@ -43,6 +45,8 @@ const NOT_RUN: [(&str, &str); 16] = [
     ("kubectl cordon", "names the command"),
     ("kubectl drain", "names the command"),
     ("kubectl herald", "names the program"),
+    ("kubectl describe", "names the command"),
+    ("kubectl herald explain", "names the command"),
     ("kubectl-herald", "names the program"),
     // What is no command.
     ("IPPool Service Node ──▶", "a picture"),
@@ -53,11 +57,13 @@ const NOT_RUN: [(&str, &str); 16] = [
     ("client's packets ──▶", "a picture"),
 ];
 /// Of these, what is not run only if it says nothing more.
-const NAMES: [&str; 4] = [
+const NAMES: [&str; 6] = [
     "kubectl cordon",
     "kubectl drain",
     "kubectl herald",
     "kubectl-herald",
+    "kubectl describe",
+    "kubectl herald explain",
 ];
 /// Text that programs write, by its first word.
 const OUTPUT: [&str; 1] = ["Moving"];
@@ -101,6 +107,7 @@ fn renamed(command: &str, it: &Sandbox, address: &str) -> String {
         ("172-30-64-10", address.replace('.', "-")),
         ("192.0.2.10 ", format!("{address} ")),
         ("node n1 ", "node node1 ".to_owned()),
+        ("explain node NODE", "explain node node1".to_owned()),
         // A Service of this name is there already.
         (
             "expose deployment web",
@@ -139,6 +146,57 @@ esac
 echo "documents.rs can't try helm $1" >&2
 exit 99
 "#;
+
+/// The Prometheus operator's definitions, as far as the chart needs them to be there.
+struct Definitions<'a>(&'a Sandbox);
+
+const MONITORING: [(&str, &str); 2] = [
+    ("podmonitors", "PodMonitor"),
+    ("prometheusrules", "PrometheusRule"),
+];
+
+impl<'a> Definitions<'a> {
+    fn new(it: &'a Sandbox) -> Result<Self> {
+        let these = Self(it);
+        for (plural, kind) in MONITORING {
+            it.cluster.api.apply(&json!({
+                "apiVersion": "apiextensions.k8s.io/v1",
+                "kind": "CustomResourceDefinition",
+                "metadata": {"name": format!("{plural}.monitoring.coreos.com")},
+                "spec": {
+                    "group": "monitoring.coreos.com",
+                    "scope": "Namespaced",
+                    "names": {"plural": plural, "singular": kind.to_lowercase(), "kind": kind},
+                    "versions": [{
+                        "name": "v1", "served": true, "storage": true,
+                        "schema": {"openAPIV3Schema": {
+                            "type": "object", "x-kubernetes-preserve-unknown-fields": true,
+                        }},
+                    }],
+                },
+            }))?;
+        }
+        eventually("the definitions are served", LONG, || {
+            it.cluster
+                .api
+                .list("/apis/monitoring.coreos.com/v1/prometheusrules")?;
+            it.cluster
+                .api
+                .list("/apis/monitoring.coreos.com/v1/podmonitors")
+        })?;
+        Ok(these)
+    }
+}
+
+impl Drop for Definitions<'_> {
+    fn drop(&mut self) {
+        let all = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+        for (plural, _) in MONITORING {
+            let path = format!("{all}/{plural}.monitoring.coreos.com");
+            self.0.cluster.api.delete(&path).ok();
+        }
+    }
+}
 
 /// Where the two are, for as long as the test runs.
 struct Wrappers(PathBuf);
@@ -303,6 +361,7 @@ fn every_command_and_object_in_the_docs_is_accepted() -> Result<()> {
         let address = it.wait_announced("web")?.to_string();
         it.service("cart", json!({}))?;
         it.expect_pending("cart", "PoolExhausted")?;
+        let _definitions = Definitions::new(it)?;
         let wrappers = wrappers(it)?;
         let cli = cli_source()?;
         let mut wrong = Vec::new();
@@ -386,6 +445,7 @@ fn every_flag_in_the_docs_exists() -> Result<()> {
             known += &String::from_utf8_lossy(&output.stdout);
         }
     }
+    known += &cluster()?.lab.helm(["upgrade", "--help"])?;
     let mut wrong = Vec::new();
     for document in documents()? {
         for span in document.spans() {
