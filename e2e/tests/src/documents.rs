@@ -103,9 +103,9 @@ impl Document {
         let end = (usize::MAX, "", false);
         for (number, line, code) in self.lines().into_iter().chain([end]) {
             if !code {
-                blocks.extend(block.take().map(|mut block| {
-                    block.text.truncate(block.text.trim_end().len());
-                    block
+                blocks.extend(block.take().map(|block| Piece {
+                    text: unindented(&block.text),
+                    ..block
                 }));
                 continue;
             }
@@ -115,7 +115,7 @@ impl Document {
                 text: String::new(),
             });
             if !line.trim_start().starts_with("```") {
-                block.text += line.strip_prefix("    ").unwrap_or(line);
+                block.text += line;
                 block.text += "\n";
             }
         }
@@ -156,6 +156,20 @@ impl Document {
         }
         spans
     }
+}
+
+/// Without the indentation that all lines have in common.
+fn unindented(block: &str) -> String {
+    let lines = block.lines();
+    let depth = lines
+        .filter(|line| !line.trim().is_empty())
+        .map(|line| line.len() - line.trim_start().len())
+        .min();
+    let lines = block.lines();
+    let cut: Vec<&str> = lines
+        .map(|line| line.get(depth.unwrap_or(0)..).unwrap_or_default())
+        .collect();
+    cut.join("\n").trim_end().to_owned()
 }
 
 /// The commands of a block, in order: a loop, a text that is put in by `<<EOF`, and lines that end in a
@@ -215,11 +229,11 @@ mod tests {
     #[test]
     fn finds_blocks_that_are_indented_or_fenced() {
         let it = document(
-            "text\n    more of it\n\n    one\n\n      two\n\ntext\n```sh\nthree\n```\n\n    four\n",
+            "text\n    more of it\n\n    one\n\n      two\n\ntext\n```sh\nthree\n```\n\n1. item\n\n       four\n",
         );
         assert_eq!(
             texts(&it.blocks()),
-            [(4, "one\n\n  two"), (9, "three"), (13, "four")]
+            [(4, "one\n\n  two"), (9, "three"), (15, "four")]
         );
     }
 

@@ -9,6 +9,8 @@ mod bystander;
 mod departures;
 #[path = "disruptive/failover.rs"]
 mod failover;
+#[path = "disruptive/first_steps.rs"]
+mod first_steps;
 #[path = "disruptive/fixtures.rs"]
 mod fixtures;
 #[path = "disruptive/kube_proxy.rs"]

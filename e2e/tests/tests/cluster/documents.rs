@@ -16,7 +16,7 @@ use herald_e2e::wait::{LONG, eventually};
 use serde_json::json;
 
 /// What is not run, by how it begins, and why not.
-const NOT_RUN: [(&str, &str); 19] = [
+const NOT_RUN: [(&str, &str); 20] = [
     (
         "for program in controller speaker",
         "needs Docker and a registry; `make images` builds the programs that are in them",
@@ -42,6 +42,10 @@ const NOT_RUN: [(&str, &str); 19] = [
         "is run as `kubectl-herald completion bash`, below",
     ),
     ("tcpdump -ni ", "goes on until it is stopped"),
+    (
+        "herald-lab ",
+        "is done, one after the other, by `disruptive/first_steps.rs`",
+    ),
     // What is said, not done.
     ("kubectl cordon", "names the command"),
     ("kubectl drain", "names the command"),
@@ -114,6 +118,15 @@ fn renamed(command: &str, it: &Sandbox, address: &str) -> String {
             "expose deployment web",
             "expose deployment web --name web-again".to_owned(),
         ),
+        // The same of a Deployment and of Herald's namespace.
+        (
+            "create deployment web",
+            "create deployment again".to_owned(),
+        ),
+        (
+            "create namespace herald-system",
+            "create namespace herald-again".to_owned(),
+        ),
         ("-i eth0 ", "-i eth0 -c 1 ".to_owned()),
     ];
     pairs.iter().fold(command.to_owned(), |text, (from, to)| {
@@ -131,7 +144,11 @@ for word in "$@"; do
         [ "$word" = apply ] && try+=(--validate=strict)
         break ;;
     get | describe | herald | wait | logs | explain | top | version | events | auth | api-resources) break ;;
-    exec | edit | rollout | run | debug | attach | port-forward | proxy | cp)
+    rollout)
+        [[ " $* " = *" rollout status "* ]] && break
+        echo "documents.rs can't try kubectl $*" >&2
+        exit 99 ;;
+    exec | edit | run | debug | attach | port-forward | proxy | cp)
         echo "documents.rs can't try kubectl $word" >&2
         exit 99 ;;
     esac
@@ -431,22 +448,22 @@ fn every_flag_in_the_docs_exists() -> Result<()> {
     let mut known = String::new();
     for program in ["herald-controller", "herald-speaker", "kubectl-herald"] {
         let path = herald_lab::built(program)?;
-        let verbs: &[&str] = match program {
-            "kubectl-herald" => &["status", "explain", "what-if", "check", "completion"],
-            _ => &[""],
-        };
-        for verb in verbs {
-            let mut command = std::process::Command::new(&path);
-            command.args([*verb, "--help"].iter().filter(|it| !it.is_empty()));
-            let output = command
+        let help = |verb: &str| -> Result<String> {
+            let words = [verb, "--help"];
+            let output = std::process::Command::new(&path)
+                .args(words.iter().filter(|word| !word.is_empty()))
                 .output()
                 .with_context(|| format!("running {program}"))?;
-            ensure!(
-                output.status.success(),
-                "{program} {verb} --help: {output:?}"
-            );
-            known += &String::from_utf8_lossy(&output.stdout);
+            ensure!(output.status.success(), "{program} {verb}: {output:?}");
+            Ok(String::from_utf8(output.stdout)?)
+        };
+        let own = help("")?;
+        let verbs = own.lines().skip_while(|line| *line != "Commands:").skip(1);
+        let verbs = verbs.take_while(|line| !line.is_empty() && !line.contains(" help "));
+        for verb in verbs.filter_map(|line| line.split_whitespace().next()) {
+            known += &help(verb)?;
         }
+        known += &own;
     }
     known += &cluster()?.lab.helm(["upgrade", "--help"])?;
     let mut wrong = Vec::new();
