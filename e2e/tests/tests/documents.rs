@@ -152,7 +152,9 @@ fn anchor(heading: &str) -> String {
 fn every_link_in_the_docs_leads_somewhere() -> Result<()> {
     let mut wrong = Vec::new();
     for document in documents()? {
-        let folder = Path::new(&document.name).parent().unwrap_or(Path::new(""));
+        let folder = Path::new(&document.name)
+            .parent()
+            .unwrap_or_else(|| Path::new(""));
         for (number, line) in (1..).zip(document.text.lines()) {
             for link in line.split("](").skip(1) {
                 let link = link.split(')').next().unwrap_or_default();

@@ -255,12 +255,9 @@ fn wrappers(it: &Sandbox) -> Result<Wrappers> {
 
 /// Runs a command where it belongs, from the root of the tree.
 fn run(it: &Sandbox, wrappers: &Wrappers, place: &str, command: &str) -> Result<Output> {
-    let herald = herald_lab::built("kubectl-herald")?;
-    let programs = herald.parent().unwrap_or(Path::new("/"));
     let script = format!(
-        "export PATH={}:$PATH:{} KUBECONFIG={}; cd {}; {command}",
+        "export PATH={}:$PATH KUBECONFIG={}; cd {}; {command}",
         wrappers.0.display(),
-        programs.display(),
         wrappers.0.join("kubeconfig").display(),
         root().canonicalize()?.display(),
     );
