@@ -505,6 +505,66 @@ fn add(folder: &Path, text: &mut String) -> Result<()> {
     Ok(())
 }
 
+/// Words in humps that docs set as code, and that are not Herald's.
+const OTHERS: [&str; 10] = [
+    // MetalLB's
+    "IPAddressPool",
+    // Kubernetes'
+    "NetworkPolicy",
+    "RuntimeDefault",
+    "ServiceCIDR",
+    "ToBeDeletedByClusterAutoscaler",
+    "ValidatingAdmissionPolicy",
+    // Types of ours, and an algorithm
+    "Forecast",
+    "Rehearsal",
+    "SipHash",
+    // The kernel's
+    "VmRSS",
+];
+
+#[test]
+fn every_word_in_humps_is_one_that_is_still_said() -> Result<()> {
+    let mut known: BTreeSet<String> = OTHERS.map(str::to_owned).into();
+    known.extend(constants("api/src/conditions.rs")?);
+    known.extend(constants("api/src/events.rs")?);
+    let mut said = source("helm/files/alerts.yaml")?;
+    for crd in ["ippools", "l2advertisements", "speakers", "virtualips"] {
+        said += &source(&format!("helm/crds/{crd}.yaml"))?;
+    }
+    let words_of = said.split(|it: char| !it.is_alphanumeric());
+    known.extend(words_of.map(str::to_owned));
+    // The command line's own.
+    let mut cli = String::new();
+    add(&root().join("cli/src"), &mut cli)?;
+    let mut wrong = Vec::new();
+    for piece in words()? {
+        let word = piece.text.trim_end_matches('s');
+        let humps = word.chars().filter(|it| it.is_uppercase()).count();
+        let is_name = word.chars().all(char::is_alphanumeric)
+            && word.starts_with(char::is_uppercase)
+            && word.contains(char::is_lowercase)
+            && humps > 1;
+        let is_known = known.contains(word)
+            || known.contains(&piece.text)
+            || cli.contains(&format!("\"{}\"", piece.text));
+        if is_name && !is_known {
+            wrong.push(format!("{}: who says {}?", piece.place(), piece.text));
+        }
+    }
+    none(&wrong)
+}
+
+#[test]
+fn the_table_of_capabilities_is_that_of_the_chart() -> Result<()> {
+    let chart = source("helm/templates/speaker/daemonset.yaml")?;
+    let added = chart.split("add: [").nth(1).context("add: [")?;
+    let added = added.split(']').next().unwrap_or_default();
+    let there = added.split(", ").map(str::to_owned).collect();
+    let said = column(&document("docs/security.md")?, "| capability |")?;
+    none(&differ("capability", &there, &said))
+}
+
 /// Every path of fields below `schema`, without lists' brackets.
 fn fields(prefix: &str, schema: &Value, all: &mut BTreeSet<String>) {
     if let Some(properties) = schema["properties"].as_object() {
