@@ -34,8 +34,6 @@ pub mod reasons {
     pub const OVERLAP: &str = "Overlap";
     /// An address was given.
     pub const ALLOCATED: &str = "Allocated";
-    /// The LAN is being asked whether the address is free.
-    pub const PROBING: &str = "Probing";
     /// What the Service asks for cannot be understood.
     pub const INVALID_REQUEST: &str = "InvalidRequest";
     /// The pool that the Service names does not exist.
@@ -97,6 +95,8 @@ pub mod reasons {
     pub const NO_RING_KEY: &str = "NoRingKey";
     /// The speaker can't take part in an observer ring.
     pub const NO_RING: &str = "NoRing";
+    /// Of a holder: the plan names it first.
+    pub const PLANNED: &str = "Planned";
     /// Of a holder: another node was planned, but does not live.
     pub const TAKEN_OVER: &str = "TakenOver";
     /// The speaker is being taken down.

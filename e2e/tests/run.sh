@@ -32,7 +32,7 @@ run() {
 # What can't even be compiled is no failed test.
 cargo test --locked --package herald-e2e --no-run || exit 1
 
-run 'without a cluster' --lib --test dataplane --test dataplane_shapes
+run 'without a cluster' --lib --test documents --test dataplane --test dataplane_shapes
 
 export HERALD_LAB_NAME=test HERALD_KUBE_PROXY=nftables
 run 'side by side, kube-proxy nftables' --test cluster -- --test-threads 4

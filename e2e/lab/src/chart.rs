@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, Result};
 use crate::image::Image;
 use crate::lab::Lab;
-use crate::layout::{Layout, create_dir, write};
+use crate::layout::{Layout, create_dir, write, write_program};
 use crate::options::ChartOptions;
 use crate::up::{Progress, Step};
 
@@ -21,6 +21,8 @@ pub const HERALD_RELEASE: &str = "herald";
 const REPOSITORY: &str = "lab.local/herald";
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 const BINARIES: [&str; 2] = ["herald-controller", "herald-speaker"];
+/// What makes `kubectl herald` of the lab's kubectl.
+const PLUGIN: &str = "kubectl-herald";
 const READY_TIME: Duration = Duration::from_mins(2);
 
 /// Folder of the chart.
@@ -99,8 +101,15 @@ pub(crate) fn check(options: &ChartOptions) -> Result<PathBuf> {
     find_chart(options)
 }
 
-/// Packs each binary into an image of its own, in the lab's image folder. Gives those that changed.
+/// Packs each binary into an image of its own, in the lab's image folder. Gives those that changed. The
+/// plugin of kubectl, if it was built, comes into the PATH of every place.
 pub(crate) fn pack_images(layout: &Layout, options: &ChartOptions) -> Result<Vec<PathBuf>> {
+    let plugin = binaries_folder(options).join(PLUGIN);
+    if plugin.is_file() {
+        create_dir(&layout.path("bin"))?;
+        let content = fs::read(&plugin).map_err(Error::io("read", &plugin))?;
+        write_program(&layout.bin(PLUGIN), content)?;
+    }
     create_dir(&layout.path("images"))?;
     let mut changed = Vec::new();
     for (name, path) in find_binaries(options)? {

@@ -222,9 +222,12 @@ fn up(cli: &Cli, options: &Options) -> Result<()> {
             } else {
                 format!(" --name {}", lab.name())
             };
+            // As it was called: it need not be in the PATH.
+            let me = std::env::args().next();
+            let me = me.unwrap_or_else(|| "herald-lab".to_owned()) + &name;
             say(&format!(
-                "the lab {:?} is up; try\n  herald-lab{name} status\n  \
-                 herald-lab{name} kubectl get nodes\n  herald-lab{name} exec node1 -- ip addr",
+                "the lab {:?} is up; try\n  {me} status\n  {me} kubectl get nodes\n  \
+                 {me} exec node1 -- ip addr",
                 lab.name(),
             ))
         }

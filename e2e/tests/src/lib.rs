@@ -24,6 +24,7 @@ pub mod cli;
 pub mod client;
 pub mod cluster;
 pub mod cost;
+pub mod documents;
 pub mod fault;
 pub mod flows;
 pub mod inside;

@@ -7,6 +7,8 @@ mod allocation;
 mod announcing;
 #[path = "cluster/conflicts.rs"]
 mod conflicts;
+#[path = "cluster/documents.rs"]
+mod documents;
 #[path = "cluster/explain.rs"]
 mod explain;
 #[path = "cluster/forwarding.rs"]

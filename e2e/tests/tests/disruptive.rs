@@ -11,6 +11,8 @@ mod departures;
 mod drill;
 #[path = "disruptive/failover.rs"]
 mod failover;
+#[path = "disruptive/first_steps.rs"]
+mod first_steps;
 #[path = "disruptive/fixtures.rs"]
 mod fixtures;
 #[path = "disruptive/kube_proxy.rs"]
