@@ -220,6 +220,24 @@ fn a_speaker_that_is_asked_to_end_loses_no_connection() -> Result<()> {
 }
 
 #[test]
+fn a_client_that_goes_on_asking_the_old_holder_loses_no_connection() -> Result<()> {
+    unnoticed(|busy| {
+        let client = busy.it.client();
+        for address in &busy.addresses {
+            let (_, mac) = busy.cluster.announcer(*address)?;
+            client.ip(&format!(
+                "neigh replace {address} lladdr {mac} dev eth0 nud permanent"
+            ))?;
+        }
+        let moved = busy.move_each(terminate, |_| Ok(()));
+        for address in &busy.addresses {
+            client.ip(&format!("neigh del {address} dev eth0"))?;
+        }
+        moved
+    })
+}
+
+#[test]
 fn a_speaker_that_is_asked_to_end_hands_over_without_the_api_server() -> Result<()> {
     unnoticed(|busy| {
         let address = busy.addresses[0];
