@@ -5,6 +5,7 @@
     reason = "these comments are the text of --help, where backticks are noise"
 )]
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -18,19 +19,20 @@ Exit codes:
   1  no answer: the API server can't be reached or refuses, or there is no such object
   2  the command line is wrong
   3  answered, and something is not well: a Service without address or announcer, flows that would
-     break, a problem that check found";
+     break, connections that failed in a drill, a problem that check found";
 
 const EXAMPLES: &str = "\
 Examples:
   kubectl herald status                            addresses, nodes and pools at a glance
   kubectl herald explain service shop/web          why it has its address, or why it has none
   kubectl herald what-if --node-down node2         who would take over, which flows would break
+  kubectl herald drill shop/web                    move its address, and measure
   kubectl herald check                             is the cluster ready for Herald, and Herald for it";
 
 /// Says what Herald does with the addresses of a cluster, and why.
 ///
 /// It reads the API server and decides with the same functions as Herald's controller and speakers. It
-/// writes nothing.
+/// writes nothing; only drill makes something happen.
 #[derive(Debug, Parser)]
 #[command(
     name = "kubectl-herald",
@@ -142,6 +144,19 @@ Examples:
   kubectl herald check
   kubectl herald check -o json | jq '.findings[] | select(.level == \"problem\")'")]
     Check,
+    /// Moves an address on purpose, and measures how long a client has no answer. It asks first.
+    #[command(after_help = "\
+Examples:
+  kubectl herald drill shop/web                    to the next node of its plan
+  kubectl herald drill shop/web --to node3         to this node
+  kubectl herald drill shop/web --kill             the speaker that announces it crashes
+  kubectl herald drill shop/web --yes -o json | jq .outageMs
+
+The client is this program: run it where clients are, on the segment or behind its router. It makes TCP
+connections to the address, and counts one that takes 900 ms as failed; exit code 3 says that one did.
+It takes the right to patch VirtualIPs, with --kill Speakers: it sets the annotation heraldlb.io/move-to or
+heraldlb.io/crash.")]
+    Drill(Drill),
     /// Prints the completion script of a shell.
     #[command(after_help = "\
 Examples:
@@ -209,6 +224,41 @@ pub(crate) struct WhatIf {
     pub(crate) file: Option<PathBuf>,
 }
 
+/// A move that is made on purpose.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Drill {
+    /// The Service: NAMESPACE/NAME, or NAME in the namespace of -n or of the context.
+    #[arg(value_name = "NAMESPACE/NAME")]
+    pub(crate) name: String,
+    /// The speaker that announces the address crashes. Without this, it is moved by plan.
+    #[arg(long)]
+    pub(crate) kill: bool,
+    /// The node that is to announce the address; without it, the next one of its plan.
+    #[arg(long, value_name = "NODE", conflicts_with = "kill")]
+    pub(crate) to: Option<String>,
+    /// Which of the Service's addresses; without it the first.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) address: Option<IpAddr>,
+    /// On which segment, where it is announced on several; without it the first.
+    #[arg(long, value_name = "SEGMENT")]
+    pub(crate) segment: Option<String>,
+    /// The TCP port to connect to; without it the Service's first.
+    #[arg(long, value_name = "PORT")]
+    pub(crate) port: Option<u16>,
+    /// Don't ask first.
+    #[arg(long, short)]
+    pub(crate) yes: bool,
+    /// Between the beginnings of two connections.
+    #[arg(long, value_name = "DURATION", default_value = "5ms", value_parser = at_least_a_millisecond)]
+    pub(crate) interval: Duration,
+    /// For how long to go on asking after the move.
+    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = at_least_a_second)]
+    pub(crate) after: Duration,
+    /// How long the move may take; then the request is taken back.
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = at_least_a_second)]
+    pub(crate) timeout: Duration,
+}
+
 /// A Service as it is named on the command line.
 ///
 /// # Errors
@@ -233,6 +283,12 @@ fn at_least_a_second(text: &str) -> Result<Duration, &'static str> {
     herald_config::duration(text)
         .filter(|duration| *duration >= Duration::from_secs(1))
         .ok_or("not a duration of at least a second such as 2s or 1m")
+}
+
+fn at_least_a_millisecond(text: &str) -> Result<Duration, &'static str> {
+    herald_config::duration(text)
+        .filter(|duration| *duration >= Duration::from_millis(1))
+        .ok_or("not a duration of at least a millisecond such as 5ms or 1s")
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! It lists what the API server holds, and answers with the functions that decide: the controller's
 //! ([`herald_controller_core::Rehearsal`]) and the speakers' ([`herald_speaker_core::Forecast`]). It
-//! writes nothing; `what-if --file` makes a dry run.
+//! writes nothing, but for `drill`; `what-if --file` makes a dry run.
 //!
 //! What it asks of the API server:
 //!
@@ -13,11 +13,13 @@
 //! | pods, deployments, daemonsets of Herald's | list | whether they are ready, and with which flags |
 //! | leases, configmaps, nodes/proxy, pods/proxy | get, list | `check`; what is refused is said to be unknown |
 //! | services | patch, as a dry run | `what-if --file` |
+//! | virtualips, speakers (heraldlb.io) | get, patch | `drill` |
 
 mod answer;
 mod args;
 mod check;
 mod connect;
+mod drill;
 mod explain;
 mod file;
 mod installation;
@@ -127,6 +129,13 @@ async fn run(Cli { global, verb }: Cli) -> Result<ExitCode> {
             let picture = look(&connection).await?;
             let probes = Box::pin(check::probe(&connection.client, &picture)).await;
             give(&check::check(&picture, &probes), &global)
+        }
+        Verb::Drill(asked) => {
+            let key = args::service_key(&asked.name, &connection.namespace);
+            let key = key.map_err(|why| anyhow!(why))?;
+            let plan = drill::plan(&look(&connection).await?, &key, &asked);
+            let plan = plan.map_err(|why| anyhow!(why))?;
+            give(&drill::drill(&connection, &plan, &asked).await?, &global)
         }
         Verb::Completion { .. } => Ok(ExitCode::SUCCESS),
     }

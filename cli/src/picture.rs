@@ -176,6 +176,7 @@ fn observed_speaker(object: &Speaker) -> Option<ObservedSpeaker> {
         node: speaker.node,
         resource_version: "".into(),
         retire: object.spec.retire,
+        crash: None,
         report: SpeakerReport {
             segments: speaker.segments,
             data_plane: data_plane.map(|report| DataPlaneReport {

@@ -8,9 +8,12 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use herald_config::{LogFlags, ServiceFlags};
 use herald_controller_core::Rebalancing;
+
+use crate::check::CheckArgs;
+use crate::retire::RetireArgs;
 
 /// Gives LoadBalancer Services their addresses and plans which node announces each.
 ///
@@ -19,8 +22,17 @@ use herald_controller_core::Rebalancing;
 /// run: one works, the others stand by. Nothing is kept on disk: after a restart it reads back what
 /// is claimed and changes nothing.
 #[derive(Debug, Parser)]
-#[command(name = "herald-controller", version)]
+#[command(
+    name = "herald-controller",
+    version,
+    args_conflicts_with_subcommands = true,
+    disable_help_subcommand = true
+)]
 pub(crate) struct Args {
+    /// Without one, it serves.
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+
     #[command(flatten)]
     pub(crate) services: ServiceFlags,
 
@@ -96,6 +108,13 @@ pub(crate) struct Args {
     pub(crate) name: String,
 }
 
+/// What else it can do: each does one thing, and ends.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Retire(RetireArgs),
+    Check(CheckArgs),
+}
+
 impl Args {
     pub(crate) const fn rebalancing(&self) -> Rebalancing {
         Rebalancing {
@@ -106,7 +125,7 @@ impl Args {
     }
 }
 
-fn at_least_a_second(text: &str) -> Result<Duration, &'static str> {
+pub(crate) fn at_least_a_second(text: &str) -> Result<Duration, &'static str> {
     herald_config::duration(text)
         .filter(|duration| *duration >= Duration::from_secs(1))
         .ok_or("not a duration of at least a second such as 90s, 5m or 1h30m")
@@ -146,6 +165,21 @@ mod tests {
         assert_eq!(args.rebalancing(), expected);
         assert_eq!(args.log.log_format, LogFormat::Json);
         assert!(args.services.serves(None) && args.services.ignore_exclude_label);
+    }
+
+    #[test]
+    fn subcommands_of_the_chart_are_understood() {
+        let line = ["herald-controller", "retire", "--timeout=90s"];
+        let Some(Command::Retire(retire)) = Args::try_parse_from(line).unwrap().command else {
+            panic!("not the subcommand");
+        };
+        assert_eq!(retire.timeout, Duration::from_secs(90));
+        let line = ["herald-controller", "check", "--timeout=5s"];
+        let Some(Command::Check(check)) = Args::try_parse_from(line).unwrap().command else {
+            panic!("not the subcommand");
+        };
+        assert_eq!(check.timeout, Duration::from_secs(5));
+        Args::try_parse_from(["herald-controller", "--no-rebalance", "check"]).unwrap_err();
     }
 
     #[test]

@@ -10,7 +10,8 @@ use herald_controller_core::{
     ObservedVip, PoolStatus, Slice, SpeakerPod, TextCounts, UserObject, Version,
 };
 use herald_model::{
-    AdvertisementName, Epoch, NamespaceName, NodeName, PoolName, ServiceKey, Uid, VirtualIp,
+    AdvertisementName, Epoch, MOVE_TO, NamespaceName, NodeName, PoolName, ServiceKey, Uid,
+    VirtualIp,
 };
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -302,6 +303,12 @@ pub fn vip(object: &VirtualIP) -> Result<ObservedVip, herald_config::InvalidVirt
                 .collect(),
             stranger: conflict.map(|conflict| conflict.message),
         },
+        move_to: object
+            .metadata
+            .annotations
+            .as_ref()
+            .and_then(|annotations| annotations.get(MOVE_TO))
+            .map(|node| node.as_str().into()),
     })
 }
 

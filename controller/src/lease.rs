@@ -17,9 +17,8 @@ use serde_json::json;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock::Clock;
+use crate::once::LEASE;
 
-/// The Lease's name.
-const NAME: &str = "herald-controller";
 /// How long giving it back may take.
 const PATIENCE: Duration = Duration::from_secs(4);
 
@@ -96,7 +95,7 @@ impl Elector {
 
     /// Looks at the lease and does what follows.
     async fn look(&mut self, began: Instant) -> Result<(), kube::Error> {
-        let lease = self.api.get_opt(NAME).await?;
+        let lease = self.api.get_opt(LEASE).await?;
         let view = lease.as_ref().map(|lease| {
             let spec = lease.spec.as_ref();
             LeaseView {
@@ -140,7 +139,7 @@ impl Elector {
     async fn create(&self, now: MicroTime) -> Result<(), kube::Error> {
         let lease = Lease {
             metadata: ObjectMeta {
-                name: Some(NAME.to_owned()),
+                name: Some(LEASE.to_owned()),
                 ..ObjectMeta::default()
             },
             spec: Some(LeaseSpec {
@@ -160,7 +159,7 @@ impl Elector {
 
     async fn patch(&self, patch: &serde_json::Value) -> Result<(), kube::Error> {
         self.api
-            .patch(NAME, &PatchParams::default(), &Patch::Merge(patch))
+            .patch(LEASE, &PatchParams::default(), &Patch::Merge(patch))
             .await
             .map(drop)
     }
@@ -168,7 +167,7 @@ impl Elector {
     /// Lets another replica lead at once.
     async fn release(&self) {
         let release = async {
-            let lease = self.api.get(NAME).await?;
+            let lease = self.api.get(LEASE).await?;
             let holder = lease.spec.and_then(|spec| spec.holder_identity);
             if holder.as_deref() == Some(self.identity.as_str()) {
                 self.patch(&json!({

@@ -18,12 +18,17 @@
 //! | pods (own namespace) | list, watch | which speakers are ready |
 //! | secrets (own namespace) | create; get, update of the one with the keys of the speakers' rings | |
 //! | leases.coordination.k8s.io (own namespace) | create; get, patch of herald-controller | |
+//!
+//! Its subcommands `retire` and `check` run in Pods of their own, with roles of their own.
 
 mod admin;
 mod args;
+mod check;
 mod clock;
 mod lease;
 mod metrics;
+mod once;
+mod retire;
 mod ring_keys;
 mod run;
 mod write;
@@ -34,13 +39,21 @@ use anyhow::Context as _;
 use clap::Parser as _;
 use herald_controller::{kinds, watch};
 
-use args::Args;
+use args::{Args, Command};
 
 /// Exit codes: 0 after a signal, 1 after a failure, 2 for a wrong command line.
 fn main() -> ExitCode {
-    let args = Args::parse();
-    args.log.start();
-    match start(args) {
+    let mut args = Args::parse();
+    // What a subcommand has to say is no log.
+    if args.command.is_none() {
+        args.log.start();
+    }
+    let result = match args.command.take() {
+        None => start(run::run(args)),
+        Some(Command::Retire(args)) => return end(start(retire::retire(args))),
+        Some(Command::Check(args)) => return end(start(check::check(args))),
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(error = format!("{error:#}"), "cannot go on");
@@ -49,10 +62,22 @@ fn main() -> ExitCode {
     }
 }
 
-fn start(args: Args) -> anyhow::Result<()> {
+/// The end of a subcommand.
+#[expect(clippy::print_stderr, reason = "people read it on a terminal")]
+fn end(result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?
-        .block_on(run::run(args))
+        .block_on(work)
 }

@@ -6,15 +6,14 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use arc_swap::ArcSwap;
-use herald_api::labels;
 use herald_config::ServiceFlags;
 use herald_controller_core::{
     Controller, Effect, Input, Settings, Snapshot, Write, WriteId, WriteResult,
 };
 use k8s_openapi::api::coordination::v1::Lease;
+use kube::Client;
 use kube::api::Api;
 use kube::runtime::watcher;
-use kube::{Client, Config};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -25,6 +24,7 @@ use crate::clock::Clock;
 use crate::kinds;
 use crate::lease::{Elector, Leadership};
 use crate::metrics::Metrics;
+use crate::once::{connect, speaker_pods};
 use crate::ring_keys::Keeper;
 use crate::watch::{Kind, Told, Touch, watch};
 use crate::write::Writer;
@@ -53,13 +53,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         ring_key_secret,
         ..
     } = args;
-    let mut config = Config::infer()
-        .await
-        .context("no way to the API server is configured")?;
-    config.connect_timeout = Some(Duration::from_secs(5));
-    config.read_timeout = Some(Duration::from_secs(55));
-    config.write_timeout = Some(Duration::from_secs(15));
-    let client = Client::try_from(config).context("cannot make a client for the API server")?;
+    let client = connect().await?;
 
     let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
     let admin = Arc::new(Admin {
@@ -139,12 +133,6 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     }
 }
 
-fn speaker_pods() -> watcher::Config {
-    let name = format!("{}={}", labels::NAME, labels::HERALD);
-    let component = format!("{}={}", labels::COMPONENT, labels::SPEAKER);
-    watcher::Config::default().labels(&format!("{name},{component}"))
-}
-
 /// Starts watches.
 struct Watches {
     client: Client,
@@ -168,7 +156,8 @@ impl Watches {
         self.all(kinds::ServiceRanges);
         self.all(kinds::Slices);
         let pods = Api::namespaced(self.client.clone(), namespace);
-        self.one(kinds::SpeakerPods, pods, speaker_pods());
+        let speakers = watcher::Config::default().labels(&speaker_pods());
+        self.one(kinds::SpeakerPods, pods, speakers);
     }
 
     /// Watches a kind in all namespaces.

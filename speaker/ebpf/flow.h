@@ -164,7 +164,7 @@ INLINE int node_address(const struct node *node, int is_ipv6, struct address *ad
 INLINE int is_current(const struct reply *reply, const struct vip *vip, __u64 now)
 {
 	return reply->generation == vip->generation &&
-	       (vip->role == ROLE_ME || now - reply->seen_ns < HANDOVER_NS);
+	       (vip->role == ROLE_ME || since(now, reply->seen_ns) < HANDOVER_NS);
 }
 
 INLINE struct reply *find_reply(const struct packet *packet, const struct vip *vip)
@@ -186,7 +186,7 @@ INLINE int is_idle(const struct reply *reply, __u8 protocol, __u64 now)
 	__u64 idle = protocol == IPPROTO_UDP ? IDLE_UDP_NS :
 		     reply->closed == CLOSED ? IDLE_CLOSED_NS : IDLE_TCP_NS;
 
-	return now - reply->seen_ns > idle;
+	return since(now, reply->seen_ns) > idle;
 }
 
 INLINE int is_free(const struct reply *reply, const struct vip *vip, __u8 protocol, __u64 now)

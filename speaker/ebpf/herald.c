@@ -165,7 +165,7 @@ APART int forward(struct __sk_buff *skb, const struct packet *packet, const stru
 			    !address_equal(&address, &flow.target))
 				node = 0;
 			else if (is_syn || (packet->tcp_flags & (TCP_FIN | TCP_RST)) ||
-				 now - flow.seen_ns > SECOND_NS)
+				 since(now, flow.seen_ns) > SECOND_NS)
 				is_new = refresh_flow(&key, old, packet->tcp_flags, now);
 			if (is_new < 0)
 				node = 0;
@@ -431,6 +431,10 @@ INLINE int ingress(struct __sk_buff *skb)
 	struct service *service = is_to_port ? find_service(&packet) : 0;
 	int is_direct = service && service->mode >= MODE_DSR;
 
+	/* Nobody else's take room: only those of a client to a Service, and of what a target answers. */
+	if (is_to_port && packet.fragment == FRAGMENT_FIRST &&
+	    (service || node_with_address(&packet.source)))
+		remember_fragment(&packet);
 	/* The most frequent first: it matters neither who holds the VIP, nor what came before. */
 	if (is_direct && !(service->flags & SERVICE_HAS_FLOWS)) {
 		int verdict = direct(skb, &packet, service);
@@ -449,6 +453,8 @@ INLINE int ingress(struct __sk_buff *skb)
 		return VERDICT_NEXT;
 	if (packet.fragment && !is_to_port)
 		return drop(EVENT_FRAGMENT);
+	if (is_echo_request(&packet) && ignores_echo())
+		return drop(EVENT_UNSUPPORTED_PROTOCOL);
 	if (is_echo_request(&packet))
 		return vip->role == ROLE_ME ? answer_echo(skb, &packet) :
 					      relay(skb, &packet, vip, 0);
@@ -497,6 +503,29 @@ int herald_ingress(struct __sk_buff *skb)
 	return ingress(skb);
 }
 
+/* A reply that kube-proxy has given the VIP as its sender: with "dsr" nobody else sees it. */
+INLINE void count_reply(struct __sk_buff *skb, const struct packet *packet)
+{
+	struct service_key key = {
+		.address = packet->source,
+		.port = packet->source_port,
+		.protocol = packet->protocol,
+		.kind = KIND_SERVICE,
+	};
+	struct service *service = has_ports(packet) ? bpf_map_lookup_elem(&services, &key) : 0;
+
+	if (!service || service->mode < MODE_DSR)
+		return;
+
+	__u32 id = service->id;
+	struct stats *counters = bpf_map_lookup_elem(&stats, &id);
+
+	if (counters) {
+		counters->reply_packets += skb->gso_segs ?: 1;
+		counters->reply_bytes += skb->len;
+	}
+}
+
 /* Replies of this node as a target leave here: to a NodePort's client, or from a pod as they are. */
 SEC("classifier/egress")
 int herald_egress(struct __sk_buff *skb)
@@ -508,12 +537,19 @@ int herald_egress(struct __sk_buff *skb)
 
 	int is_to_vip = may_be_vip(&packet.destination);
 	int is_from_pod = may_be_pod(&packet.source);
+	int is_from_vip = may_be_vip(&packet.source);
 
 	/* An error may quote a pod, whoever sends it. */
-	if ((!is_to_vip && !is_from_pod && packet.protocol != IPPROTO_ICMP &&
+	if ((!is_to_vip && !is_from_pod && !is_from_vip && packet.protocol != IPPROTO_ICMP &&
 	     packet.protocol != IPPROTO_ICMPV6) ||
 	    read_transport(skb, &packet) || (packet.fragment && !has_ports(&packet)))
 		return VERDICT_NEXT;
+
+	if (packet.fragment == FRAGMENT_FIRST)
+		remember_fragment(&packet);
+
+	if (is_from_vip)
+		count_reply(skb, &packet);
 
 	int is_about = is_error(&packet);
 	int verdict = VERDICT_UNKNOWN;

@@ -120,6 +120,14 @@ INLINE int is_echo_request(const struct packet *packet)
 		       packet->protocol == IPPROTO_ICMP && packet->icmp_type == ICMP_ECHO_REQUEST;
 }
 
+INLINE int ignores_echo(void)
+{
+	__u32 zero = 0;
+	struct config *settings = bpf_map_lookup_elem(&config, &zero);
+
+	return settings && settings->flags & CONFIG_IGNORES_ECHO;
+}
+
 INLINE int is_neighbour_discovery(const struct packet *packet)
 {
 	return packet->is_ipv6 && packet->protocol == IPPROTO_ICMPV6 &&

@@ -23,8 +23,12 @@ struct config {
 	__u32 hash_seed;
 	/* The highest generation that was given to a VIP so far. */
 	__u32 generation;
+	__u32 flags;
 };
-SIZE_IS(struct config, 8);
+SIZE_IS(struct config, 12);
+
+/* Of config: echo requests to a VIP are not answered. */
+#define CONFIG_IGNORES_ECHO 1
 
 /*
  * One entry. What is in a map has its bit set here, so that most of what is none of our business needs no

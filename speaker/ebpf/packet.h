@@ -232,38 +232,56 @@ INLINE int load_transport(struct __sk_buff *skb, const struct packet *packet, __
 	return 0;
 }
 
+/* How long ago something was; another processor may have written it a moment after `now` was read. */
+INLINE __u64 since(__u64 now, __u64 then)
+{
+	return now > then ? now - then : 0;
+}
+
 /* As long as Linux waits for the fragments of an IPv6 packet: IPV6_FRAG_TIMEOUT in include/net/ipv6.h. */
 #define FRAGMENTS_NS 60000000000ULL
 
-/* Writes the ports of a first fragment down, or gives a later one those of its first. */
+INLINE struct fragment_key fragment_key(const struct packet *packet, __u8 protocol)
+{
+	struct fragment_key key = {
+		.source = packet->source,
+		.destination = packet->destination,
+		.id = packet->fragment_id,
+		.protocol = packet->is_ipv6 ? 0 : protocol,
+		.is_ipv6 = packet->is_ipv6,
+	};
+
+	return key;
+}
+
+/* Writes the ports of a first fragment down. */
+APART int remember_fragment(const struct packet *packet)
+{
+	if (!packet)
+		return -1;
+
+	struct fragment_key key = fragment_key(packet, packet->protocol);
+	struct fragments first = {
+		.seen_ns = bpf_ktime_get_coarse_ns(),
+		.source_port = packet->source_port,
+		.destination_port = packet->destination_port,
+		.protocol = packet->protocol,
+	};
+
+	return bpf_map_update_elem(&fragments, &key, &first, BPF_ANY) != 0;
+}
+
+/* Gives a later fragment the ports of its first, if those are known. */
 APART int join_fragments(struct packet *packet)
 {
 	if (!packet || packet->protocol == IPPROTO_ICMP || packet->protocol == IPPROTO_ICMPV6)
 		return 0;
 
 	__u64 now = bpf_ktime_get_coarse_ns();
-	struct fragment_key key = {
-		.source = packet->source,
-		.destination = packet->destination,
-		.id = packet->fragment_id,
-		.protocol = packet->is_ipv6 ? 0 : packet->protocol,
-		.is_ipv6 = packet->is_ipv6,
-	};
-
-	if (packet->fragment == FRAGMENT_FIRST) {
-		struct fragments first = {
-			.seen_ns = now,
-			.source_port = packet->source_port,
-			.destination_port = packet->destination_port,
-			.protocol = packet->protocol,
-		};
-
-		return bpf_map_update_elem(&fragments, &key, &first, BPF_ANY) != 0;
-	}
-
+	struct fragment_key key = fragment_key(packet, packet->protocol);
 	struct fragments *first = bpf_map_lookup_elem(&fragments, &key);
 
-	if (first && now - first->seen_ns < FRAGMENTS_NS) {
+	if (first && since(now, first->seen_ns) < FRAGMENTS_NS) {
 		packet->protocol = first->protocol;
 		packet->source_port = first->source_port;
 		packet->destination_port = first->destination_port;
@@ -306,8 +324,6 @@ INLINE int read_transport(struct __sk_buff *skb, struct packet *packet)
 	__builtin_memcpy(&packet->source_port, header, 2);
 	__builtin_memcpy(&packet->destination_port, header + 2, 2);
 	packet->icmp_type = header[0];
-	if (packet->fragment)
-		join_fragments(packet);
 	return 0;
 }
 
@@ -472,8 +488,8 @@ APART int rewrite(struct __sk_buff *skb, const struct packet *packet, __u32 hops
 }
 
 /*
- * Reads the packet that an ICMP error is about. Returns -1 if it is not TCP or UDP, or if too little is
- * quoted: addresses and ports are asked for.
+ * Reads the packet that an ICMP error is about. Returns -1 if it is not TCP, UDP or SCTP, or if too
+ * little is quoted: addresses and ports are asked for.
  */
 INLINE int read_quote(struct __sk_buff *skb, const struct packet *packet, struct packet *quote)
 {
@@ -490,10 +506,21 @@ INLINE int read_quote(struct __sk_buff *skb, const struct packet *packet, struct
 		__builtin_memcpy(&quote->destination, ip.destination, 16);
 		quote->protocol = ip.next_header;
 		quote->transport = offset + sizeof(ip);
+		/* Too big may be a fragment of an answer, too. */
+		if (quote->protocol == IPPROTO_FRAGMENT) {
+			struct ipv6_fragment part;
+
+			if (bpf_skb_load_bytes(skb, quote->transport, &part, sizeof(part)) ||
+			    part.fragment & IPV6_OFFSET)
+				return -1;
+			quote->protocol = part.next_header;
+			quote->transport += sizeof(part);
+		}
 	} else {
 		struct iphdr ip;
 
-		if (bpf_skb_load_bytes(skb, offset, &ip, sizeof(ip)) || ip.version_ihl < 0x45)
+		if (bpf_skb_load_bytes(skb, offset, &ip, sizeof(ip)) || ip.version_ihl < 0x45 ||
+		    ip.fragment & IPV4_OFFSET)
 			return -1;
 		address_from_ipv4(&quote->source, ip.source);
 		address_from_ipv4(&quote->destination, ip.destination);
@@ -501,7 +528,8 @@ INLINE int read_quote(struct __sk_buff *skb, const struct packet *packet, struct
 		quote->check = ip.check;
 		quote->transport = offset + (ip.version_ihl & 0x0f) * 4;
 	}
-	if ((quote->protocol != IPPROTO_TCP && quote->protocol != IPPROTO_UDP) ||
+	if ((quote->protocol != IPPROTO_TCP && quote->protocol != IPPROTO_UDP &&
+	     quote->protocol != IPPROTO_SCTP) ||
 	    bpf_skb_load_bytes(skb, quote->transport, ports, sizeof(ports)))
 		return -1;
 	quote->source_port = ports[0];

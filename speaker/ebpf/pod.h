@@ -223,7 +223,7 @@ APART int to_pod(struct __sk_buff *skb, const struct packet *packet, const struc
 		pin = *old;
 		is_pinned = pod && (stays || pod->takes_new);
 		if (is_pinned && (is_syn || packet->tcp_flags & (TCP_FIN | TCP_RST) ||
-				  now - pin.seen_ns > SECOND_NS))
+				  since(now, pin.seen_ns) > SECOND_NS))
 			is_pinned = !refresh_pin(&key, old, packet->tcp_flags, now);
 	}
 	if (!is_pinned)
@@ -297,6 +297,16 @@ APART int error_to_pod(struct __sk_buff *skb, const struct packet *packet,
 	return VERDICT_NEXT;
 }
 
+/* A pod answers a SYN that came by the VIP while its client still repeats it (tcp_syn_retries: 127 s). */
+#define HANDSHAKE_NS (130 * SECOND_NS)
+
+/* Whether a pod answers a SYN that did not come by the VIP, from a client that used the same port there before. */
+INLINE int is_anew(const struct packet *packet, const struct reply *reply, __u64 now)
+{
+	return packet->protocol == IPPROTO_TCP && packet->tcp_flags & TCP_SYN &&
+	       (reply->closed || since(now, reply->seen_ns) > HANDSHAKE_NS);
+}
+
 /* The way back of what a pod, or a packet quoted in an error, has as its ends; 0: it is not ours. */
 INLINE struct reply *find_way_back(const struct address *pod, __be16 port,
 				   const struct address *client, __be16 client_port, __u8 protocol)
@@ -310,7 +320,9 @@ INLINE struct reply *find_way_back(const struct address *pod, __be16 port,
 	};
 	struct reply *reply = bpf_map_lookup_elem(&replies, &key);
 
-	return reply && reply->generation == GENERATION_POD ? reply : 0;
+	return reply && reply->generation == GENERATION_POD &&
+			       !is_idle(reply, protocol, bpf_ktime_get_coarse_ns()) ?
+		       reply : 0;
 }
 
 /* What a pod of ours sends, on its way to the LAN. VERDICT_UNKNOWN if it is no reply of a flow. */
@@ -322,6 +334,10 @@ INLINE int from_pod(struct __sk_buff *skb, const struct packet *packet)
 
 	if (!reply)
 		return VERDICT_UNKNOWN;
+	if (is_anew(packet, reply, bpf_ktime_get_coarse_ns())) {
+		reply->generation = 0;
+		return VERDICT_UNKNOWN;
+	}
 	if (packet->tcp_flags & TCP_RST)
 		reply->closed = CLOSED;
 	else if (packet->tcp_flags & TCP_FIN)

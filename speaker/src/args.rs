@@ -3,11 +3,12 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 use herald_config::{LogFlags, ServiceFlags};
 use herald_l2::Pace;
 use herald_ring::Profile;
 
+use crate::cleanup::CleanupArgs;
 use crate::io::bpf;
 use crate::io::rings::Witness;
 use crate::kube_proxy::{self, Healthz};
@@ -30,11 +31,23 @@ use crate::kube_proxy::{self, Healthz};
 /// Exit code: 0 after SIGTERM or SIGINT, 1 if it cannot start, 2 for a wrong command line.
 #[expect(clippy::doc_markdown, reason = "the text is for people on a terminal")]
 #[derive(Debug, Parser)]
-#[command(name = "herald-speaker", version, verbatim_doc_comment)]
+#[command(
+    name = "herald-speaker",
+    version,
+    verbatim_doc_comment,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    disable_help_subcommand = true
+)]
 pub(crate) struct Args {
+    /// Without one, it serves.
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+
     /// The name of the Kubernetes Node this runs on (in a Pod: spec.nodeName).
-    #[arg(long, env = "NODE_NAME", value_name = "NAME")]
-    pub(crate) node_name: String,
+    // `None` with a subcommand only.
+    #[arg(long, env = "NODE_NAME", value_name = "NAME", required = true)]
+    pub(crate) node_name: Option<String>,
 
     /// Announce nothing on interfaces with this name; `*` stands for any characters, `?` for one.
     /// May be repeated. Giving it replaces the default list, which names the interfaces that
@@ -168,6 +181,10 @@ pub(crate) struct Args {
     )]
     pub(crate) kube_proxy_healthz: Healthz,
 
+    /// Whether echo requests (ping) to an address are answered by the node that announces it.
+    #[arg(long, env = "HERALD_ANSWER_ECHO", value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    pub(crate) answer_echo: bool,
+
     /// A folder that outlasts this process, for a copy of what the API server last said: a speaker
     /// that starts while it cannot be reached serves from there, after asking the LAN for each
     /// address. Without it such a speaker waits for the API server.
@@ -192,6 +209,12 @@ pub(crate) struct Args {
     /// Which Services and Nodes are ours.
     #[command(flatten)]
     pub(crate) services: ServiceFlags,
+}
+
+/// What else it can do: it does that, and ends.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Cleanup(CleanupArgs),
 }
 
 /// How fast a silent speaker is noticed.
@@ -244,14 +267,30 @@ mod tests {
 
     use super::*;
 
+    fn args(line: &[&str]) -> Args {
+        let args = Args::try_parse_from(line).unwrap();
+        assert!(args.command.is_none());
+        args
+    }
+
     #[test]
     fn command_line_is_consistent() {
         Args::command().debug_assert();
     }
 
     #[test]
+    fn a_speaker_needs_a_node_name_and_cleanup_none_and_nothing_of_the_speakers() {
+        Args::try_parse_from(["herald-speaker"]).unwrap_err();
+        let line = ["herald-speaker", "cleanup", "--root=/host"];
+        let args = Args::try_parse_from(line).unwrap();
+        assert!(matches!(args.command, Some(Command::Cleanup(_))));
+        let line = ["herald-speaker", "--node-name=node1", "cleanup"];
+        Args::try_parse_from(line).unwrap_err();
+    }
+
+    #[test]
     fn node_name_is_all_that_must_be_given() {
-        let args = Args::try_parse_from(["herald-speaker", "--node-name", "node1"]).unwrap();
+        let args = args(&["herald-speaker", "--node-name", "node1"]);
         assert_eq!(args.exclude_interface.len(), 15);
         assert_eq!(args.services, ServiceFlags::default());
         assert_eq!(args.admin_address.port(), 7471);
@@ -259,13 +298,12 @@ mod tests {
 
     #[test]
     fn given_exclusions_replace_the_default_ones() {
-        let args = Args::try_parse_from([
+        let args = args(&[
             "herald-speaker",
             "--node-name=node1",
             "--exclude-interface=wg*",
             "--exclude-interface=lo",
-        ])
-        .unwrap();
+        ]);
         assert_eq!(args.exclude_interface, ["wg*", "lo"]);
     }
 }

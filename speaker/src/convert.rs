@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use herald_api::{self as api, conditions};
-use herald_model::{Epoch, NodeName, SegmentName};
+use herald_model::{CRASH, Epoch, NodeName, SegmentName};
 use herald_ring::KeyId;
 use herald_speaker_core::{
     AnnouncedSegment, Condition, ConditionKind, DataPlaneMode, DataPlaneReport, ForwardingState,
@@ -32,6 +32,12 @@ pub(crate) fn observed_speaker(object: &api::Speaker) -> ObservedSpeaker {
         node: NodeName::from(name),
         resource_version: resource_version(&object.metadata),
         retire: object.spec.retire,
+        crash: object
+            .metadata
+            .annotations
+            .as_ref()
+            .and_then(|annotations| annotations.get(CRASH))
+            .map(|value| value.as_str().into()),
         report: SpeakerReport {
             version: status.version.into(),
             boot_id: status.boot_id.into(),

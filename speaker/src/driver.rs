@@ -6,12 +6,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use herald_model::{IfIndex, Incarnation, MacAddress, SegmentName};
+use herald_model::{CRASH, IfIndex, Incarnation, MacAddress, SegmentName};
 use herald_speaker_core::{Effect, EventReason, Input, Overview, RingEvent, SpeakerReport};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::deciding::Parts;
 use crate::forward;
@@ -21,6 +21,8 @@ use crate::io::netlink::Neighbours;
 
 /// Inputs taken in before a decision, so that a flood of them delays it no further.
 const BATCH: usize = 4_096;
+/// The exit code of a crash that people asked for: `EX_SOFTWARE` of sysexits.h.
+const CRASHED: i32 = 70;
 
 /// The core and everything that carries its effects out.
 pub(crate) struct Driver {
@@ -79,6 +81,10 @@ impl Driver {
             }
             let now = self.parts.clock.now();
             self.parts.core.on_deadline(now, &mut out);
+            if out.contains(&Effect::Crash) {
+                error!("crashing, as the annotation {CRASH} of our Speaker asks");
+                std::process::exit(CRASHED);
+            }
             let exit = out.iter().find_map(|effect| match effect {
                 Effect::Exit { retires } => Some(*retires),
                 _other => None,

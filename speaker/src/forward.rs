@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::io;
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -155,16 +156,23 @@ fn run(
     carry_out(options, &mut commands, inputs, stopwatch);
     if let Some(answer) = commands.retiring.take() {
         // Who asked may have been ended meanwhile.
-        drop(answer.send(remove_all(options, &commands.interfaces)));
+        let interfaces = commands.interfaces.values();
+        drop(answer.send(remove_all(&options.pin_root, interfaces)));
     }
 }
 
-fn remove_all(
-    options: &Options,
-    interfaces: &BTreeMap<IfIndex, InterfaceName>,
+/// Removes what is ours from the kernel, on these interfaces if it is a filter there. No map or program may
+/// be open.
+///
+/// # Errors
+///
+/// If something cannot be removed.
+pub(crate) fn remove_all<'a>(
+    pin_root: &Path,
+    interfaces: impl Iterator<Item = &'a InterfaceName>,
 ) -> anyhow::Result<()> {
     BlackHoles::open()?.apply([].into_iter(), [].into_iter())?;
-    Ok(DataPlane::remove(&options.pin_root, interfaces.values())?)
+    Ok(DataPlane::remove(pin_root, interfaces)?)
 }
 
 /// Carries commands out until the program ends, or everything is to be removed.

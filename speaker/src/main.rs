@@ -21,6 +21,7 @@
 
 mod admin;
 mod args;
+mod cleanup;
 mod clock;
 mod convert;
 mod deciding;
@@ -49,7 +50,8 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tracing::{error, info};
 
 use crate::admin::Admin;
-use crate::args::Args;
+use crate::args::{Args, Command};
+use crate::cleanup::{CleanupArgs, cleanup};
 use crate::clock::Clock;
 use crate::deciding::Parts;
 use crate::io::layer2::Paces;
@@ -67,11 +69,26 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    // What a subcommand has to say is no log.
+    if let Some(Command::Cleanup(args)) = &args.command {
+        return clean_up(args);
+    }
     args.log.start();
     match run(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             error!("cannot start: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "people read it on a terminal")]
+fn clean_up(args: &CleanupArgs) -> ExitCode {
+    match cleanup(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
             ExitCode::FAILURE
         }
     }
@@ -89,14 +106,16 @@ fn run(args: Args) -> anyhow::Result<()> {
 async fn serve(args: Args) -> anyhow::Result<()> {
     let clock = Clock::start();
     let version = env!("CARGO_PKG_VERSION");
-    info!(node = args.node_name, version, "the speaker starts");
-    let node = NodeName::from(args.node_name.as_str());
+    let node_name = args.node_name.clone().context("there is no --node-name")?;
+    info!(node = node_name, version, "the speaker starts");
+    let node = NodeName::from(node_name.as_str());
     let boot_id = std::fs::read_to_string(BOOT_ID).with_context(|| format!("reading {BOOT_ID}"))?;
     let core = Core::new(Config {
         node: node.clone(),
         version: version.into(),
         boot_id: boot_id.trim().into(),
         awaits_rules: args.kube_proxy_healthz.0.is_some(),
+        ignores_echo: !args.answer_echo,
         excluded_interfaces: args
             .exclude_interface
             .iter()
@@ -135,7 +154,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         tokio::spawn(admin::serve(
             listener,
             Arc::new(Admin {
-                node: args.node_name,
+                node: node_name,
                 overview: Arc::clone(&overview),
                 layer2: Arc::clone(&layer2),
                 data_plane: data_plane.clone(),

@@ -552,7 +552,7 @@ fn table(
     let slots = forwarded
         .ports
         .first()
-        .and_then(|port| picture.forecast.slots(address, &port.forwarding, None));
+        .and_then(|port| picture.forecast.slots(address, &port.forwarding));
     let mut nodes: Vec<&NodeName> = endpoints.keys().collect();
     if let Some(slots) = &slots {
         nodes.extend(slots.by_node().keys());

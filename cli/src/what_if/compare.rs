@@ -180,11 +180,8 @@ impl Judge<'_> {
             let Some(port_later) = others.find(|it| (it.protocol, it.port) == is_same) else {
                 return all("a port is gone");
             };
-            let table = self.before.forecast.slots(address, &port.forwarding, None);
-            let table_later =
-                self.after
-                    .forecast
-                    .slots(address, &port_later.forwarding, table.as_deref());
+            let table = self.before.forecast.slots(address, &port.forwarding);
+            let table_later = self.after.forecast.slots(address, &port_later.forwarding);
             let found = match (&table, &table_later) {
                 (Some(table), Some(table_later)) => self.by_table(
                     address,

@@ -46,6 +46,6 @@ pub use service::{
     ForwardingMode, IpFamilyPolicy, PROXY_NAME, Protocol, Request, Service, ServicePort,
     SessionAffinity, TrafficPolicy,
 };
-pub use speaker::{Speaker, SpeakerSegment};
+pub use speaker::{CRASH, Speaker, SpeakerSegment};
 pub use time::Instant;
-pub use vip::{Announce, Candidate, Phase, ServiceRef, Tenure, VipSegment, VirtualIp};
+pub use vip::{Announce, Candidate, MOVE_TO, Phase, ServiceRef, Tenure, VipSegment, VirtualIp};

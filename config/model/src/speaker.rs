@@ -6,6 +6,9 @@ use ipnet::IpNet;
 
 use crate::{Incarnation, InterfaceName, MacAddress, NodeName, SegmentName};
 
+/// The annotation of a `Speaker` whose every new value makes the speaker crash: it ends without handing over.
+pub const CRASH: &str = "heraldlb.io/crash";
+
 /// A speaker: from its `Speaker` object, and whether its Pod is ready.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Speaker {

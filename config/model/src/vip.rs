@@ -8,6 +8,10 @@ use crate::{
     ServiceKey, Uid,
 };
 
+/// The annotation of a `VirtualIP` that names the node which is to announce it from now on. The next plan takes
+/// it away.
+pub const MOVE_TO: &str = "heraldlb.io/move-to";
+
 /// The spec of a `VirtualIP`: one per address, and the lock on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VirtualIp {

@@ -69,6 +69,8 @@ pub(crate) enum Cause {
     Preferred { from: u32, to: u32 },
     /// How many addresses they announce.
     Uneven { from: usize, to: usize },
+    /// People ask for it.
+    Asked,
 }
 
 /// Where an address that `from` announces had better be; `None`: where it is.

@@ -244,6 +244,7 @@ impl Leader {
             } else if let Some(address) = self.dirty_claims.pop_first() {
                 self.moves.look_again();
                 self.refresh_claim(now, world, address);
+                self.move_as_asked(now, world, address);
             } else if let Some(key) = self.dirty_statuses.pop_first() {
                 self.refresh_status(now, world, &key);
             } else if !self.rebalance(now, world) {

@@ -162,6 +162,8 @@ pub struct ObservedVip {
     pub holdings: Vec<Holding>,
     /// What is known of others on the LAN that use it, from its status.
     pub lan: Lan,
+    /// Its annotation `heraldlb.io/move-to`: where people want it.
+    pub move_to: Option<NodeName>,
 }
 
 /// What speakers say of an address and the LAN.

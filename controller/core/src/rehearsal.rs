@@ -138,6 +138,7 @@ impl Rehearsal {
             vip,
             holdings,
             lan,
+            move_to: None,
         }))
     }
 

@@ -459,6 +459,7 @@ mod tests {
             },
             holdings: Vec::new(),
             lan: crate::Lan::default(),
+            move_to: None,
         };
         let address = crate::testkit::ip("192.0.2.1");
         let mut world = World::default();

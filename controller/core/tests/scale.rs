@@ -32,6 +32,7 @@ impl Api {
                     vip,
                     holdings: Vec::new(),
                     lan: Lan::default(),
+                    move_to: None,
                 };
                 self.vips.insert(vip.vip.address, vip.clone());
                 ("create", WriteResult::VipWritten(Box::new(vip)))

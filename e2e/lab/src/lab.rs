@@ -249,9 +249,21 @@ impl Lab {
     ///
     /// # Errors
     ///
-    /// [`Error::Command`] when its exit code isn't 0.
+    /// [`Error::Command`] when its exit code isn't 0; use [`Lab::helm_output`] to expect that.
     pub fn helm<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Result<String> {
-        output(self.tool("helm")?.args(args), None)?.ok()
+        self.helm_output(args)?.ok()
+    }
+
+    /// Runs Helm as administrator, whatever its exit code.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Command`] when it could not be started.
+    pub fn helm_output<S: AsRef<OsStr>>(
+        &self,
+        args: impl IntoIterator<Item = S>,
+    ) -> Result<Output> {
+        output(self.tool("helm")?.args(args), None)
     }
 
     fn tool(&self, name: &str) -> Result<Command> {

@@ -191,6 +191,12 @@ fn echo_requests_are_answered_to_the_byte() -> Result<()> {
         let answered = icmp(vip, client, 64, &reply.0, &reply.1);
         bench.becomes(&asked, &answered)?;
     }
+    bench.desired.ignores_echo = true;
+    bench.program()?;
+    for (client, vip) in pairs {
+        let asked = icmp(client, vip, 9, &request.0, &request.1);
+        bench.drops(&asked, Event::UnsupportedProtocol)?;
+    }
     Ok(())
 }
 

@@ -7,6 +7,8 @@ mod alerts;
 mod bystander;
 #[path = "disruptive/departures.rs"]
 mod departures;
+#[path = "disruptive/drill.rs"]
+mod drill;
 #[path = "disruptive/failover.rs"]
 mod failover;
 #[path = "disruptive/first_steps.rs"]
@@ -45,6 +47,8 @@ mod straight;
 mod takeover;
 #[path = "disruptive/two_nodes.rs"]
 mod two_nodes;
+#[path = "disruptive/uninstall.rs"]
+mod uninstall;
 #[path = "disruptive/verified.rs"]
 mod verified;
 #[path = "disruptive/what_if.rs"]

@@ -25,7 +25,7 @@ use crate::writer::Writer;
 pub(crate) use data_plane::SEED;
 pub use overview::{Announced, Overview};
 use ring::{Right, RingState};
-use stop::Stopping;
+use stop::{Crash, Stopping};
 pub use verify::Verified;
 use verify::Verifying;
 
@@ -61,6 +61,8 @@ pub struct Config {
     /// Whether to take part, after a boot of the node, no sooner than kube-proxy has written its rules: see
     /// [`Input::RulesWritten`].
     pub awaits_rules: bool,
+    /// Whether echo requests to an address held here are dropped.
+    pub ignores_echo: bool,
     /// Interfaces on which nothing is announced.
     pub excluded_interfaces: Vec<InterfacePattern>,
     /// How many frames each interface sends to announce addresses.
@@ -77,6 +79,7 @@ impl Config {
             version: Arc::from(""),
             boot_id: Arc::from(""),
             awaits_rules: false,
+            ignores_echo: false,
             excluded_interfaces: Vec::new(),
             pace: Pace::default(),
             wall_origin: 0,
@@ -131,6 +134,7 @@ pub struct Core {
     report_writer: Writer<SpeakerReport>,
     grants: Option<Grants>,
     stopping: Option<Stopping>,
+    crash: Crash,
     exited: bool,
     refreshed_at: Option<Instant>,
     /// Strangers heard of so far, each as often as it begins.
@@ -209,6 +213,7 @@ enum Timer {
 impl Core {
     /// A core that knows nothing yet.
     pub fn new(config: Config) -> Self {
+        let ignores_echo = config.ignores_echo;
         Self {
             config,
             vips: BTreeMap::new(),
@@ -238,6 +243,7 @@ impl Core {
             data_plane: DataPlane {
                 desired: Arc::new(Desired {
                     seed: SEED,
+                    ignores_echo,
                     ..Desired::default()
                 }),
                 ..DataPlane::default()
@@ -247,6 +253,7 @@ impl Core {
             report_writer: Writer::default(),
             grants: None,
             stopping: None,
+            crash: Crash::default(),
             exited: false,
             refreshed_at: None,
             conflicts: 0,
@@ -270,8 +277,8 @@ impl Core {
             | Input::NodeDeleted(_)
             | Input::SpeakerDeleted(_) => self.object_changed(input),
             Input::SpeakerApplied(ref speaker) => {
-                if speaker.retire && speaker.node == self.config.node && self.stopping.is_none() {
-                    self.begin_to_stop(now, true);
+                if speaker.node == self.config.node {
+                    self.hear_of_ourselves(now, speaker);
                 }
                 self.object_changed(input);
             }
@@ -353,6 +360,10 @@ impl Core {
     pub fn on_deadline(&mut self, now: Instant, out: &mut Vec<Effect>) {
         self.fire_timers(now);
         if self.dirty.since.take().is_none() {
+            return;
+        }
+        if self.crash.is_asked {
+            out.push(Effect::Crash);
             return;
         }
         if std::mem::take(&mut self.dirty.nodes) {

@@ -262,14 +262,8 @@ impl Forecast {
         targets(&local, &behind, &facts).weights.clone()
     }
 
-    /// The table of a port of an address; `None`: kube-proxy on the announcing node takes its traffic. It
-    /// follows on `before`, if there is one: a table keeps its size.
-    pub fn slots(
-        &self,
-        address: IpAddr,
-        forwarding: &Forwarding,
-        before: Option<&Slots>,
-    ) -> Option<Arc<Slots>> {
+    /// The table of a port of an address; `None`: kube-proxy on the announcing node takes its traffic.
+    pub fn slots(&self, address: IpAddr, forwarding: &Forwarding) -> Option<Arc<Slots>> {
         let targets = match forwarding {
             Forwarding::Pod { targets, .. }
             | Forwarding::Dsr { targets, .. }
@@ -288,10 +282,7 @@ impl Forecast {
             .enumerate()
             .map(|(place, (name, weight))| (name.clone(), (*weight, place)))
             .collect();
-        let total = before
-            .filter(|before| before.spread == targets.spread)
-            .and_then(|before| u32::try_from(before.owners.len()).ok())
-            .unwrap_or_else(|| slots_for(targets.spread, targets_by_name.len()));
+        let total = slots_for(targets.spread);
         let weights: Weights = (targets_by_name, total);
         let mut last = self.last.borrow_mut();
         if let Some((known, slots)) = &*last

@@ -251,6 +251,8 @@ pub enum Effect {
     },
     /// Ask the API server for everything anew: what the watches said may be old.
     Refresh,
+    /// End at once, as a crash would, and hand nothing over.
+    Crash,
     /// End: nothing is held any more, or the time is up.
     Exit {
         /// Before that, remove everything of ours from the node; then say [`Core::retired`](crate::Core::retired).
@@ -358,6 +360,8 @@ pub struct ObservedSpeaker {
     pub resource_version: Arc<str>,
     /// Whether people want it to remove everything of Herald's from its node.
     pub retire: bool,
+    /// Its annotation `heraldlb.io/crash`: a new value asks for a crash.
+    pub crash: Option<Arc<str>>,
     /// What its status says.
     pub report: SpeakerReport,
 }

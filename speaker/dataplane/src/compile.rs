@@ -170,6 +170,7 @@ impl<'a> Compiler<'a> {
         let config = Config {
             hash_seed: (self.desired.seed ^ (self.desired.seed >> 32)) as u32,
             generation,
+            ignores_echo: self.desired.ignores_echo,
         };
         self.put(MapName::Config, encode_number(0), config.encode());
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::filter::Filters;
 use crate::layout::{
-    NodeEntry, PodEntry, PortKey, SERVICES, SLOTS_PER_BLOCK, ServiceEntry, TableRef, Vip,
+    Config, NodeEntry, PodEntry, PortKey, SERVICES, SLOTS_PER_BLOCK, ServiceEntry, TableRef, Vip,
     decode_number,
 };
 
@@ -102,7 +102,7 @@ impl MapName {
         match self {
             Self::Stats => 0,
             Self::Addresses | Self::Macs | Self::Ranges => 4,
-            Self::Config => 8,
+            Self::Config => Config::BYTES,
             Self::Filters => Filters::BYTES,
             Self::Pods => PodEntry::BYTES,
             Self::Services => ServiceEntry::BYTES,

@@ -16,6 +16,8 @@ use ipnet::IpNet;
 pub struct Desired {
     /// Spreads flows and fills tables; the same on every node of the cluster.
     pub seed: u64,
+    /// Whether echo requests to an address are dropped, and not answered by who holds it.
+    pub ignores_echo: bool,
     /// The uplinks the programs are to run on, and their MAC addresses.
     pub interfaces: BTreeMap<IfIndex, MacAddress>,
     /// All nodes of the cluster that run a speaker or are a target, ourselves included.

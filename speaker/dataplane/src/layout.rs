@@ -12,8 +12,7 @@ use ipnet::IpNet;
 
 /// Slots in one element of the map `blocks`.
 pub const SLOTS_PER_BLOCK: usize = 256;
-/// Elements of the map `blocks`, 24 MiB of slots: room for the tables of 12,000 Services under Local on three to ten
-/// nodes each.
+/// Elements of the map `blocks`, 24 MiB of slots: room for the tables of 12,000 Services under Local.
 pub const BLOCKS: u32 = 49_152;
 /// Elements of the map `nodes`; number 0 stands for "no node".
 pub const NODES: u32 = 8_192;
@@ -24,6 +23,7 @@ pub const SERVICES: u32 = 16_384;
 /// Segments that a node can be reached on by its MAC address; further ones are not used for that.
 pub const LINKS: usize = 4;
 
+const CONFIG_IGNORES_ECHO: u32 = 1;
 const KIND_SERVICE: u8 = 0;
 const KIND_NODE_PORT: u8 = 1;
 const MODE_OFF: u8 = 0;
@@ -90,11 +90,21 @@ pub(crate) fn mac_word(mac: MacAddress) -> u32 {
 pub(crate) struct Config {
     pub(crate) hash_seed: u32,
     pub(crate) generation: u32,
+    pub(crate) ignores_echo: bool,
 }
 
 impl Config {
+    pub(crate) const BYTES: usize = 12;
+
     pub(crate) fn encode(self) -> Vec<u8> {
-        [self.hash_seed.to_le_bytes(), self.generation.to_le_bytes()].concat()
+        let flags = if self.ignores_echo {
+            CONFIG_IGNORES_ECHO
+        } else {
+            0
+        };
+        [self.hash_seed, self.generation, flags]
+            .map(u32::to_le_bytes)
+            .concat()
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
@@ -102,6 +112,7 @@ impl Config {
         Some(Self {
             hash_seed: reader.number()?,
             generation: reader.number()?,
+            ignores_echo: reader.number()? & CONFIG_IGNORES_ECHO != 0,
         })
     }
 }

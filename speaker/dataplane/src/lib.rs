@@ -54,4 +54,4 @@ pub use desired::{
 };
 pub use hash::{flow_hash, pod_hash, slot};
 pub use layout::{BLOCKS, LINKS, NODES, PODS, SERVICES, SLOTS_PER_BLOCK};
-pub use table::{CLUSTER_SLOTS, LOCAL_SLOTS, LOCAL_SLOTS_PER_NODE, SLOTS_PER_POD, fill, slots_for};
+pub use table::{CLUSTER_SLOTS, LOCAL_SLOTS, POD_SLOTS, SLOTS_PER_POD, fill, slots_for};

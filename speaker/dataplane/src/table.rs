@@ -9,32 +9,28 @@ use crate::Spread;
 
 /// Slots of the table that Services under `Cluster` share.
 pub const CLUSTER_SLOTS: u32 = 16_384;
-/// The sizes of a table of one Service under `Local`.
-pub const LOCAL_SLOTS: [u32; 3] = [256, 1_024, 4_096];
-/// Slots per node that a `Local` table has at least when it is made, while sizes go that far.
-pub const LOCAL_SLOTS_PER_NODE: u32 = 100;
-
-/// Slots per pod that a table of a node's own pods has at least when it is made, likewise.
+/// Slots of a table of one Service's nodes. One size whatever the number of nodes, now or ever: nodes that have
+/// seen another history, or none as after a boot, have to choose alike.
+pub const LOCAL_SLOTS: u32 = 1_024;
+/// The sizes of a table of one node's own pods of a Service, which no other node needs to know.
+pub const POD_SLOTS: [u32; 3] = [256, 1_024, 4_096];
+/// Slots per pod that such a table has at least when it is made, while sizes go that far.
 pub const SLOTS_PER_POD: u32 = 32;
 
-/// The size of a new table for this many nodes. A table keeps its size for as long as it lives.
-pub fn slots_for(spread: Spread, nodes: usize) -> u32 {
+/// The size of a table of nodes.
+pub const fn slots_for(spread: Spread) -> u32 {
     match spread {
         Spread::Cluster => CLUSTER_SLOTS,
-        Spread::Local => at_least(nodes, LOCAL_SLOTS_PER_NODE),
+        Spread::Local => LOCAL_SLOTS,
     }
 }
 
-/// The size of a new table for this many pods of one node.
+/// The size of a new table for this many pods of one node. It keeps it for as long as it lives.
 pub(crate) fn slots_for_pods(pods: usize) -> u32 {
-    at_least(pods, SLOTS_PER_POD)
-}
-
-fn at_least(targets: usize, slots_each: u32) -> u32 {
-    let wanted = u32::try_from(targets)
+    let wanted = u32::try_from(pods)
         .unwrap_or(u32::MAX)
-        .saturating_mul(slots_each);
-    let [small, middle, large] = LOCAL_SLOTS;
+        .saturating_mul(SLOTS_PER_POD);
+    let [small, middle, large] = POD_SLOTS;
     if wanted <= small {
         small
     } else if wanted <= middle {

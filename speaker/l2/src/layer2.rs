@@ -131,11 +131,7 @@ impl Layer2 {
                 }
             }
             Input::Challenged { interface, address } => self.defend(now, interface, address),
-            Input::Released { interface, address } => {
-                self.defended.remove(&(interface, address));
-                self.responder.release(interface, address);
-                self.announcer.release(interface, address);
-            }
+            Input::Released { interface, address } => self.release(interface, address),
             Input::Probe { interface, address } => {
                 if self.ports.contains_key(&interface) {
                     self.prober.begin(interface, address);
@@ -143,6 +139,20 @@ impl Layer2 {
             }
         }
         self.on_deadline(now, out);
+    }
+
+    /// This node holds none of these any more. Unlike after [`Input::Released`], nothing follows at once: what is
+    /// due to be announced may be another one of them.
+    pub fn release_all(&mut self, interface: IfIndex, addresses: impl IntoIterator<Item = IpAddr>) {
+        for address in addresses {
+            self.release(interface, address);
+        }
+    }
+
+    fn release(&mut self, interface: IfIndex, address: IpAddr) {
+        self.defended.remove(&(interface, address));
+        self.responder.release(interface, address);
+        self.announcer.release(interface, address);
     }
 
     /// Takes a frame in, as the socket of an interface read it.

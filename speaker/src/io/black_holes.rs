@@ -109,6 +109,16 @@ impl BlackHoles {
         refused.map_or(Ok(()), Err)
     }
 
+    /// How many routes and how many rules of ours there are.
+    ///
+    /// # Errors
+    ///
+    /// If they cannot be read.
+    pub fn count(&mut self) -> io::Result<(usize, usize)> {
+        let found = self.read()?;
+        Ok((found.addresses.len(), found.rules.len()))
+    }
+
     fn read(&mut self) -> io::Result<Contents> {
         let mut found = Contents::default();
         for family in [Family::V4, Family::V6] {

@@ -346,18 +346,14 @@ impl Driver {
     /// more, not even what was asked long ago and is still queued; the core hears of it later.
     fn release_ended(&mut self) {
         for interface in self.rings.take_ended() {
-            self.out.retain(|effect| {
-                !matches!(effect, Effect::SendFrame { interface: on, .. } if *on == interface)
-            });
             let Some(sockets) = self.ports.get_mut(&interface) else {
                 continue;
             };
             sockets.filters_outdated = true;
-            for address in sockets.held.drain(..) {
-                let released = herald_l2::Input::Released { interface, address };
-                self.machine
-                    .handle(self.clock.now(), released, &mut self.out);
-            }
+            self.machine.release_all(interface, sockets.held.drain(..));
+            self.out.retain(|effect| {
+                !matches!(effect, Effect::SendFrame { interface: on, .. } if *on == interface)
+            });
         }
     }
 

@@ -9,7 +9,9 @@ use std::net::IpAddr;
 use std::ops::Bound;
 use std::time::Duration;
 
-use herald_model::{Candidate, Incarnation, Instant, NodeName, Phase, SegmentName, VipSegment};
+use herald_model::{
+    Candidate, Incarnation, Instant, MOVE_TO, NodeName, Phase, SegmentName, VipSegment,
+};
 
 use super::Leader;
 use crate::balance::{self, Cause, Search, Step};
@@ -276,6 +278,9 @@ impl Leader {
         segment: &SegmentName,
     ) -> Option<(NodeName, Step<'a>)> {
         let from = self.at_rest(world, address, segment)?;
+        if self.moves.is_made(address, segment) {
+            return None;
+        }
         let holders = self.allocator.holders(address);
         let rules: Vec<Rules<'_>> = self.rules_of(world, address, &holders)?;
         let places = placement::places(&rules, &world.terrain, segment, self.ledger(now));
@@ -284,8 +289,42 @@ impl Leader {
         Some((from.clone(), step))
     }
 
-    /// Who announces an address on a segment, if that is as planned, known to all, and the address was
-    /// not moved just now.
+    /// Moves an address to where people want it, once what was planned before is done.
+    pub(super) fn move_as_asked(&mut self, now: Instant, world: &World, address: IpAddr) {
+        let observed = world.vips.get(&address);
+        let Some(wanted) = observed.and_then(|observed| observed.move_to.as_ref()) else {
+            return;
+        };
+        let holders = self.allocator.holders(address);
+        let (Some(claim), Some(rules)) = (
+            self.claims.get(&address),
+            self.rules_of(world, address, &holders),
+        ) else {
+            return;
+        };
+        let segments = claim.plan.segments.iter();
+        let segments: Vec<SegmentName> = segments.map(|segment| segment.name.clone()).collect();
+        let mut steps = Vec::new();
+        for segment in segments {
+            let from = self.at_rest(world, address, &segment);
+            let Some(from) = from.filter(|from| *from != wanted).cloned() else {
+                continue;
+            };
+            let places = placement::places(&rules, &world.terrain, &segment, self.ledger(now));
+            if let Some(place) = places.iter().find(|place| place.node == wanted) {
+                let step = Step {
+                    to: place.node,
+                    cause: Cause::Asked,
+                };
+                steps.push((segment, from, step));
+            }
+        }
+        for (segment, from, step) in steps {
+            self.make(now, world, address, &segment, &from, &step);
+        }
+    }
+
+    /// Who announces an address on a segment, if that is as planned and known to all.
     fn at_rest(&self, world: &World, address: IpAddr, segment: &SegmentName) -> Option<&NodeName> {
         let claim = self.claims.get(&address)?;
         let observed = world.vips.get(&address)?;
@@ -299,7 +338,7 @@ impl Leader {
             && observed.vip.epoch == claim.plan.epoch
             && observed.vip.phase == Phase::Active
             && claim.uncertain.is_none();
-        (is_announced && is_known && !self.moves.is_made(address, segment)).then_some(first)
+        (is_announced && is_known).then_some(first)
     }
 
     fn make(
@@ -326,6 +365,7 @@ impl Leader {
                 from: less,
                 to: more,
             } => format!("{to} is preferred by {more}, {from} by {less}"),
+            Cause::Asked => format!("its annotation {MOVE_TO} asks for that"),
         };
         if let Some(claim) = self.claims.get_mut(&address) {
             let decided = Move {

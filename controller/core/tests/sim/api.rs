@@ -290,6 +290,7 @@ impl Api {
             vip: vip.clone(),
             holdings: holdings.unwrap_or_default(),
             lan: lan.unwrap_or_default(),
+            move_to: None,
         };
         self.vips.insert(vip.vip.address, vip.clone());
         self.changes += 1;

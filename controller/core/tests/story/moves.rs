@@ -133,6 +133,50 @@ fn one_address_in_a_hundred_moves_at_a_time() {
 }
 
 #[test]
+fn an_address_moves_where_people_ask_for_it_once_and_an_event_says_so() {
+    let mut story = begun(&["n1", "n2", "n3"], 1, Settings::default());
+    for _ in 0..3 {
+        let plan = story.plan_of("10.0.0.0");
+        let [first, _, third] = &plan[..] else {
+            panic!("three nodes, three candidates")
+        };
+        story.ask_to_move("10.0.0.0", third);
+        assert_eq!(
+            story.plan_of("10.0.0.0")[..2],
+            [third.clone(), first.clone()]
+        );
+        let told = format!(
+            "event ns/s0000 Normal Moving: 10.0.0.0 is to move from {first} to {third}: its annotation \
+             heraldlb.io/move-to asks for that"
+        );
+        assert!(story.writes_now().contains(&told));
+        story.follow();
+        story.skip();
+        story.live(30 * MINUTE);
+        assert_eq!(story.count("replace"), 0);
+    }
+}
+
+#[test]
+fn an_address_moves_as_asked_only_to_a_node_that_may_have_it_and_once_it_is_at_rest() {
+    let mut story = begun(&["n1", "n2", "n3"], 1, Settings::default());
+    let plan = story.plan_of("10.0.0.0");
+    story.tell([cordoned(&plan[1], Some(Departure::Cordoned))]);
+    story.follow();
+    story.skip();
+    for node in ["nobody", &plan[0], &plan[1]] {
+        story.ask_to_move("10.0.0.0", node);
+        assert_eq!(story.count("replace"), 0, "{node}");
+    }
+    // Nobody announces it; then that is done first.
+    story.announce_none("10.0.0.0");
+    story.ask_to_move("10.0.0.0", &plan[2]);
+    assert_eq!(story.count("replace"), 0);
+    story.announce("10.0.0.0", &plan[0]);
+    assert_eq!(story.plan_of("10.0.0.0")[0], plan[2]);
+}
+
+#[test]
 fn nothing_moves_where_that_is_switched_off() {
     let rebalancing = Rebalancing {
         is_on: false,

@@ -137,6 +137,8 @@ impl Story {
             vip,
             holdings: holdings.unwrap_or_default(),
             lan: lan.unwrap_or_default(),
+            // A claim is replaced whole.
+            move_to: None,
         };
         self.vips.insert(vip.vip.address, vip.clone());
         WriteResult::VipWritten(Box::new(vip))
@@ -282,6 +284,16 @@ impl Story {
     }
 
     /// The planned node has asked the LAN for an address: who uses it.
+    /// Somebody annotates a claim: the address is to move to a node.
+    pub(crate) fn ask_to_move(&mut self, address: &str, node: &str) {
+        let vip = self.vips.get_mut(&ip(address)).expect("no claim");
+        let version: u64 = vip.identity.version.as_str().parse().unwrap();
+        vip.identity.version = Version::new((version + 1).to_string());
+        vip.move_to = Some(node.into());
+        let told = Input::VipApplied(Box::new(vip.clone()));
+        self.tell([told]);
+    }
+
     pub(crate) fn answer_of_the_lan(&mut self, address: &str, stranger: Option<&str>) {
         let input = self.answered(address, stranger);
         self.tell([input]);

@@ -153,6 +153,7 @@ impl Stored {
                     .next()
                     .map(|condition| condition.message.as_str().into()),
             },
+            move_to: None,
         }
     }
 }
@@ -191,6 +192,7 @@ impl Api {
                 node: node.clone(),
                 resource_version: self.revision.to_string().into(),
                 retire: false,
+                crash: None,
                 report,
             };
             self.speakers.insert(node.clone(), speaker.clone());

@@ -194,7 +194,7 @@ impl World {
                 let wait = millis(10) + self.up_to(millis(50));
                 self.push(wait, Happening::List(node, generation));
             }
-            speaker::Effect::Exit { .. } => {
+            speaker::Effect::Exit { .. } | speaker::Effect::Crash => {
                 self.say(|| format!("node{node}: speaker ends"));
                 self.kill(node);
             }

@@ -135,6 +135,7 @@ pub(crate) fn wish(kind: Kind, services: u32) -> Desired {
     });
     Desired {
         seed: SEED,
+        ignores_echo: false,
         interfaces: BTreeMap::from([(LOOPBACK, MacAddress([2, 0, 0, 0, 1, 1]))]),
         nodes: nodes.collect(),
         vips: vips.collect(),

@@ -231,6 +231,7 @@ pub(crate) fn desired() -> Desired {
     };
     Desired {
         seed: SEED,
+        ignores_echo: false,
         interfaces: BTreeMap::from([(LOOPBACK, MacAddress(OUR_MAC))]),
         nodes: nodes.collect(),
         vips: BTreeMap::from([(VIP4.into(), vip.clone()), (VIP6.into(), vip)]),

@@ -5,9 +5,9 @@ use etherparse::{IcmpEchoHeader, Icmpv4Type, Icmpv6Type};
 use herald_dataplane::Event;
 use herald_model::Protocol;
 
-use crate::bench::{Bench, PEER_MAC};
-use crate::direct::{framed, frames, other_client};
-use crate::frame::{Frame, icmp};
+use crate::bench::{Bench, DIRECT_RANGED_PORT, PEER_MAC};
+use crate::direct::{framed, frames, only_direct_ports, other_client};
+use crate::frame::{Frame, error_about, icmp};
 use crate::plain;
 
 /// So that 8 bytes of UDP or 20 of TCP and the first of the payload end where a fragment may.
@@ -64,10 +64,41 @@ fn fragments_are_sent_on_as_they_are() -> Result<()> {
         bench.becomes(&first, &first_out)?;
         bench.becomes(&later, &later_out)?;
         // A number comes again, for another port.
+        frame.to.1 = DIRECT_RANGED_PORT;
+        frame.from.1 += 1;
+        let [first, later] = cut(&frame, id);
+        let [first_out, later_out] = sent_on(&frame);
+        bench.becomes(&first, &first_out)?;
+        bench.becomes(&later, &later_out)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn fragments_of_strangers_to_no_service_take_no_room() -> Result<()> {
+    let mut bench = Bench::new()?;
+    for (id, mut frame) in (100..).zip(frames()) {
         frame.to.1 = 9_999;
         let [first, later] = cut(&frame, id);
         bench.drops(&first, Event::UnknownPort)?;
-        bench.drops(&later, Event::UnknownPort)?;
+        bench.drops(&later, Event::Fragment)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn errors_about_an_answers_first_fragment_find_the_target_and_those_about_later_ones_nobody()
+-> Result<()> {
+    let mut bench = Bench::new()?;
+    only_direct_ports(&mut bench)?;
+    for (id, frame) in (100..).zip(frames()) {
+        let answer = Frame::between(frame.protocol, frame.to, frame.from);
+        let [first, later] = cut(&answer, id);
+        let (router, vip) = (other_client(frame.to.0), frame.to.0);
+        let error = error_about(router, vip, 50, &first);
+        let expected = framed(2, &error_about(router, vip, 49, &first));
+        bench.becomes(&error, &expected)?;
+        bench.drops(&error_about(router, vip, 50, &later), Event::UnknownError)?;
     }
     Ok(())
 }

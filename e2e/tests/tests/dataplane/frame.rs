@@ -240,10 +240,12 @@ pub(crate) fn icmp(
     bytes
 }
 
-/// An ICMP error that quotes a packet, given as its frame: the network header and eight bytes.
+/// An ICMP error that quotes a packet, given as its frame: the network headers and eight bytes, if there are so
+/// many.
 pub(crate) fn error_about(from: IpAddr, to: IpAddr, hops: u8, frame: &[u8]) -> Vec<u8> {
     let builder = etherparse::PacketBuilder::ethernet2(CLIENT_MAC, [0; 6]);
     let mut bytes = Vec::new();
+    let quoted = |end: usize| &frame[14..end.min(frame.len())];
     match (from, to) {
         (IpAddr::V4(from), IpAddr::V4(to)) => {
             let next_hop_mtu = 1_300;
@@ -251,12 +253,13 @@ pub(crate) fn error_about(from: IpAddr, to: IpAddr, hops: u8, frame: &[u8]) -> V
             builder
                 .ipv4(from.octets(), to.octets(), hops)
                 .icmpv4(Icmpv4Type::DestinationUnreachable(header))
-                .write(&mut bytes, &frame[14..42])
+                .write(&mut bytes, quoted(42))
         }
         (IpAddr::V6(from), IpAddr::V6(to)) => builder
             .ipv6(from.octets(), to.octets(), hops)
             .icmpv6(Icmpv6Type::PacketTooBig { mtu: 1_300 })
-            .write(&mut bytes, &frame[14..62]),
+            // A fragment header has eight bytes, too.
+            .write(&mut bytes, quoted(if frame[20] == 44 { 70 } else { 62 })),
         _ => panic!("two families"),
     }
     .unwrap();

@@ -250,6 +250,35 @@ fn fragments_go_to_the_pod_of_the_first_and_those_of_its_answer_are_the_addresss
 }
 
 #[test]
+fn what_a_pod_answers_to_a_client_that_did_not_come_by_the_address_is_left_alone() -> Result<()> {
+    let mut bench = planned(to(OWN, &[(5, true)]))?;
+    for frame in frames() {
+        if frame.protocol != Protocol::Tcp {
+            continue;
+        }
+        let answer = reply(5, &frame);
+        let mut expected = answer.clone();
+        expected.from = frame.to;
+        for _ in 0..2 {
+            bench.run(&frame.bytes())?;
+            leaves_as(&mut bench, &answer.bytes(), &expected.bytes())?;
+            // The client closes; then it connects to the pod itself, from the same port.
+            let mut reset = later(&frame).bytes();
+            let flags = if frame.from.0.is_ipv4() { 34 } else { 54 } + 13;
+            reset[flags] = 0x04;
+            bench.run(&reset)?;
+            let rest = later(&answer);
+            let mut as_the_address = rest.clone();
+            as_the_address.from = frame.to;
+            leaves_as(&mut bench, &rest.bytes(), &as_the_address.bytes())?;
+            leaves_as(&mut bench, &answer.bytes(), &answer.bytes())?;
+            leaves_as(&mut bench, &rest.bytes(), &rest.bytes())?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn what_leaves_and_is_no_answer_stays_as_it_is() -> Result<()> {
     let mut bench = planned(to(OWN, &[(5, true)]))?;
     for frame in frames() {

@@ -307,6 +307,7 @@ impl World {
         });
         Desired {
             seed: 42,
+            ignores_echo: false,
             interfaces: BTreeMap::from([(interface, self.lan.hosts[me].mac)]),
             nodes: nodes.collect(),
             vips: vips.collect(),

@@ -12,7 +12,7 @@ use crate::alone;
 use crate::failover::{all_nodes_serve, moved, serve};
 
 /// What of Herald's a node has: pins, programs and maps that a process has open, routes, rules, snapshots.
-fn left(cluster: &Cluster, node: &str) -> Result<String> {
+pub(crate) fn left(cluster: &Cluster, node: &str) -> Result<String> {
     let script = r#"
         find /sys/fs/bpf/herald /var/lib/herald -mindepth 1 2>/dev/null
         for process in /proc/[0-9]*; do

@@ -1,12 +1,13 @@
 //! The end of a speaker that was asked to end: others take its addresses on, one by one, while it
 //! goes on announcing them; what it forwards goes on after it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use herald_model::{Instant, Tenure};
 
 use super::{Core, Timer};
-use crate::input::Effect;
+use crate::input::{Cache, Effect, ObservedSpeaker};
 use crate::ring::RingCommand;
 
 /// How long a speaker that was asked to end goes on answering for what nobody has taken over.
@@ -30,7 +31,28 @@ pub(super) struct Stopping {
     pub(super) retires: bool,
 }
 
+/// Whether people want this process to crash.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Crash {
+    /// What our object said while everything was listed: that was meant for a process before us.
+    old: Option<Arc<str>>,
+    pub(super) is_asked: bool,
+}
+
 impl Core {
+    /// Our own object says something.
+    pub(super) fn hear_of_ourselves(&mut self, now: Instant, own: &ObservedSpeaker) {
+        let cache = Cache::Speakers;
+        if self.synced.contains(&cache) && !self.restored.contains(&cache) {
+            self.crash.is_asked |= own.crash.is_some() && own.crash != self.crash.old;
+        } else {
+            self.crash.old.clone_from(&own.crash);
+        }
+        if own.retire && self.stopping.is_none() {
+            self.begin_to_stop(now, true);
+        }
+    }
+
     pub(super) fn begin_to_stop(&mut self, now: Instant, retires: bool) {
         let stopping = self.stopping.get_or_insert(Stopping {
             until: now + STOPPING,

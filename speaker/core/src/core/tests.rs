@@ -69,6 +69,7 @@ fn speaker(name: &str, mac: MacAddress, last: u8, boot_id: &str, incarnation: u6
         node: name.into(),
         resource_version: "1".into(),
         retire: false,
+        crash: None,
         report: SpeakerReport {
             boot_id: boot_id.into(),
             segments: vec![SpeakerSegment {

@@ -131,6 +131,7 @@ impl World {
                 node: (*name).into(),
                 resource_version: "1".into(),
                 retire: false,
+                crash: None,
                 report,
             };
             (speaker.node.clone(), speaker)

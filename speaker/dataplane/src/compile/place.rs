@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::Compiler;
-use super::group::{GroupKey, Kind, Member, Weights};
+use super::group::{GroupKey, Kind, Member, TargetName, Weights};
 use crate::Spread;
 use crate::contents::MapName;
 use crate::layout::{
     BLOCKS, Direct, NOBODY_BEFORE, PortKey, Route, SLOTS_PER_BLOCK, TableRef, decode_block,
     encode_block, encode_number,
 };
-use crate::table::{LOCAL_SLOTS, fill, slots_for, slots_for_pods};
+use crate::table::{POD_SLOTS, fill, slots_for, slots_for_pods};
 
 /// The blocks of tables, by their slots and targets: those of many Services are equal.
 #[derive(Default)]
@@ -46,10 +46,8 @@ impl GroupKey<'_> {
     /// Whether a table can be this one's, with other contents.
     fn fits(&self, table: TableRef) -> bool {
         let has_size = match self.kind {
-            Kind::Nodes(Spread::Cluster) => table.slots == slots_for(Spread::Cluster, 0),
-            Kind::Nodes(Spread::Local) | Kind::NodesOfPods | Kind::Pods => {
-                LOCAL_SLOTS.contains(&table.slots)
-            }
+            Kind::Nodes(_) | Kind::NodesOfPods => table.slots == self.slots(),
+            Kind::Pods => POD_SLOTS.contains(&table.slots),
         };
         has_size && table.has_before == self.has_before()
     }
@@ -61,8 +59,8 @@ impl GroupKey<'_> {
     /// How many slots a new table has.
     fn slots(&self) -> u32 {
         match self.kind {
-            Kind::Nodes(spread) => slots_for(spread, self.targets.len()),
-            Kind::NodesOfPods => slots_for(Spread::Local, self.targets.len()),
+            Kind::Nodes(spread) => slots_for(spread),
+            Kind::NodesOfPods => slots_for(Spread::Local),
             Kind::Pods => slots_for_pods(self.targets.len()),
         }
     }
@@ -122,9 +120,12 @@ impl<'a> Compiler<'a> {
                     !busy.contains(table) && users.get(table).is_some_and(|of| of.len() == 1)
                 };
                 let kept = candidates.iter().copied().find(|table| {
-                    group.fits(*table)
-                        && (is_alone(table)
-                            || self.holds(*table, filled.blocks(seed, table.slots, &group.targets)))
+                    // Of two with equal slots each has a history of its own.
+                    let mut can_share = || {
+                        let blocks = filled.blocks(seed, table.slots, &group.targets);
+                        !group.has_before() && self.holds(*table, blocks)
+                    };
+                    group.fits(*table) && (is_alone(table) || can_share())
                 });
                 let table = match kept {
                     Some(table) => table,
@@ -135,7 +136,10 @@ impl<'a> Compiler<'a> {
                     let is_like =
                         |old: &TableRef| (old.slots, old.has_before) == (table.slots, true);
                     let old = kept.or_else(|| candidates.iter().copied().find(is_like));
-                    self.before(old, blocks, &group.targets)
+                    match old {
+                        Some(old) => self.before(old, blocks, &group.targets),
+                        None => self.before_us(table.slots, blocks, &group.targets),
+                    }
                 } else {
                     Vec::new()
                 };
@@ -153,19 +157,37 @@ impl<'a> Compiler<'a> {
             .all(|(key, block)| self.observed.get(MapName::Blocks, &key) == Some(&**block))
     }
 
+    /// The slots of before, where none are known: as after a boot, when the slots that are ours now were those of
+    /// the nodes that would have them without us.
+    fn before_us(&self, slots: u32, now: &[Arc<[u8]>], targets: &Weights) -> Vec<Arc<[u8]>> {
+        let is_us = |name: &TargetName| match name {
+            TargetName::Node(name) => self
+                .desired
+                .nodes
+                .get(name)
+                .is_some_and(|node| node.is_self),
+            TargetName::Pod(_) => false,
+        };
+        let us = targets.iter().find(|(name, _)| is_us(name));
+        let us = us.map(|(_, &(_, number))| number);
+        let mut others = targets.clone();
+        others.retain(|name, _| !is_us(name));
+        let owners = fill(self.desired.seed, slots, &others);
+        let now = now.iter().flat_map(|block| decode_block(block));
+        let before: Vec<u16> = now
+            .zip(owners)
+            .map(|(now, owner)| owner.filter(|_| Some(now) == us).unwrap_or(NOBODY_BEFORE))
+            .collect();
+        let blocks = before.chunks(SLOTS_PER_BLOCK).map(encode_block);
+        blocks.map(Arc::from).collect()
+    }
+
     /// The slots of before, given the table of before: each belonged to the last one that had it, is not
     /// the one that has it now, and still is among the targets. A slot may belong to the same for ever;
     /// what has forgotten its connections by then says so.
-    fn before(
-        &self,
-        old: Option<TableRef>,
-        now: &[Arc<[u8]>],
-        targets: &Weights,
-    ) -> Vec<Arc<[u8]>> {
+    fn before(&self, old: TableRef, now: &[Arc<[u8]>], targets: &Weights) -> Vec<Arc<[u8]>> {
         let known: BTreeSet<u16> = targets.values().map(|&(_, number)| number).collect();
-        let old_blocks: Vec<&[u8]> = old
-            .into_iter()
-            .flat_map(block_keys)
+        let old_blocks: Vec<&[u8]> = block_keys(old)
             .map(|key| self.observed.get(MapName::Blocks, &key).unwrap_or_default())
             .collect();
         now.iter()

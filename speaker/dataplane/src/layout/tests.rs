@@ -68,8 +68,15 @@ fn config_has_its_bytes() {
     let config = Config {
         hash_seed: 0x0403_0201,
         generation: 7,
+        ignores_echo: false,
     };
-    assert_eq!(config.encode(), hex("01020304 07000000"));
+    assert_eq!(config.encode(), hex("01020304 07000000 00000000"));
+    assert_eq!(Config::decode(&config.encode()), Some(config));
+    let config = Config {
+        ignores_echo: true,
+        ..config
+    };
+    assert_eq!(config.encode(), hex("01020304 07000000 01000000"));
     assert_eq!(Config::decode(&config.encode()), Some(config));
 }
 

@@ -70,12 +70,7 @@ fn shares_follow_the_weights() {
 }
 
 #[test]
-fn local_tables_grow_with_the_nodes_that_have_endpoints() {
-    let sizes: Vec<u32> = [1, 2, 3, 10, 11, 40, 41, 1_000]
-        .map(|nodes| slots_for(Spread::Local, nodes))
-        .to_vec();
-    assert_eq!(sizes, [256, 256, 1_024, 1_024, 4_096, 4_096, 4_096, 4_096]);
-    assert_eq!(slots_for(Spread::Cluster, 3), CLUSTER_SLOTS);
+fn tables_of_pods_grow_with_them() {
     let sizes: Vec<u32> = [1, 8, 9, 32, 33, 500].map(slots_for_pods).to_vec();
     assert_eq!(sizes, [256, 256, 1_024, 1_024, 4_096, 4_096]);
 }

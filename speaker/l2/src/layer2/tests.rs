@@ -144,6 +144,20 @@ fn release_falls_silent_at_once() {
 }
 
 #[test]
+fn of_several_that_are_released_together_none_is_announced_once_more() {
+    let mut story = Story::begin();
+    story.at(0, held(VIP));
+    story.at(0, held(VIP6));
+    // As after a freeze: both are due to be announced again.
+    let all = [IpAddr::from(VIP), VIP6.into()];
+    story.machine.release_all(ETH0, all);
+    let mut out = Vec::new();
+    story.machine.on_deadline(at(60_000), &mut out);
+    assert_eq!(out, []);
+    assert_eq!(story.machine.counts().len(), 0);
+}
+
+#[test]
 fn nothing_is_held_on_an_interface_that_is_unknown_or_gone() {
     let mut story = Story::begin();
     assert_eq!(

@@ -33,7 +33,7 @@ fn sized<const N: usize>(map: MapName, bytes: &[u8]) -> Result<[u8; N], BpfError
 /// Adds the entries of one map.
 pub(super) fn read(name: MapName, map: &Map, into: &mut MapContents) -> Result<(), BpfError> {
     match name {
-        MapName::Config => read_array::<8>(name, map, into),
+        MapName::Config => read_array::<12>(name, map, into),
         MapName::Filters => read_array::<FILTERS>(name, map, into),
         MapName::Nodes => read_array::<NODE>(name, map, into),
         MapName::Blocks => read_array::<512>(name, map, into),
@@ -54,7 +54,7 @@ pub(super) fn read(name: MapName, map: &Map, into: &mut MapContents) -> Result<(
 /// address; of others everything counts as there.
 pub(super) fn has(name: MapName, map: &Map, key: &[u8], value: &[u8]) -> Result<bool, BpfError> {
     match name {
-        MapName::Config => has_element::<8>(name, map, key, value),
+        MapName::Config => has_element::<12>(name, map, key, value),
         MapName::Filters => has_element::<FILTERS>(name, map, key, value),
         MapName::Services => has_entry::<20, 24>(name, map, key, value),
         MapName::Vips => has_entry::<20, 28>(name, map, key, value),
@@ -102,7 +102,7 @@ pub(super) fn write(map: &mut Map, op: &MapOp) -> Result<(), BpfError> {
             key,
             value,
         } => match name {
-            MapName::Config => set::<8>(*name, map, key, value),
+            MapName::Config => set::<12>(*name, map, key, value),
             MapName::Filters => set::<FILTERS>(*name, map, key, value),
             MapName::Nodes => set::<NODE>(*name, map, key, value),
             MapName::Blocks => set::<512>(*name, map, key, value),
@@ -115,7 +115,7 @@ pub(super) fn write(map: &mut Map, op: &MapOp) -> Result<(), BpfError> {
             MapName::Stats => start_at_zero(*name, map, key),
         },
         MapOp::Delete { map: name, key } => match name {
-            MapName::Config => set::<8>(*name, map, key, &[0; 8]),
+            MapName::Config => set::<12>(*name, map, key, &[0; 12]),
             MapName::Filters => set::<FILTERS>(*name, map, key, &vec![0; FILTERS]),
             MapName::Nodes => set::<NODE>(*name, map, key, &[0; NODE]),
             MapName::Blocks => set::<512>(*name, map, key, &[0; 512]),

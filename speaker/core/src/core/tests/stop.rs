@@ -108,3 +108,34 @@ fn next_candidate_takes_an_address_that_is_handed_over_at_once_and_those_behind_
     story.tell([hands_over(2)]);
     assert!(holds(&story), "so had node3");
 }
+
+/// Our own object, with what its annotation says.
+fn asked(crash: Option<&str>) -> Input {
+    let Input::SpeakerApplied(mut own) = speaker("node1", MAC1, 11, "boot", 1) else {
+        panic!("not a speaker")
+    };
+    own.crash = crash.map(Into::into);
+    Input::SpeakerApplied(own)
+}
+
+#[test]
+fn each_new_value_of_an_annotation_makes_the_process_crash_and_hand_nothing_over() {
+    let mut story = Story::announcing(DataPlaneMode::Tcx);
+    assert_eq!(story.tell([asked(None)]), []);
+    assert_eq!(story.tell([asked(Some("1"))]), [Effect::Crash]);
+    assert_eq!(story.ring, []);
+}
+
+#[test]
+fn what_made_the_process_before_crash_is_not_meant_for_this_one() {
+    // The snapshot may be older than the crash.
+    for snapshot in [None, Some("0"), Some("1")] {
+        let mut story = Story::announcing(DataPlaneMode::Tcx);
+        story.tell([Input::Restored(Cache::Speakers), asked(snapshot)]);
+        story.tell([asked(Some("1")), Input::Renewed(Cache::Speakers)]);
+        for value in [Some("1"), None, Some("1")] {
+            assert!(!story.tell([asked(value)]).contains(&Effect::Crash));
+        }
+        assert_eq!(story.tell([asked(Some("2"))]), [Effect::Crash]);
+    }
+}

@@ -1,7 +1,6 @@
 //! What mode `pod` adds: our own pods, and who had a slot before.
 
 use super::*;
-use crate::LOCAL_SLOTS;
 use crate::layout::{NOBODY_BEFORE, decode_block};
 
 /// Our own pods, and whether each takes new flows.
@@ -85,12 +84,13 @@ fn own_pods_share_the_slots_of_their_table_and_one_that_drains_has_none() {
     let draining = number(contents, pod(7), id).unwrap();
     assert_eq!(share(draining), 0);
     let (now, before) = slots(contents, route.table);
-    assert_eq!((now.len(), before.len()), (256, 256));
-    assert!(before.iter().all(|slot| *slot == NOBODY_BEFORE));
-    // Ours is twice the other's.
+    assert_eq!((now.len(), before.len()), (1_024, 1_024));
+    // Ours is twice the other's, which would have it without us.
     let ours = now.iter().filter(|slot| **slot == 1).count();
-    assert!((140..200).contains(&ours), "{ours}");
-    assert!(LOCAL_SLOTS.contains(&route.table.slots));
+    assert!((620..740).contains(&ours), "{ours}");
+    for (now, before) in now.into_iter().zip(before) {
+        assert_eq!(before, if now == 1 { 2 } else { NOBODY_BEFORE });
+    }
 }
 
 #[test]
@@ -143,7 +143,8 @@ fn a_pod_of_two_services_is_two() {
 #[test]
 fn slot_knows_who_had_it_for_as_long_as_that_node_has_pods() {
     let of = |weights: &[(u8, u32)]| wish(&[to_pods("a", 80, weights, &[(5, true)])]);
-    let mut contents = compile(&MapContents::default(), &of(&[(1, 1), (2, 1)])).contents;
+    let alone = compile(&MapContents::default(), &of(&[(1, 1)])).contents;
+    let mut contents = compile(&alone, &of(&[(1, 1), (2, 1)])).contents;
     let table = entry(&contents, VIP, 80).route.unwrap().table;
     let (first, _) = slots(&contents, table);
     // Node 2 drains: its slots come to node 1.
