@@ -16,7 +16,7 @@ use herald_e2e::wait::{LONG, eventually};
 use serde_json::json;
 
 /// What is not run, by how it begins, and why not.
-const NOT_RUN: [(&str, &str); 14] = [
+const NOT_RUN: [(&str, &str); 13] = [
     (
         "for program in controller speaker",
         "needs Docker and a registry; `make images` builds the programs that are in them",
@@ -37,10 +37,6 @@ const NOT_RUN: [(&str, &str); 14] = [
         "kubectl wait speakers --all",
         "waits for what is only tried; `disruptive/retire.rs` does it",
     ),
-    (
-        "source <(kubectl-herald",
-        "is run as `kubectl-herald completion bash`, below",
-    ),
     ("tcpdump -ni ", "goes on until it is stopped"),
     (
         "herald-lab ",
@@ -58,9 +54,10 @@ const NOT_RUN: [(&str, &str); 14] = [
 const OUTPUT: [&str; 3] = ["Moving", "Warning", "✗"];
 
 /// Programs that docs call, and where: on a machine of the administrator's, on a node, on a client.
-const PLACES: [(&str, &str); 14] = [
+const PLACES: [(&str, &str); 15] = [
     ("kubectl", "cp"),
     ("helm", "cp"),
+    ("source", "cp"),
     ("curl", "node1"),
     ("ip", "node1"),
     ("nstat", "node1"),
