@@ -16,7 +16,7 @@ use herald_e2e::wait::{LONG, eventually};
 use serde_json::json;
 
 /// What is not run, by how it begins, and why not.
-const NOT_RUN: [(&str, &str); 13] = [
+const NOT_RUN: [(&str, &str); 16] = [
     (
         "for program in controller speaker",
         "needs Docker and a registry; `make images` builds the programs that are in them",
@@ -30,12 +30,24 @@ const NOT_RUN: [(&str, &str); 13] = [
         "builds for minutes; `documents.rs` looks that package and target exist",
     ),
     (
-        "rm -r /sys/fs/bpf/herald",
-        "would take the data plane away under other tests",
+        "kubectl wait speaker NODE",
+        "waits for what is only tried; `disruptive/retire.rs` does it",
     ),
     (
-        "kubectl wait speakers --all",
-        "waits for what is only tried; `disruptive/retire.rs` does it",
+        "kubectl debug node/NODE",
+        "would take the data plane away under other tests; `disruptive/uninstall.rs` runs cleanup",
+    ),
+    (
+        "kubectl herald drill shop/web",
+        "moves an address, and asks first; `disruptive/drill.rs` says yes",
+    ),
+    (
+        "kubectl logs herald-test",
+        "there is such a pod only after a test that failed",
+    ),
+    (
+        "kubectl logs --follow job/herald-uninstall",
+        "there is such a Job only while Helm uninstalls; `disruptive/uninstall.rs` looks at it",
     ),
     ("tcpdump -ni ", "goes on until it is stopped"),
     (
