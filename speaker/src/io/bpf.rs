@@ -31,7 +31,7 @@ pub const DEFAULT_PIN_ROOT: &str = "/sys/fs/bpf/herald";
 
 /// The version of the maps' layout, to be raised with each change of `ebpf/maps.h`. Another layout gets
 /// another folder; where its programs are attached, those of the older ones go.
-const LAYOUT: &str = "v6";
+const LAYOUT: &str = "v7";
 
 /// Flows that are remembered, unless told otherwise.
 pub const DEFAULT_FLOWS: u32 = 131_072;

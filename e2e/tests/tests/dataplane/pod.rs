@@ -267,12 +267,12 @@ fn what_a_pod_answers_to_a_client_that_did_not_come_by_the_address_is_left_alone
             let flags = if frame.from.0.is_ipv4() { 34 } else { 54 } + 13;
             reset[flags] = 0x04;
             bench.run(&reset)?;
-            let rest = later(&answer);
-            let mut as_the_address = rest.clone();
+            let data = later(&answer);
+            let mut as_the_address = data.clone();
             as_the_address.from = frame.to;
-            leaves_as(&mut bench, &rest.bytes(), &as_the_address.bytes())?;
+            leaves_as(&mut bench, &data.bytes(), &as_the_address.bytes())?;
             leaves_as(&mut bench, &answer.bytes(), &answer.bytes())?;
-            leaves_as(&mut bench, &rest.bytes(), &rest.bytes())?;
+            leaves_as(&mut bench, &data.bytes(), &data.bytes())?;
         }
     }
     Ok(())
