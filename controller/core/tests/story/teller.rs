@@ -287,7 +287,7 @@ impl Story {
     /// Somebody annotates a claim: the address is to move to a node.
     pub(crate) fn ask_to_move(&mut self, address: &str, node: &str) {
         let vip = self.vips.get_mut(&ip(address)).expect("no claim");
-        let version: u64 = vip.identity.version.as_str().parse().unwrap();
+        let version: u64 = vip.identity.version.as_str().parse().expect("stored by us");
         vip.identity.version = Version::new((version + 1).to_string());
         vip.move_to = Some(node.into());
         let told = Input::VipApplied(Box::new(vip.clone()));
