@@ -220,17 +220,20 @@ impl Allocator {
     fn choose_any(&self, asker: &Asker<'_>) -> Result<Choice, Refusal> {
         let service = asker.ask.service;
         let partial = service.ip_family_policy == IpFamilyPolicy::PreferDualStack;
+        // With what it has a pool needs less for the rest: what it lacks even so is the reason.
+        let mut lacking: Option<(&PoolName, Refusal)> = None;
         if let Some((space, kept)) = self.kept(asker) {
             match self.in_pool(space, asker, &service.families, &kept) {
                 Ok(addresses) => return Ok(choice(space, addresses, None)),
                 Err(missing) if partial => return Ok(choice(space, kept, Some(missing))),
-                Err(_) => {}
+                Err(reason) => lacking = Some((&space.pool.name, reason)),
             }
         }
         let candidates = self.candidates(asker)?;
         let mut reasons = Vec::new();
         for space in &candidates {
-            match self.offer(space, asker) {
+            let known = lacking.take_if(|(name, _)| **name == space.pool.name);
+            match known.map_or_else(|| self.offer(space, asker), |(_, reason)| Err(reason)) {
                 Ok(addresses) => return Ok(choice(space, addresses, None)),
                 Err(reason) => reasons.push(reason),
             }

@@ -164,6 +164,14 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// Every reason of which this is made up.
+    pub(crate) fn each<'a>(&'a self, visit: &mut impl FnMut(&'a Self)) {
+        match self {
+            Self::NoneFits { reasons } => reasons.iter().for_each(|reason| reason.each(visit)),
+            reason => visit(reason),
+        }
+    }
+
     /// The reason of the condition: one word of a closed set.
     pub fn kind(&self) -> &'static str {
         match self {

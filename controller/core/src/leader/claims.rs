@@ -258,7 +258,7 @@ impl Leader {
         self.moves.forget(address);
         self.allocator.free(address);
         self.mark_pool_of(address);
-        self.retry_unsatisfied();
+        self.opened(address);
     }
 
     /// Whether one of the holders is to have the address from now on, too.

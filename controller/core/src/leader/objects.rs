@@ -62,7 +62,7 @@ impl Leader {
             }
         }
         self.dirty_claims.extend(affected);
-        self.retry_unsatisfied();
+        self.retry_waiting();
         let pools = world.pools.keys().cloned().map(UserObject::Pool);
         self.dirty_objects.extend(pools);
     }

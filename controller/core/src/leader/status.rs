@@ -1,6 +1,7 @@
 //! What the status of a Service should say.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use herald_model::{Announce, ConflictPolicy, Instant, ServiceKey};
 
@@ -32,7 +33,9 @@ impl Leader {
             .ingress
             .as_ref()
             .is_some_and(|w| *w != observed.ingress);
-        let urgency = if addresses || observed.allocated != wanted.allocated {
+        let word = |condition: &Condition| (condition.status, Arc::clone(&condition.reason));
+        let said = observed.allocated.as_ref().map(word) != wanted.allocated.as_ref().map(word);
+        let urgency = if addresses || said {
             Urgency::Now
         } else {
             Urgency::Soon

@@ -3,6 +3,7 @@
 mod lan;
 mod moves;
 mod teller;
+mod waiting;
 
 use std::time::Duration;
 
