@@ -127,6 +127,9 @@ struct Claim {
     error: Option<Arc<str>>,
     /// A write at this version, of this or an earlier term, may still take place.
     uncertain: Option<Version>,
+    /// Services that the claim names still, though it is certain that they are done with it, or not
+    /// known who they are: a write that takes them out is all that is to be done.
+    released: BTreeSet<ServiceRef>,
 }
 
 /// Who is to announce an address.
@@ -411,6 +414,9 @@ impl Leader {
 
     fn drop_holder(&mut self, address: IpAddr, holder: &ServiceRef) {
         self.allocator.drop_holder(address, holder);
+        if let Some(claim) = self.claims.get_mut(&address) {
+            claim.released.insert(holder.clone());
+        }
         self.dirty_claims.insert(address);
         self.mark_pool_of(address);
         self.opened(address);

@@ -113,7 +113,9 @@ impl Leader {
         let mut claimed = world.claims_of(&me);
         claimed.retain(|address| {
             let is_yielded = self.is_yielded(world, *address);
+            let released = self.claims.get(address).map(|claim| &claim.released);
             !self.allocator.is_holder(*address, &me)
+                && !released.is_some_and(|released| released.contains(&me))
                 && (!is_yielded || observed.ingress.contains(address))
         });
         if claimed.is_empty() {

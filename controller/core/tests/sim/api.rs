@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use herald_controller_core::{
-    Holding, Identity, Input, Lan, ObservedPool, ObservedService, ObservedVip, PoolStatus, Version,
-    Write, WriteResult,
+    Holding, Identity, Input, Lan, ObservedPool, ObservedService, ObservedVip, PoolStatus, Terms,
+    Version, Write, WriteResult,
 };
 use herald_model::{
     MacAddress, Phase, Pool, PoolName, Service, ServiceKey, ServiceRef, Uid, VirtualIp,
@@ -32,9 +32,8 @@ pub(crate) struct Api {
     /// Writes that changed something.
     pub(crate) changes: u64,
     pub(crate) events: Vec<String>,
-    /// Services whose status was last written by one who leads no more. Their claims may end under
-    /// them: the present leader can't know. It corrects the status once it is told.
-    written_late: BTreeSet<ServiceKey>,
+    /// Lives of Services that would have shared an address at some time.
+    agreed: BTreeSet<(Uid, Uid)>,
     /// Writes of claims are not checked: what would happen without the lock.
     pub(crate) unlocked: bool,
 }
@@ -110,6 +109,7 @@ impl Api {
         });
         observed.identity.version = version;
         observed.service = ours.then(|| Arc::new(service));
+        self.note_agreements(&observed);
         self.services.insert(observed.key.clone(), observed.clone());
         self.log(Kind::Service, Input::ServiceApplied(Box::new(observed)));
     }
@@ -161,15 +161,6 @@ impl Api {
 
     /// Makes a write, as the real one would.
     pub(crate) fn write(&mut self, write: &Write) -> WriteResult {
-        self.write_by(write, false)
-    }
-
-    /// Makes a write of one who may not lead any more.
-    pub(crate) fn write_late(&mut self, write: &Write) -> WriteResult {
-        self.write_by(write, true)
-    }
-
-    fn write_by(&mut self, write: &Write, late: bool) -> WriteResult {
         match write {
             Write::CreateVip(vip) => {
                 if let Some(there) = self.vips.get(&vip.address)
@@ -218,15 +209,11 @@ impl Api {
                         ingress: service.ingress,
                     };
                 }
-                if late {
-                    self.written_late.insert(key.clone());
-                } else {
-                    self.written_late.remove(key);
-                    self.check_claimed(&service);
-                }
+                self.check_claimed(&service);
                 service.identity.version = self.version();
                 self.services.insert(key.clone(), service.clone());
                 self.changes += 1;
+                self.check_shared(false);
                 let result = WriteResult::ServiceWritten {
                     version: service.identity.version.clone(),
                     ingress: service.ingress.clone(),
@@ -352,15 +339,47 @@ impl Api {
     fn check_unused(&self, address: IpAddr, dropped: &[ServiceRef]) {
         for service in dropped {
             let shown = self.services.get(&service.key).is_some_and(|there| {
-                there.identity.uid == service.uid
-                    && there.ingress.contains(&address)
-                    && !self.written_late.contains(&service.key)
+                there.identity.uid == service.uid && there.ingress.contains(&address)
             });
             assert!(
                 !shown,
                 "{address} is taken from {service:?}, whose status shows it"
             );
         }
+    }
+
+    /// Law: no address is shown by two Services, unless they share it by agreement: what both say, or
+    /// said when they came to share it. `now`: as things are said now, as users may change what they
+    /// say at any time, and whoever leads is told of it later.
+    pub(crate) fn check_shared(&self, now: bool) {
+        let mut shown: BTreeMap<IpAddr, Vec<&ObservedService>> = BTreeMap::new();
+        for service in self.services.values().filter(|s| s.service.is_some()) {
+            for address in &service.ingress {
+                shown.entry(*address).or_default().push(service);
+            }
+        }
+        for (address, services) in shown {
+            for (place, one) in services.iter().enumerate() {
+                for other in &services[place + 1..] {
+                    let agree = if now {
+                        agree(one, other)
+                    } else {
+                        self.agreed.contains(&pair(one, other))
+                    };
+                    assert!(
+                        agree,
+                        "an address shown by two Services: {address} by {} and {}",
+                        one.key, other.key
+                    );
+                }
+            }
+        }
+    }
+
+    /// Notes with whom a Service would share.
+    fn note_agreements(&mut self, service: &ObservedService) {
+        let others = self.services.values().filter(|other| agree(service, other));
+        self.agreed.extend(others.map(|other| pair(service, other)));
     }
 
     /// Law: a status shows an address only while the claim names that life of the Service, and the LAN
@@ -378,4 +397,15 @@ impl Api {
             );
         }
     }
+}
+
+/// Two lives, in one order.
+fn pair(one: &ObservedService, other: &ObservedService) -> (Uid, Uid) {
+    let (one, other) = (&one.identity.uid, &other.identity.uid);
+    (one.min(other).clone(), one.max(other).clone())
+}
+
+fn agree(one: &ObservedService, other: &ObservedService) -> bool {
+    let terms = |service: &ObservedService| service.service.as_deref().map(Terms::of);
+    matches!((terms(one), terms(other)), (Some(one), Some(other)) if one.agree(&other))
 }

@@ -318,7 +318,7 @@ impl Cluster {
         }
         let position = self.below(self.late.len());
         let write = self.late.swap_remove(position);
-        self.api.write_late(&write);
+        self.api.write(&write);
     }
 
     /// Another replica leads; writes of the old one may still be on their way.
@@ -339,7 +339,7 @@ impl Cluster {
     /// Everything arrives, nothing fails, until nothing happens any more.
     pub(crate) fn quiesce(&mut self) {
         for write in std::mem::take(&mut self.late) {
-            self.api.write_late(&write);
+            self.api.write(&write);
         }
         for _ in 0..10_000 {
             let mut idle = true;
@@ -379,33 +379,9 @@ impl Cluster {
         unreachable!("seed {}: never at rest", self.seed);
     }
 
-    /// Law: an address that two Services show is shared by agreement.
-    pub(crate) fn check_shared(&self) {
-        let mut shown: BTreeMap<IpAddr, Vec<_>> = BTreeMap::new();
-        for service in self.api.services.values() {
-            for address in &service.ingress {
-                shown.entry(*address).or_default().push(service);
-            }
-        }
-        for (address, services) in shown {
-            let terms: Vec<Terms> = services
-                .iter()
-                .filter_map(|service| service.service.as_deref().map(Terms::of))
-                .collect();
-            for (place, one) in terms.iter().enumerate() {
-                let others = terms.iter().skip(place + 1);
-                assert!(
-                    others.clone().all(|other| one.agree(other)),
-                    "seed {}: {address} is given twice",
-                    self.seed
-                );
-            }
-        }
-    }
-
     /// Laws of a settled state.
     pub(crate) fn check_converged(&self) {
-        self.check_shared();
+        self.api.check_shared(true);
         let seed = self.seed;
         for service in self.api.services.values() {
             let me = service.service_ref();

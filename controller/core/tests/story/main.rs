@@ -1,5 +1,6 @@
 //! Stories: what is told, and every write that follows, in order.
 
+mod deposed;
 mod lan;
 mod moves;
 mod teller;
