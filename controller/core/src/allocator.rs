@@ -24,6 +24,7 @@ use herald_model::{AddressRange, Family, Pool, PoolName, Service, ServiceKey, Se
 
 pub use choose::{Ask, Choice, Offer};
 pub use refusal::Refusal;
+pub(crate) use refusal::{BEING_GIVEN_BACK, IS_FULL};
 pub use space::{Counts, Overlap, PerFamily};
 pub use terms::{Disagreement, Terms};
 

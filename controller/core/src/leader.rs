@@ -68,6 +68,9 @@ struct Assignment {
     owned: Option<Owned>,
     /// A status write at this version may or may not have taken place.
     uncertain: Option<Version>,
+    /// Whoever led before may be writing it still, at whatever version: until a write of ours is
+    /// certain, it stays uncertain.
+    contested: bool,
     /// What its status showed when Events last told of it.
     told: Told,
 }
@@ -104,8 +107,15 @@ struct Owned {
     message: String,
 }
 
-/// Whether a pool or an advertisement is ready, and the reason in one word.
-type Readiness = (bool, Arc<str>);
+/// What people know of a pool or an advertisement.
+#[derive(Clone, Debug)]
+struct Known {
+    uid: Uid,
+    /// Its condition `Ready`.
+    ready: Option<Condition>,
+    /// What is wrong with it, thing by thing.
+    matters: BTreeSet<String>,
+}
 
 /// What was decided for an address.
 #[derive(Clone, Debug, Default)]
@@ -127,6 +137,9 @@ struct Claim {
     error: Option<Arc<str>>,
     /// A write at this version, of this or an earlier term, may still take place.
     uncertain: Option<Version>,
+    /// Whoever led before may be writing it still, at whatever version: until a write of ours is
+    /// certain, it stays uncertain.
+    contested: bool,
     /// Services that the claim names still, though it is certain that they are done with it, or not
     /// known who they are: a write that takes them out is all that is to be done.
     released: BTreeSet<ServiceRef>,
@@ -174,7 +187,7 @@ pub(crate) struct Leader {
     cleared: BTreeMap<ServiceKey, Uid>,
     dirty_objects: BTreeSet<UserObject>,
     /// Which state of an object people know of: as it was when it was first seen, or as they were told.
-    known_ready: BTreeMap<UserObject, (Uid, Option<Readiness>)>,
+    known_ready: BTreeMap<UserObject, Known>,
     /// When the status of an object was last written.
     written_at: BTreeMap<UserObject, Instant>,
     events: BTreeMap<u64, Event>,

@@ -15,8 +15,8 @@ use super::{Allocator, Refusal, Terms};
 pub struct Ask<'a> {
     /// The Service.
     pub service: &'a Service,
-    /// The labels of its namespace.
-    pub namespace: &'a Labels,
+    /// The labels of its namespace; `None`: nobody has told of it, and no selector selects it.
+    pub namespace: Option<&'a Labels>,
     /// The addresses it has, which it keeps if it can.
     pub current: &'a [IpAddr],
 }
@@ -128,6 +128,18 @@ impl Allocator {
     pub fn may_adopt(&self, ask: Ask<'_>, address: IpAddr) -> bool {
         let me = service_ref(ask.service);
         self.suits(ask, address) && self.agreed(address, &me, &Terms::of(ask.service)).is_ok()
+    }
+
+    /// Whether an address is one that a Service asks for, by name or by what its pool is.
+    pub(crate) fn is_asked_for(&self, service: &Service, address: IpAddr) -> bool {
+        let request = &service.request;
+        let named = request.addresses.is_empty() || request.addresses.contains(&address);
+        named
+            && self.space_of(address).is_some_and(|space| {
+                let wanted = request.pool.as_ref();
+                space.pool.scope == service.scope
+                    && wanted.is_none_or(|name| *name == space.pool.name)
+            })
     }
 
     fn keepable(&self, asker: &Asker<'_>, address: IpAddr) -> bool {

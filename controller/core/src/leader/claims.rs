@@ -126,7 +126,8 @@ impl Leader {
         let version = observed.map(|observed| &observed.identity.version);
         if claim.uncertain.as_ref() != version {
             // The object has moved on: that write is in what was told, or can never take place.
-            claim.uncertain = None;
+            claim.contested &= version.is_some();
+            claim.uncertain = version.filter(|_| claim.contested).cloned();
         }
         if holders.is_empty() && claim.untouched_until.is_some_and(|until| now < until) {
             claim.wanted = observed.map(|observed| observed.vip.clone());

@@ -87,7 +87,14 @@ impl Leader {
         let mut error = None;
         let mut uncertain = false;
         match result {
-            WriteResult::VipWritten(vip) | WriteResult::VipDiffers(Some(vip)) => {
+            WriteResult::VipWritten(vip) => {
+                self.outbox.done(id);
+                world.apply_vip(*vip);
+                if let Some(claim) = self.claims.get_mut(&address) {
+                    claim.contested = false;
+                }
+            }
+            WriteResult::VipDiffers(Some(vip)) => {
                 self.outbox.done(id);
                 world.apply_vip(*vip);
             }
@@ -155,6 +162,11 @@ impl Leader {
         match result {
             WriteResult::ServiceWritten { version, ingress } => {
                 uncertain = before.filter(|before| *before == version);
+                if uncertain.is_none()
+                    && let Some(assignment) = self.assignments.get_mut(key)
+                {
+                    assignment.contested = false;
+                }
                 if uncertain.is_some() {
                     // It changed nothing, so that an earlier one may still take place.
                     self.outbox.failed(now, id);

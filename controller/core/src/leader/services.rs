@@ -165,7 +165,8 @@ impl Leader {
             .is_some_and(|version| *version != observed.identity.version)
         {
             // The object has moved on: that write is in what was told, or can never take place.
-            assignment.uncertain = None;
+            let version = Some(observed.identity.version.clone());
+            assignment.uncertain = version.filter(|_| assignment.contested);
         }
         if assignment.uncertain.is_some() || self.status_under_way(key) {
             return;

@@ -3,6 +3,7 @@
 mod deposed;
 mod lan;
 mod moves;
+mod reasons;
 mod teller;
 mod waiting;
 
