@@ -143,7 +143,7 @@ impl Leader {
                 current: &assignment.target,
             });
             let would_get = choice.ok().map(|choice| choice.addresses);
-            let has = assignment.problem.is_none().then(|| &assignment.target);
+            let has = assignment.problem.is_none().then_some(&assignment.target);
             assert_eq!(
                 would_get.as_ref(),
                 has,

@@ -33,8 +33,8 @@ impl Leader {
             .ingress
             .as_ref()
             .is_some_and(|w| *w != observed.ingress);
-        let word = |condition: &Condition| (condition.status, Arc::clone(&condition.reason));
-        let said = observed.allocated.as_ref().map(word) != wanted.allocated.as_ref().map(word);
+        let gist = |condition: &Condition| (condition.status, Arc::clone(&condition.reason));
+        let said = observed.allocated.as_ref().map(gist) != wanted.allocated.as_ref().map(gist);
         let urgency = if addresses || said {
             Urgency::Now
         } else {

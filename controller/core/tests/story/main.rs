@@ -1,6 +1,8 @@
 //! Stories: what is told, and every write that follows, in order.
 
 mod deposed;
+mod families;
+mod foreign;
 mod lan;
 mod moves;
 mod reasons;

@@ -178,6 +178,14 @@ impl Story {
         self.tell([Input::ServiceApplied(Box::new(service))]);
     }
 
+    /// Another field manager writes the addresses in a Service's status.
+    pub(crate) fn other_manager(&mut self, name: &str, ingress: &[&str]) {
+        let mut service = self.services[&key(name)].clone();
+        service.ingress = ingress.iter().map(|text| ip(text)).collect();
+        next_version(&mut service);
+        self.tell([Input::ServiceApplied(Box::new(service))]);
+    }
+
     /// A user changes a Service's type.
     pub(crate) fn become_foreign(&mut self, name: &str) {
         let input = self.foreign(name);

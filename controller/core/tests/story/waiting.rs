@@ -1,7 +1,10 @@
 //! Services that wait, and what ends their waiting.
 
+use std::time::Duration;
+
+use herald_controller_core::Input;
 use herald_controller_core::testkit::{ip, pool, svc, well};
-use herald_model::TrafficPolicy;
+use herald_model::{Family, IpFamilyPolicy, TrafficPolicy};
 
 use super::teller::Story;
 
@@ -99,4 +102,63 @@ fn of_those_who_could_share_the_oldest_comes_first() {
     story.tell([svc("ns/a").deleted()]);
     assert_eq!(shown(&story, "ns/early"), ["10.0.0.0"].map(ip));
     assert_eq!(shown(&story, "ns/a-late"), [] as [std::net::IpAddr; 0]);
+}
+
+#[test]
+fn rest_goes_on_across_a_change_of_leaders_and_the_address_is_given_again_after_it() {
+    let mut story = Story::default();
+    let resting = pool("p").range("10.0.0.0/32");
+    let resting = resting.with(|pool| pool.reuse_delay = Duration::from_mins(1));
+    story.tell([resting.applied()]);
+    story.lead();
+    story.tell([svc("ns/a").applied()]);
+    story.tell([svc("ns/a").deleted(), svc("ns/b").applied()]);
+    story.pass(Duration::from_secs(40));
+    story.tell([Input::LeadershipLost, Input::LeadershipGained]);
+    story.pass(Duration::from_secs(15));
+    assert!(shown(&story, "ns/b").is_empty());
+    story.pass(Duration::from_secs(10));
+    assert_eq!(shown(&story, "ns/b"), ["10.0.0.0"].map(ip));
+}
+
+#[test]
+fn a_key_does_not_open_a_pool_to_a_namespace_that_it_does_not_allow() {
+    let mut story = one_address();
+    story.tell([pool("one")
+        .range("10.0.0.0/32")
+        .namespace("a")
+        .namespace("b")
+        .applied()]);
+    let shares = |name: &str, port| svc(name).sharing("x").port(port);
+    story.tell([
+        shares("a/one", 80).applied(),
+        shares("b/two", 81).applied(),
+        shares("c/three", 82).applied(),
+    ]);
+    assert_eq!(shown(&story, "a/one"), ["10.0.0.0"].map(ip));
+    assert_eq!(shown(&story, "b/two"), ["10.0.0.0"].map(ip));
+    assert_eq!(reason(&story, "c/three"), "NotAllowed");
+}
+
+#[test]
+fn of_overlapping_ranges_of_ipv6_the_later_pool_gives_nothing_and_says_so() {
+    let mut story = Story::default();
+    let six = |name: &str, created, range: &str| pool(name).created(created).range(range).applied();
+    story.tell([
+        six("old", 1, "fd00::/127"),
+        six("young", 2, "fd00::-fd00::2"),
+    ]);
+    story.lead();
+    let said =
+        "fd00::-fd00::1 also belongs to pool old, created earlier: pool young serves nothing of it";
+    let writes = story.writes();
+    assert!(
+        writes.contains(&format!("pool young v6=1/0/1 Ready=False/Overlap({said})")),
+        "{writes:?}"
+    );
+    let asks = svc("ns/web").from_pool("young");
+    story.tell([asks
+        .families(&[Family::V6], IpFamilyPolicy::SingleStack)
+        .applied()]);
+    assert_eq!(shown(&story, "ns/web"), ["fd00::2"].map(ip));
 }
