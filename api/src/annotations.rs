@@ -38,6 +38,8 @@ pub enum InternalWhen {
     Is(&'static str),
     /// Anything but the empty text.
     Set,
+    /// Anything but the empty text and exactly this value.
+    Not(&'static str),
 }
 
 impl InternalWhen {
@@ -46,6 +48,7 @@ impl InternalWhen {
         match self {
             Self::Is(wanted) => value.trim().eq_ignore_ascii_case(wanted),
             Self::Set => !value.trim().is_empty(),
+            Self::Not(no) => !["", no].contains(&value.trim()),
         }
     }
 }
@@ -62,10 +65,12 @@ pub const VENDOR_INTERNAL: [(&str, InternalWhen); 11] = [
         "cloud.google.com/load-balancer-type",
         InternalWhen::Is("Internal"),
     ),
-    // Amazon, the tree's and the load balancer controller's
+    // Amazon, the tree's and the load balancer controller's. The former took anything for yes that
+    // was set and not "false", as "0.0.0.0/0" in the documentation of old (`EnsureLoadBalancer` in
+    // pkg/cloudprovider/providers/aws/aws.go).
     (
         "service.beta.kubernetes.io/aws-load-balancer-internal",
-        InternalWhen::Is("true"),
+        InternalWhen::Not("false"),
     ),
     (
         "service.beta.kubernetes.io/aws-load-balancer-scheme",

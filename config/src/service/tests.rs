@@ -357,6 +357,10 @@ fn every_cloud_vendors_annotation_asks_for_an_internal_address() {
             "true",
         ),
         (
+            "service.beta.kubernetes.io/aws-load-balancer-internal",
+            "0.0.0.0/0",
+        ),
+        (
             "service.beta.kubernetes.io/aws-load-balancer-scheme",
             "internal",
         ),
@@ -398,6 +402,7 @@ fn every_cloud_vendors_annotation_asks_for_an_internal_address() {
             "service.beta.kubernetes.io/aws-load-balancer-internal",
             "false",
         ),
+        ("service.beta.kubernetes.io/aws-load-balancer-internal", ""),
         (
             "service.beta.kubernetes.io/aws-load-balancer-scheme",
             "internet-facing",

@@ -58,7 +58,7 @@ fn service(number: u32) -> Service {
 fn choose(allocator: &Allocator, service: &Service, labels: &Labels) -> Option<IpAddr> {
     let ask = Ask {
         service,
-        namespace: labels,
+        namespace: Some(labels),
         current: &[],
     };
     allocator.choose(ask).ok()?.addresses.first().copied()

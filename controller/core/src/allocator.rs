@@ -24,6 +24,7 @@ use herald_model::{AddressRange, Family, Pool, PoolName, Service, ServiceKey, Se
 
 pub use choose::{Ask, Choice, Offer};
 pub use refusal::Refusal;
+pub(crate) use refusal::{BEING_GIVEN_BACK, IS_FULL};
 pub use space::{Counts, Overlap, PerFamily};
 pub use terms::{Disagreement, Terms};
 
@@ -192,10 +193,18 @@ impl Allocator {
         self.spaces.get(name).map_or(&[], |space| &space.overlaps)
     }
 
-    /// Makes a Service a holder of an address, or changes the terms on which it is one.
+    /// Makes a Service a holder of an address, or changes the terms on which it is one; whether that
+    /// changed anything.
     ///
     /// The caller has made sure that it may be: by [`Self::choose`] or [`Self::may_hold`].
-    pub fn hold(&mut self, address: IpAddr, holder: ServiceRef, terms: Terms) {
+    pub fn hold(&mut self, address: IpAddr, holder: ServiceRef, terms: Terms) -> bool {
+        let holders = self.taken.get(&address).map(|taken| &taken.holders);
+        if holders.is_some_and(|holders| {
+            let mut holders = holders.iter();
+            holders.any(|(other, theirs)| *other == holder && *theirs == terms)
+        }) {
+            return false;
+        }
         self.drop_key(address, &holder);
         if let Some(key) = &terms.key {
             self.shared
@@ -207,13 +216,14 @@ impl Allocator {
         let taken = self.taken.entry(address).or_default();
         if let Some(entry) = taken.holders.iter_mut().find(|(other, _)| *other == holder) {
             entry.1 = terms;
-            return;
+            return true;
         }
         taken.holders.push((holder, terms));
         taken.holders.sort_by(|(one, _), (other, _)| one.cmp(other));
         if taken.holders.len() == 1 {
             self.count_assigned(address, 1);
         }
+        true
     }
 
     /// Ends a Service's hold. The address stays taken.
@@ -339,6 +349,12 @@ impl Allocator {
                 .map(|(holder, _)| holder.clone())
                 .collect()
         })
+    }
+
+    /// The terms of those who hold an address.
+    pub(crate) fn terms_on(&self, address: IpAddr) -> impl Iterator<Item = &Terms> {
+        let holders = self.taken.get(&address).into_iter();
+        holders.flat_map(|taken| taken.holders.iter().map(|(_, terms)| terms))
     }
 
     /// Whether a Service is a holder of an address.

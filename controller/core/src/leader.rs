@@ -16,10 +16,12 @@ mod rules;
 mod services;
 mod status;
 mod tell;
+mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use herald_model::{
     AdvertisementName, Announce, Epoch, Instant, NamespaceName, NodeName, PoolName, ServiceKey,
@@ -35,6 +37,10 @@ use crate::outbox::{Outbox, Urgency};
 use crate::placement;
 use crate::world::World;
 use moves::Mover;
+use waiting::{Turn, Waiting};
+
+/// How long after a pool's numbers have changed those who wait for its addresses are told.
+const REFRESH_AFTER: Duration = Duration::from_secs(2);
 
 /// What is written, each under its own key.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -62,6 +68,9 @@ struct Assignment {
     owned: Option<Owned>,
     /// A status write at this version may or may not have taken place.
     uncertain: Option<Version>,
+    /// Whoever led before may be writing it still, at whatever version: until a write of ours is
+    /// certain, it stays uncertain.
+    contested: bool,
     /// What its status showed when Events last told of it.
     told: Told,
 }
@@ -98,8 +107,15 @@ struct Owned {
     message: String,
 }
 
-/// Whether a pool or an advertisement is ready, and the reason in one word.
-type Readiness = (bool, Arc<str>);
+/// What people know of a pool or an advertisement.
+#[derive(Clone, Debug)]
+struct Known {
+    uid: Uid,
+    /// Its condition `Ready`.
+    ready: Option<Condition>,
+    /// What is wrong with it, thing by thing.
+    matters: BTreeSet<String>,
+}
 
 /// What was decided for an address.
 #[derive(Clone, Debug, Default)]
@@ -121,6 +137,12 @@ struct Claim {
     error: Option<Arc<str>>,
     /// A write at this version, of this or an earlier term, may still take place.
     uncertain: Option<Version>,
+    /// Whoever led before may be writing it still, at whatever version: until a write of ours is
+    /// certain, it stays uncertain.
+    contested: bool,
+    /// Services that the claim names still, though it is certain that they are done with it, or not
+    /// known who they are: a write that takes them out is all that is to be done.
+    released: BTreeSet<ServiceRef>,
 }
 
 /// Who is to announce an address.
@@ -139,8 +161,12 @@ struct Plan {
 pub(crate) struct Leader {
     allocator: Allocator,
     assignments: BTreeMap<ServiceKey, Assignment>,
-    /// Services that have not what they should have, in the order of creation.
-    unsatisfied: BTreeSet<(i64, ServiceKey)>,
+    /// Services that have not what they should have.
+    waiting: Waiting,
+    /// The numbers in what is said to those who wait may be of yesterday.
+    stale: bool,
+    /// When they are put right.
+    refresh_at: Option<Instant>,
     claims: BTreeMap<IpAddr, Claim>,
     dirty_services: BTreeSet<(i64, ServiceKey)>,
     dirty_claims: BTreeSet<IpAddr>,
@@ -161,7 +187,7 @@ pub(crate) struct Leader {
     cleared: BTreeMap<ServiceKey, Uid>,
     dirty_objects: BTreeSet<UserObject>,
     /// Which state of an object people know of: as it was when it was first seen, or as they were told.
-    known_ready: BTreeMap<UserObject, (Uid, Option<Readiness>)>,
+    known_ready: BTreeMap<UserObject, Known>,
     /// When the status of an object was last written.
     written_at: BTreeMap<UserObject, Instant>,
     events: BTreeMap<u64, Event>,
@@ -184,7 +210,9 @@ impl Leader {
         let mut leader = Self {
             allocator: Allocator::default(),
             assignments: BTreeMap::new(),
-            unsatisfied: BTreeSet::new(),
+            waiting: Waiting::default(),
+            stale: false,
+            refresh_at: None,
             claims: BTreeMap::new(),
             dirty_services: BTreeSet::new(),
             dirty_claims: BTreeSet::new(),
@@ -226,7 +254,11 @@ impl Leader {
 
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         let timer = self.timers.first().map(|(at, _)| *at);
-        let others = [self.outbox.next_deadline(), self.moves.next_deadline()];
+        let others = [
+            self.outbox.next_deadline(),
+            self.moves.next_deadline(),
+            self.refresh_at,
+        ];
         timer.into_iter().chain(others.into_iter().flatten()).min()
     }
 
@@ -238,6 +270,10 @@ impl Leader {
             self.timers.pop_first();
             self.dirty_claims.insert(address);
         }
+        if self.refresh_at.is_some_and(|at| at <= now) {
+            self.refresh_at = None;
+            self.retry_waiting();
+        }
         loop {
             if let Some((_, key)) = self.dirty_services.pop_first() {
                 self.evaluate(world, &key);
@@ -245,11 +281,18 @@ impl Leader {
                 self.moves.look_again();
                 self.refresh_claim(now, world, address);
                 self.move_as_asked(now, world, address);
+            } else if let Some(key) = self.waiting.next(&self.allocator) {
+                self.evaluate(world, &key);
             } else if let Some(key) = self.dirty_statuses.pop_first() {
                 self.refresh_status(now, world, &key);
             } else if !self.rebalance(now, world) {
                 break;
             }
+        }
+        #[cfg(debug_assertions)]
+        self.check_waiting(world);
+        if std::mem::take(&mut self.stale) && !self.waiting.is_empty() {
+            self.refresh_at.get_or_insert(now + REFRESH_AFTER);
         }
         while let Some(object) = self.dirty_objects.pop_first() {
             self.meet_object(world, &object);
@@ -304,8 +347,9 @@ impl Leader {
         self.dirty_services.insert((created, key.clone()));
     }
 
-    fn retry_unsatisfied(&mut self) {
-        self.dirty_services.extend(self.unsatisfied.iter().cloned());
+    /// Looks at everybody who waits.
+    fn retry_waiting(&mut self) {
+        self.dirty_services.extend(self.waiting.all().cloned());
     }
 
     pub(crate) fn namespace_changed(&mut self, world: &World, namespace: &NamespaceName) {
@@ -368,25 +412,44 @@ impl Leader {
             self.allocator.unreserve(*address);
             self.mark_pool_of(*address);
         }
-        self.retry_unsatisfied();
+        self.retry_waiting();
         if !reserved.is_empty() {
             self.reserved.insert(node.clone(), reserved);
         }
     }
 
     fn hold(&mut self, address: IpAddr, holder: ServiceRef, terms: Terms) {
-        self.allocator.hold(address, holder, terms);
         self.dirty_claims.insert(address);
-        self.mark_pool_of(address);
+        if self.allocator.hold(address, holder, terms) {
+            self.mark_pool_of(address);
+            self.opened(address);
+        }
     }
 
     fn drop_holder(&mut self, address: IpAddr, holder: &ServiceRef) {
         self.allocator.drop_holder(address, holder);
+        if let Some(claim) = self.claims.get_mut(&address) {
+            claim.released.insert(holder.clone());
+        }
         self.dirty_claims.insert(address);
         self.mark_pool_of(address);
+        self.opened(address);
+    }
+
+    /// An address may be had that could not be had before, at least by some.
+    fn opened(&mut self, address: IpAddr) {
+        // Who leaves it and asks for it again holds it still, and may be all who does.
+        for holder in self.allocator.holders(address) {
+            let assignment = self.assignments.get(&holder.key);
+            if let Some(waits) = assignment.filter(|a| a.problem.is_some() || a.missing.is_some()) {
+                self.dirty_services.insert((waits.created, holder.key));
+            }
+        }
+        self.waiting.open(&self.allocator, address);
     }
 
     fn mark_pool_of(&mut self, address: IpAddr) {
+        self.stale = true;
         if let Some(pool) = self.allocator.pool_of(address) {
             self.dirty_objects
                 .insert(UserObject::Pool(pool.name.clone()));
@@ -401,12 +464,12 @@ impl Leader {
     }
 
     pub(crate) fn pending(&self) -> usize {
-        let pending = |(_, key): &&(i64, ServiceKey)| {
+        let pending = |(_, key): &&Turn| {
             self.assignments
                 .get(key)
                 .is_some_and(|assignment| assignment.problem.is_some())
         };
-        self.unsatisfied.iter().filter(pending).count()
+        self.waiting.all().filter(pending).count()
     }
 
     pub(crate) fn unannounced(&self) -> usize {

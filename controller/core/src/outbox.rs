@@ -298,6 +298,39 @@ mod tests {
     }
 
     #[test]
+    fn a_write_beyond_the_limit_waits_for_another_to_end_and_new_ones_overtake_counters() {
+        let mut outbox = outbox(2);
+        for key in ["counter", "event", "later"] {
+            outbox.want(key, Urgency::Eventually);
+        }
+        let (first, _) = outbox.begin(at(0)).unwrap();
+        let (_, second) = outbox.begin(at(0)).unwrap();
+        assert_eq!(second, "event");
+        outbox.want("new", Urgency::Now);
+        assert_eq!(outbox.begin(at(0)), None);
+        assert_eq!(outbox.depth(), 4);
+        outbox.done(first);
+        let (_, key) = outbox.begin(at(0)).unwrap();
+        assert_eq!(key, "new");
+        assert_eq!(outbox.begin(at(0)), None);
+    }
+
+    #[test]
+    fn objects_that_fail_together_do_not_come_back_together() {
+        let mut outbox = outbox(9);
+        for key in ["a", "b"] {
+            outbox.want(key, Urgency::Now);
+        }
+        let ids = [(); 2].map(|()| outbox.begin(at(0)).unwrap().0);
+        for id in ids {
+            outbox.failed(at(0), id);
+        }
+        let first = outbox.next_deadline().unwrap();
+        assert_eq!(keys(&mut outbox, first).len(), 1);
+        assert!(outbox.next_deadline().unwrap() > first);
+    }
+
+    #[test]
     fn results_of_another_outbox_are_not_taken() {
         let mut outbox = outbox(9);
         assert_eq!(outbox.done(WriteId(7)), None);

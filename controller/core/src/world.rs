@@ -65,7 +65,6 @@ pub(crate) struct World {
     endpoints: BTreeMap<ServiceKey, BTreeMap<Arc<str>, Vec<Endpoint>>>,
     /// Which claims name a Service.
     claims: BTreeMap<ServiceRef, BTreeSet<IpAddr>>,
-    no_labels: Labels,
 }
 
 impl World {
@@ -166,8 +165,9 @@ impl World {
         }
     }
 
-    pub(crate) fn namespace_labels(&self, name: &NamespaceName) -> &Labels {
-        self.namespaces.get(name).unwrap_or(&self.no_labels)
+    /// The labels of a namespace; `None`: nobody has told of it.
+    pub(crate) fn namespace_labels(&self, name: &NamespaceName) -> Option<&Labels> {
+        self.namespaces.get(name)
     }
 
     /// Takes the endpoints of a slice; whether that changed anything.

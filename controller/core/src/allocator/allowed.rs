@@ -15,7 +15,7 @@ pub(super) fn limit(allowed: &Allowed, ask: Ask<'_>) -> Option<String> {
             || allowed
                 .namespace_selectors
                 .iter()
-                .any(|selector| selector.matches(ask.namespace))
+                .any(|selector| ask.namespace.is_some_and(|labels| selector.matches(labels)))
     };
     if !anywhere && !here() {
         let named = allowed.namespaces.iter().map(ToString::to_string);

@@ -15,8 +15,8 @@ use super::{Allocator, Refusal, Terms};
 pub struct Ask<'a> {
     /// The Service.
     pub service: &'a Service,
-    /// The labels of its namespace.
-    pub namespace: &'a Labels,
+    /// The labels of its namespace; `None`: nobody has told of it, and no selector selects it.
+    pub namespace: Option<&'a Labels>,
     /// The addresses it has, which it keeps if it can.
     pub current: &'a [IpAddr],
 }
@@ -130,6 +130,18 @@ impl Allocator {
         self.suits(ask, address) && self.agreed(address, &me, &Terms::of(ask.service)).is_ok()
     }
 
+    /// Whether an address is one that a Service asks for, by name or by what its pool is.
+    pub(crate) fn is_asked_for(&self, service: &Service, address: IpAddr) -> bool {
+        let request = &service.request;
+        let named = request.addresses.is_empty() || request.addresses.contains(&address);
+        named
+            && self.space_of(address).is_some_and(|space| {
+                let wanted = request.pool.as_ref();
+                space.pool.scope == service.scope
+                    && wanted.is_none_or(|name| *name == space.pool.name)
+            })
+    }
+
     fn keepable(&self, asker: &Asker<'_>, address: IpAddr) -> bool {
         self.suits(asker.ask, address) && self.open_to(address, &asker.me, &asker.terms).is_ok()
     }
@@ -220,17 +232,20 @@ impl Allocator {
     fn choose_any(&self, asker: &Asker<'_>) -> Result<Choice, Refusal> {
         let service = asker.ask.service;
         let partial = service.ip_family_policy == IpFamilyPolicy::PreferDualStack;
+        // With what it has a pool needs less for the rest: what it lacks even so is the reason.
+        let mut lacking: Option<(&PoolName, Refusal)> = None;
         if let Some((space, kept)) = self.kept(asker) {
             match self.in_pool(space, asker, &service.families, &kept) {
                 Ok(addresses) => return Ok(choice(space, addresses, None)),
                 Err(missing) if partial => return Ok(choice(space, kept, Some(missing))),
-                Err(_) => {}
+                Err(reason) => lacking = Some((&space.pool.name, reason)),
             }
         }
         let candidates = self.candidates(asker)?;
         let mut reasons = Vec::new();
         for space in &candidates {
-            match self.offer(space, asker) {
+            let known = lacking.take_if(|(name, _)| **name == space.pool.name);
+            match known.map_or_else(|| self.offer(space, asker), |(_, reason)| Err(reason)) {
                 Ok(addresses) => return Ok(choice(space, addresses, None)),
                 Err(reason) => reasons.push(reason),
             }

@@ -6,6 +6,11 @@ use std::sync::Arc;
 
 use herald_model::{Family, PoolName, Scope, ServiceKey};
 
+/// After the name of a pool; what follows are numbers, which change by themselves.
+pub(crate) const IS_FULL: &str = " is full: ";
+/// After an address that nobody holds, but that is not free.
+pub(crate) const BEING_GIVEN_BACK: &str = " is resting or being given back";
+
 /// Why a Service cannot have the addresses it should have.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
@@ -92,9 +97,9 @@ pub enum Refusal {
         /// Its pool.
         pool: PoolName,
     },
-    /// The requested address is a node's, or a network's first or last.
+    /// The requested address is a node's or a gateway's, or a network's first or last.
     #[error(
-        "address {address} is a node's own, or the network or broadcast address of a node's subnet"
+        "address {address} is a node's own or its gateway's, or the network or broadcast address of its subnet"
     )]
     Reserved {
         /// The address.
@@ -128,7 +133,7 @@ pub enum Refusal {
     },
     /// Every address of the family is given.
     #[error(
-        "pool {pool} is full: {assigned} of {total} {family} addresses assigned{}",
+        "pool {pool}{IS_FULL}{assigned} of {total} {family} addresses assigned{}",
         Rest { assigned: *assigned, total: *total }
     )]
     Exhausted {
@@ -164,6 +169,14 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// Every reason of which this is made up.
+    pub(crate) fn each<'a>(&'a self, visit: &mut impl FnMut(&'a Self)) {
+        match self {
+            Self::NoneFits { reasons } => reasons.iter().for_each(|reason| reason.each(visit)),
+            reason => visit(reason),
+        }
+    }
+
     /// The reason of the condition: one word of a closed set.
     pub fn kind(&self) -> &'static str {
         match self {
@@ -252,7 +265,7 @@ impl fmt::Display for Taken<'_> {
             ),
             None => write!(
                 f,
-                "address {address} is resting or being given back: it will be tried again"
+                "address {address}{BEING_GIVEN_BACK}: it will be tried again"
             ),
         }
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use herald_model::{Labels, Protocol, Service, TrafficPolicy};
 
 /// On which terms a Service holds an address: whom it can share it with.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Terms {
     /// Only Services with the same key share; `None`: it shares with nobody.
     pub(super) key: Option<Arc<str>>,
@@ -37,6 +37,11 @@ impl Terms {
             ports: BTreeSet::new(),
             backends: None,
         }
+    }
+
+    /// The sharing key; `None`: it shares with nobody.
+    pub(crate) const fn key(&self) -> Option<&Arc<str>> {
+        self.key.as_ref()
     }
 
     /// Whether two Services may hold one address.

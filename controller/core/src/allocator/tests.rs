@@ -28,7 +28,7 @@ fn choose_with(
     let current: Vec<IpAddr> = current.iter().map(|text| ip(text)).collect();
     allocator.choose(Ask {
         service: &service.service(),
-        namespace: &labels(&[("tier", "front")]),
+        namespace: Some(&labels(&[("tier", "front")])),
         current: &current,
     })
 }
@@ -106,7 +106,7 @@ fn a_slash_16_fills_with_every_address_once() {
         let choice = allocator
             .choose(Ask {
                 service: &service,
-                namespace: &Labels::new(),
+                namespace: Some(&Labels::new()),
                 current: &[],
             })
             .unwrap();
@@ -165,6 +165,36 @@ fn a_restriction_that_matches_nothing_allows_nothing() {
     assert_eq!(message, "pool p allows only Services with labels app=web");
     let web = svc("ns/a").with(|service| service.labels = labels(&[("app", "web")]));
     assert!(choose(&labelled, web).is_ok());
+}
+
+#[test]
+fn no_selector_of_namespaces_allows_one_that_nobody_told_of() {
+    use herald_model::{Operator, Requirement};
+    let requirement = |operator| Requirement {
+        key: "tier".to_owned(),
+        operator,
+    };
+    for operator in [
+        Operator::NotIn(vec!["back".to_owned()]),
+        Operator::DoesNotExist,
+    ] {
+        let selector = Selector {
+            requirements: vec![requirement(operator)],
+        };
+        let allocator = allocator([pool("p")
+            .range("10.0.0.0/24")
+            .with(|pool| pool.allowed.namespace_selectors.push(selector))]);
+        let service = svc("ns/a").service();
+        let of = |namespace| {
+            allocator.choose(Ask {
+                service: &service,
+                namespace,
+                current: &[],
+            })
+        };
+        assert_eq!(said(of(None)).0, "NotAllowed");
+        assert!(of(Some(&Labels::new())).is_ok());
+    }
 }
 
 #[test]

@@ -113,7 +113,9 @@ impl Leader {
         let mut claimed = world.claims_of(&me);
         claimed.retain(|address| {
             let is_yielded = self.is_yielded(world, *address);
+            let released = self.claims.get(address).map(|claim| &claim.released);
             !self.allocator.is_holder(*address, &me)
+                && !released.is_some_and(|released| released.contains(&me))
                 && (!is_yielded || observed.ingress.contains(address))
         });
         if claimed.is_empty() {
@@ -138,6 +140,8 @@ impl Leader {
                     .iter()
                     .any(|other| Family::of(*other) == family)
                     && self.allocator.may_adopt(ask, address)
+                    && (observed.ingress.contains(&address)
+                        || self.allocator.is_asked_for(service, address))
             });
             if may {
                 assignment.target.push(address);
@@ -151,7 +155,9 @@ impl Leader {
                 // Whoever led before may have been about to end this claim, or to show it.
                 let vip = world.vips.get(&address);
                 claim.uncertain = vip.map(|vip| vip.identity.version.clone());
+                claim.contested = true;
                 assignment.uncertain = Some(observed.identity.version.clone());
+                assignment.contested = true;
             }
         }
         self.assignments.insert(key.clone(), assignment);
@@ -224,6 +230,7 @@ impl Leader {
                 missing: None,
                 owned: None,
                 uncertain: None,
+                contested: false,
                 told: Told::by(observed, |address| claimed.contains(&address)),
             })
     }

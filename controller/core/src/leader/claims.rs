@@ -49,7 +49,7 @@ impl Leader {
         for service in &observed.vip.services {
             self.dirty_statuses.insert(service.key.clone());
         }
-        self.respect_holders(world, address);
+        self.respect_holders(now, world, address);
         self.hear_of_strangers(now, world, address);
     }
 
@@ -60,39 +60,57 @@ impl Leader {
         }
     }
 
-    /// If the claim names a Service that uses the address, and we wanted it for others: the older
-    /// claim wins, and the others look for another address.
-    fn respect_holders(&mut self, world: &World, address: IpAddr) {
+    /// The claim may name Services that are not holders of the address for all that was known: whoever
+    /// else leads, or led, gave it to them. The older claim wins: if we wanted it for others, they look
+    /// for another address. And the statuses of those whom it names may show the address soon, though
+    /// they don't yet: they are holders until it is certain that they will not.
+    fn respect_holders(&mut self, now: Instant, world: &World, address: IpAddr) {
         let Some(observed) = world.vips.get(&address) else {
+            if let Some(claim) = self.claims.get_mut(&address) {
+                claim.released.clear();
+            }
             return;
         };
-        let in_use = |service: &&ServiceRef| {
-            world.shows(service, address) && !self.allocator.is_holder(address, service)
+        let named = &observed.vip.services;
+        let Some(claim) = self.claims.get_mut(&address) else {
+            return;
         };
-        let strangers: Vec<ServiceRef> = observed
-            .vip
-            .services
+        claim.released.retain(|service| named.contains(service));
+        let strangers: Vec<&ServiceRef> = named
             .iter()
-            .filter(in_use)
-            .cloned()
+            .filter(|service| {
+                !claim.released.contains(service) && !self.allocator.is_holder(address, service)
+            })
             .collect();
         if strangers.is_empty() {
             return;
         }
-        for holder in self.allocator.holders(address) {
-            if world.is_claimed(address, &holder) {
+        let holders = self.allocator.holders(address);
+        let in_use = |service: &ServiceRef| world.shows(service, address);
+        let is_ours = holders.iter().any(in_use) && !strangers.iter().any(|s| in_use(s));
+        for holder in holders.iter().filter(|_| !is_ours) {
+            if world.is_claimed(address, holder) {
                 continue;
             }
             tracing::debug!(vip = %address, service = %holder.key, "another claim was earlier");
             if let Some(assignment) = self.assignments.get_mut(&holder.key) {
                 assignment.target.retain(|other| *other != address);
             }
-            self.drop_holder(address, &holder);
+            self.drop_holder(address, holder);
             self.mark_service(world, &holder.key);
         }
         for stranger in strangers {
-            self.adopt_claims(world, &stranger.key);
-            self.mark_service(world, &stranger.key);
+            let known = world.services.get(&stranger.key);
+            if known.is_some_and(|known| known.identity.uid == stranger.uid) {
+                self.adopt_claims(world, &stranger.key);
+                self.mark_service(world, &stranger.key);
+            } else if let Some(claim) = self.claims.get_mut(&address) {
+                // It may only not have been told of yet.
+                let until = now + Claim::PATIENCE;
+                claim.untouched_until = Some(until);
+                claim.released.insert(stranger.clone());
+                self.timers.insert((until, address));
+            }
         }
     }
 
@@ -108,9 +126,11 @@ impl Leader {
         let version = observed.map(|observed| &observed.identity.version);
         if claim.uncertain.as_ref() != version {
             // The object has moved on: that write is in what was told, or can never take place.
-            claim.uncertain = None;
+            claim.contested &= version.is_some();
+            claim.uncertain = version.filter(|_| claim.contested).cloned();
         }
         if holders.is_empty() && claim.untouched_until.is_some_and(|until| now < until) {
+            claim.wanted = observed.map(|observed| observed.vip.clone());
             return;
         }
         claim.untouched_until = None;
@@ -258,7 +278,7 @@ impl Leader {
         self.moves.forget(address);
         self.allocator.free(address);
         self.mark_pool_of(address);
-        self.retry_unsatisfied();
+        self.opened(address);
     }
 
     /// Whether one of the holders is to have the address from now on, too.

@@ -5,15 +5,15 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use herald_model::{Instant, NodeName, PoolName, Uid};
+use herald_model::{AddressRange, Instant, NodeName, PoolName, Uid};
 
 use super::lan::ADDRESS_CONFLICT;
-use super::{Key, Leader};
+use super::{Key, Known, Leader};
 use crate::allocator::Counts;
 use crate::io::{Event, Regarding, Write};
 use crate::observed::{Condition, ObservedPool, PoolStatus, TextCounts, UserObject};
 use crate::outbox::Urgency;
-use crate::world::World;
+use crate::world::{ClusterUse, World};
 
 /// The status of one pool or advertisement is written at most this often.
 const STATUS_EVERY: Duration = Duration::from_secs(1);
@@ -62,7 +62,7 @@ impl Leader {
             }
         }
         self.dirty_claims.extend(affected);
-        self.retry_unsatisfied();
+        self.retry_waiting();
         let pools = world.pools.keys().cloned().map(UserObject::Pool);
         self.dirty_objects.extend(pools);
     }
@@ -202,6 +202,37 @@ impl Leader {
         })
     }
 
+    /// What is wrong with an object, thing by thing; strangers aside, of which is told otherwise.
+    fn matters(&self, world: &World, object: &UserObject) -> BTreeSet<String> {
+        if let Some(invalid) = world.invalid.get(object) {
+            return [invalid.message.to_string()].into();
+        }
+        let UserObject::Pool(name) = object else {
+            return BTreeSet::new();
+        };
+        let overlaps = self.allocator.overlaps(name).iter();
+        let overlaps = overlaps.map(|overlap| format!("{} {}", overlap.range, overlap.pool));
+        let nodes = world.nodes.keys().flat_map(|node| {
+            let own = world.addresses_of(node).into_iter();
+            own.map(move |address| (address, node))
+        });
+        let nodes = nodes
+            .filter(|(address, _)| self.is_in(name, *address))
+            .map(|(address, node)| format!("{address} {node}"));
+        let speakers = world.speakers.keys();
+        let gateways = speakers
+            .flat_map(|node| world.gateways_of(node))
+            .filter(|gateway| self.is_in(name, *gateway))
+            .map(|gateway| gateway.to_string());
+        let ranges = common_ranges(world, name).into_iter();
+        let ranges = ranges.map(|(common, _, what)| format!("{common} {what}"));
+        overlaps
+            .chain(nodes)
+            .chain(gateways)
+            .chain(ranges)
+            .collect()
+    }
+
     /// The addresses of nodes that the pool lists, in a sentence; `None`: none.
     fn nodes_in(&self, world: &World, name: &PoolName) -> Option<String> {
         let nodes: Vec<String> = world
@@ -296,10 +327,13 @@ impl Leader {
             return;
         };
         let met = self.known_ready.get(object);
-        if met.is_none_or(|(known, _)| known != uid) {
-            let state = ready.map(|ready| (ready.status, Arc::clone(&ready.reason)));
-            self.known_ready
-                .insert(object.clone(), (uid.clone(), state));
+        if met.is_none_or(|known| known.uid != *uid) {
+            let known = Known {
+                uid: uid.clone(),
+                ready: ready.cloned(),
+                matters: BTreeSet::new(),
+            };
+            self.known_ready.insert(object.clone(), known);
         }
     }
 
@@ -309,13 +343,22 @@ impl Leader {
         let Some((uid, Some(ready))) = readiness(world, object) else {
             return;
         };
-        let state = Some((ready.status, Arc::clone(&ready.reason)));
-        let shown = (uid.clone(), state);
-        if self.known_ready.insert(object.clone(), shown.clone()) == Some(shown) {
-            return;
-        }
+        let shown = Known {
+            uid: uid.clone(),
+            ready: Some(ready.clone()),
+            matters: self.matters(world, object),
+        };
+        let matters = shown.matters.clone();
+        let before = self.known_ready.insert(object.clone(), shown);
+        let is_known = before.is_some_and(|before| {
+            before.uid == *uid
+                && before.ready.is_some_and(|known| {
+                    (known.status, &known.reason) == (ready.status, &ready.reason)
+                        && (known.message == ready.message || matters.is_subset(&before.matters))
+                })
+        });
         // Of a stranger is told when it is found.
-        if !ready.status && &*ready.reason != ADDRESS_CONFLICT {
+        if !is_known && !ready.status && &*ready.reason != ADDRESS_CONFLICT {
             self.record(Event {
                 regarding: Regarding::Object {
                     object: object.clone(),
@@ -349,16 +392,30 @@ fn readiness<'a>(
     }
 }
 
-/// What the pool lists of the ranges that the cluster itself uses, in a sentence; `None`: nothing.
-fn cluster_ranges_in(world: &World, name: &PoolName) -> Option<String> {
-    let pool = &world.pools.get(name)?.pool;
-    let common: Vec<String> = world
+/// What the pool lists of the ranges that the cluster itself uses: each with the range that is used,
+/// and what for.
+fn common_ranges<'a>(
+    world: &'a World,
+    name: &PoolName,
+) -> Vec<(AddressRange, AddressRange, ClusterUse<'a>)> {
+    let pool = world.pools.get(name).map(|pool| &pool.pool);
+    let listed = pool.map_or(&[][..], |pool| &pool.ranges);
+    world
         .cluster_ranges()
         .flat_map(|(used, what)| {
-            let listed = pool.ranges.iter();
-            let common = listed.filter_map(move |range| range.intersection(used));
-            common.map(move |common| format!("{common} is of {used}, for {what}"))
+            let common = listed
+                .iter()
+                .filter_map(move |range| range.intersection(used));
+            common.map(move |common| (common, used, what))
         })
+        .collect()
+}
+
+/// The same in a sentence; `None`: nothing.
+fn cluster_ranges_in(world: &World, name: &PoolName) -> Option<String> {
+    let common = common_ranges(world, name)
+        .into_iter()
+        .map(|(common, used, what)| format!("{common} is of {used}, for {what}"))
         .collect();
     some_of(common).map(|common| format!("{common}: pool {name} gives none of it"))
 }

@@ -87,7 +87,14 @@ impl Leader {
         let mut error = None;
         let mut uncertain = false;
         match result {
-            WriteResult::VipWritten(vip) | WriteResult::VipDiffers(Some(vip)) => {
+            WriteResult::VipWritten(vip) => {
+                self.outbox.done(id);
+                world.apply_vip(*vip);
+                if let Some(claim) = self.claims.get_mut(&address) {
+                    claim.contested = false;
+                }
+            }
+            WriteResult::VipDiffers(Some(vip)) => {
                 self.outbox.done(id);
                 world.apply_vip(*vip);
             }
@@ -147,10 +154,25 @@ impl Leader {
         // Whatever is not certain to have failed may have taken place; and if the Service differs,
         // what was told of it is old.
         let mut uncertain = Some(identity.version.clone());
+        let before = self
+            .assignments
+            .get(key)
+            .filter(|a| a.me.uid == identity.uid);
+        let before = before.and_then(|assignment| assignment.uncertain.clone());
         match result {
             WriteResult::ServiceWritten { version, ingress } => {
-                uncertain = None;
-                self.outbox.done(id);
+                uncertain = before.filter(|before| *before == version);
+                if uncertain.is_none()
+                    && let Some(assignment) = self.assignments.get_mut(key)
+                {
+                    assignment.contested = false;
+                }
+                if uncertain.is_some() {
+                    // It changed nothing, so that an earlier one may still take place.
+                    self.outbox.failed(now, id);
+                } else {
+                    self.outbox.done(id);
+                }
                 self.status_written(world, sent, version, ingress);
             }
             WriteResult::FieldsOwned {
@@ -158,8 +180,13 @@ impl Leader {
                 allocated_from,
                 message,
             } => {
-                uncertain = None;
-                self.outbox.done(id);
+                // This write has not taken place; of an earlier one that says nothing.
+                uncertain = before.filter(|before| *before == identity.version);
+                if uncertain.is_some() {
+                    self.outbox.failed(now, id);
+                } else {
+                    self.outbox.done(id);
+                }
                 if let Some(assignment) = self.assignments.get_mut(key) {
                     let owned = assignment.owned.get_or_insert_default();
                     owned.ingress |= ingress;
@@ -211,6 +238,8 @@ impl Leader {
         if observed.identity.uid != identity.uid {
             return;
         }
+        // Of a Service that is not ours only a fence names a pool that was not named before.
+        let fenced = status.allocated_from.is_some() && observed.allocated_from.is_none();
         // The write was made conditional on the version, so it came right after what was known.
         if !version.is_before(&observed.identity.version) {
             observed.identity.version = version;
@@ -231,7 +260,11 @@ impl Leader {
             observed.allocated_from.clone_from(&status.allocated_from);
         }
         if observed.served().is_none() {
-            self.cleared.insert(key.clone(), identity.uid.clone());
+            if fenced {
+                self.cleared.remove(key);
+            } else {
+                self.cleared.insert(key.clone(), identity.uid.clone());
+            }
         }
     }
 }

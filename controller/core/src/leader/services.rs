@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use herald_model::{ServiceKey, ServiceRef};
 
 use super::Leader;
+use super::waiting::Wants;
 use crate::allocator::{Ask, Refusal, Terms};
 use crate::observed::ObservedService;
 use crate::world::World;
@@ -36,7 +37,7 @@ impl Leader {
         let Some(assignment) = self.assignments.remove(key) else {
             return;
         };
-        self.unsatisfied.remove(&(assignment.created, key.clone()));
+        self.waiting.remove(&(assignment.created, key.clone()));
         for address in assignment.target.iter().chain(&assignment.leaving) {
             self.drop_holder(*address, &assignment.me);
         }
@@ -52,8 +53,8 @@ impl Leader {
             self.assignments.insert(observed.key.clone(), assignment);
         }
         if let Some(assignment) = self.assignments.get_mut(&observed.key) {
-            self.unsatisfied
-                .remove(&(assignment.created, observed.key.clone()));
+            let turn = (assignment.created, observed.key.clone());
+            self.waiting.remove(&turn);
             assignment.leaving.extend(assignment.target.drain(..));
             assignment.problem = None;
             assignment.missing = None;
@@ -108,10 +109,14 @@ impl Leader {
         let Some(assignment) = self.assignments.get_mut(key) else {
             return;
         };
-        self.unsatisfied.remove(&(assignment.created, key.clone()));
+        let turn = (service.created, key.clone());
+        if assignment.created != service.created || !unsatisfied {
+            self.waiting.remove(&(assignment.created, key.clone()));
+        }
         assignment.created = service.created;
         if unsatisfied {
-            self.unsatisfied.insert((service.created, key.clone()));
+            let wants = Wants::of(service, problem.as_ref(), missing.as_ref());
+            self.waiting.insert(turn, wants);
         }
         let left = before.iter().filter(|address| !target.contains(address));
         assignment.leaving.extend(left);
@@ -121,6 +126,30 @@ impl Leader {
         assignment.target = target;
         assignment.problem = problem;
         assignment.missing = missing;
+    }
+
+    /// Law: nobody waits who would get something if it were asked for now. It costs as much as what
+    /// [`super::waiting`] saves, so that it is checked in debug builds only, and not of very many.
+    #[cfg(debug_assertions)]
+    pub(super) fn check_waiting(&self, world: &World) {
+        for (_, key) in self.waiting.all().take(64) {
+            let service = world.services.get(key).and_then(ObservedService::served);
+            let (Some(service), Some(assignment)) = (service, self.assignments.get(key)) else {
+                continue;
+            };
+            let choice = self.allocator.choose(Ask {
+                service,
+                namespace: world.namespace_labels(&key.namespace),
+                current: &assignment.target,
+            });
+            let would_get = choice.ok().map(|choice| choice.addresses);
+            let has = assignment.problem.is_none().then_some(&assignment.target);
+            assert_eq!(
+                would_get.as_ref(),
+                has,
+                "{key} waits in vain: {assignment:?}"
+            );
+        }
     }
 
     /// Ends the holds on addresses that the Service's status certainly does not show.
@@ -136,7 +165,8 @@ impl Leader {
             .is_some_and(|version| *version != observed.identity.version)
         {
             // The object has moved on: that write is in what was told, or can never take place.
-            assignment.uncertain = None;
+            let version = Some(observed.identity.version.clone());
+            assignment.uncertain = version.filter(|_| assignment.contested);
         }
         if assignment.uncertain.is_some() || self.status_under_way(key) {
             return;

@@ -1,6 +1,7 @@
 //! What the status of a Service should say.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use herald_model::{Announce, ConflictPolicy, Instant, ServiceKey};
 
@@ -32,7 +33,9 @@ impl Leader {
             .ingress
             .as_ref()
             .is_some_and(|w| *w != observed.ingress);
-        let urgency = if addresses || observed.allocated != wanted.allocated {
+        let gist = |condition: &Condition| (condition.status, Arc::clone(&condition.reason));
+        let said = observed.allocated.as_ref().map(gist) != wanted.allocated.as_ref().map(gist);
+        let urgency = if addresses || said {
             Urgency::Now
         } else {
             Urgency::Soon
@@ -48,12 +51,46 @@ impl Leader {
         key: &ServiceKey,
     ) -> Option<Write> {
         let observed = world.services.get(key)?;
-        let status = self.wanted_status(now, world, observed)?;
-        (!self.is_shown(observed, &status)).then(|| Write::ApplyServiceStatus {
+        let mut status = self.wanted_status(now, world, observed)?;
+        if self.is_shown(observed, &status) {
+            return None;
+        }
+        self.fence(now, world, observed, &mut status);
+        Some(Write::ApplyServiceStatus {
             key: key.clone(),
             identity: observed.identity.clone(),
             status,
         })
+    }
+
+    /// Where an earlier write may still take place, makes sure that this one changes something: the
+    /// API server gives no new version to an object that a write leaves as it is, and the earlier one
+    /// is conditional on the version.
+    ///
+    /// What is changed is the time of a condition, which may be that of any change of it where the
+    /// last transition is not known (as the API conventions have it). A Service without a condition
+    /// is not ours: it gets our annotation, which the next write takes out.
+    fn fence(
+        &self,
+        now: Instant,
+        world: &World,
+        observed: &ObservedService,
+        status: &mut ServiceStatus,
+    ) {
+        let Some(assignment) = self.assignments.get(&observed.key) else {
+            return;
+        };
+        if assignment.uncertain.is_none() || !self.says(observed, status) {
+            return;
+        }
+        if let Some(allocated) = &mut status.allocated {
+            allocated.since = self.unix(now).max(allocated.since.saturating_add(1));
+        } else {
+            let left = assignment.leaving.first();
+            let claim = left.and_then(|address| world.vips.get(address));
+            let pool = claim.map_or_else(|| "none".into(), |claim| claim.vip.pool.clone());
+            status.allocated_from.get_or_insert(pool);
+        }
     }
 
     pub(super) fn status_under_way(&self, key: &ServiceKey) -> bool {
@@ -65,12 +102,18 @@ impl Leader {
     /// Whether the status certainly is what it should be.
     fn is_shown(&self, observed: &ObservedService, wanted: &ServiceStatus) -> bool {
         let assignment = self.assignments.get(&observed.key);
-        let owned = assignment.and_then(|assignment| assignment.owned.as_ref());
         assignment.is_none_or(|assignment| assignment.uncertain.is_none())
-            && wanted
-                .ingress
-                .as_ref()
-                .is_none_or(|wanted| *wanted == observed.ingress)
+            && self.says(observed, wanted)
+    }
+
+    /// Whether the status is what it should be, for all that is known.
+    fn says(&self, observed: &ObservedService, wanted: &ServiceStatus) -> bool {
+        let assignment = self.assignments.get(&observed.key);
+        let owned = assignment.and_then(|assignment| assignment.owned.as_ref());
+        wanted
+            .ingress
+            .as_ref()
+            .is_none_or(|wanted| *wanted == observed.ingress)
             && wanted.allocated == observed.allocated
             && wanted.announced == observed.announced
             && (owned.is_some_and(|owned| owned.allocated_from)

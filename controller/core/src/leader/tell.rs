@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use super::lan::ADDRESS_CONFLICT;
 use super::{Leader, Told};
+use crate::allocator::{BEING_GIVEN_BACK, IS_FULL};
 use crate::io::{Event, Regarding};
 use crate::observed::{Condition, ObservedService};
 
@@ -61,7 +62,9 @@ impl Leader {
             };
             self.record(event(false, "AddressReleased", note));
         }
-        if let Some(allocated) = news(before.allocated.as_ref(), observed.allocated.as_ref()) {
+        if let Some(allocated) =
+            other_matter(before.allocated.as_ref(), observed.allocated.as_ref())
+        {
             let reason = match &*allocated.reason {
                 ADDRESS_CONFLICT => ADDRESS_CONFLICT,
                 _other => "AllocationFailed",
@@ -89,4 +92,66 @@ fn missing(from: &[IpAddr], other: &[IpAddr]) -> String {
 /// The condition, if it does not hold now for another reason than before.
 fn news<'a>(before: Option<&Condition>, now: Option<&'a Condition>) -> Option<&'a Condition> {
     now.filter(|now| !now.status && before.is_none_or(|before| before.reason != now.reason))
+}
+
+/// As [`news`], where one word stands for reasons of one kind: what it is about counts too, but not
+/// how many of it there are.
+fn other_matter<'a>(
+    before: Option<&Condition>,
+    now: Option<&'a Condition>,
+) -> Option<&'a Condition> {
+    let is_known = |now: &Condition| {
+        before.is_some_and(|before| {
+            before.reason == now.reason
+                // Soon it is somebody's again, or the Service's.
+                && (now.message.contains(BEING_GIVEN_BACK)
+                    || matter(&before.message) == matter(&now.message))
+        })
+    };
+    now.filter(|now| !now.status && !is_known(now))
+}
+
+/// What a message is about, without numbers that change by themselves.
+fn matter(message: &str) -> Vec<&str> {
+    let clauses = message.split("; ").filter(|clause| {
+        !clause.starts_with("until then it keeps ") && !clause.ends_with(" more pools")
+    });
+    let uncounted = |clause: &'_ str| {
+        clause
+            .find(IS_FULL)
+            .map_or(clause.len(), |at| at + IS_FULL.len())
+    };
+    clauses
+        .filter_map(|clause| clause.get(..uncounted(clause)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use herald_model::Family;
+
+    use super::*;
+    use crate::allocator::Refusal;
+
+    #[test]
+    fn what_a_message_is_about_has_no_numbers_that_change_by_themselves() {
+        let full = |pool: &str, assigned| Refusal::Exhausted {
+            pool: pool.into(),
+            family: Family::V4,
+            assigned,
+            total: 51,
+        };
+        let none = |pool: &str, one, other| {
+            let reasons = vec![full(pool, one), full("b", other)];
+            let text = Refusal::NoneFits { reasons }.to_string();
+            format!("{text}; until then it keeps 192.0.2.{one}")
+        };
+        assert_eq!(matter(&none("a", 51, 51)), matter(&none("a", 7, 50)));
+        assert_ne!(matter(&none("a", 51, 51)), matter(&none("c", 51, 51)));
+        let back = Refusal::Taken {
+            address: "192.0.2.1".parse().unwrap(),
+            holder: None,
+        };
+        assert!(back.to_string().contains(BEING_GIVEN_BACK));
+    }
 }

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use herald_controller_core::{
-    Holding, Identity, Input, Lan, ObservedPool, ObservedService, ObservedVip, PoolStatus, Version,
-    Write, WriteResult,
+    Holding, Identity, Input, Lan, ObservedPool, ObservedService, ObservedVip, PoolStatus, Terms,
+    Version, Write, WriteResult,
 };
 use herald_model::{
     MacAddress, Phase, Pool, PoolName, Service, ServiceKey, ServiceRef, Uid, VirtualIp,
@@ -22,6 +22,14 @@ pub(crate) enum Kind {
 
 pub(crate) const KINDS: [Kind; 3] = [Kind::Service, Kind::Vip, Kind::Pool];
 
+/// How far a replica had been told when it began a write.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Seen {
+    pub(crate) services: usize,
+    pub(crate) pools: usize,
+    pub(crate) namespaces: usize,
+}
+
 #[derive(Default)]
 pub(crate) struct Api {
     pub(crate) services: BTreeMap<ServiceKey, ObservedService>,
@@ -32,10 +40,16 @@ pub(crate) struct Api {
     /// Writes that changed something.
     pub(crate) changes: u64,
     pub(crate) events: Vec<String>,
-    /// Services whose status was last written by one who leads no more. Their claims may end under
-    /// them: the present leader can't know. It corrects the status once it is told.
-    written_late: BTreeSet<ServiceKey>,
-    /// Writes of claims are not checked: what would happen without the lock.
+    /// Lives of Services that would have shared an address at some time.
+    agreed: BTreeSet<(Uid, Uid)>,
+    /// The namespaces whose labels changed, one after the other.
+    pub(crate) namespaces: Vec<String>,
+    /// What whoever gave an address to a Service knew.
+    given: BTreeMap<(Uid, IpAddr), Seen>,
+    /// Services whose addresses another field manager owns.
+    owned: BTreeSet<ServiceKey>,
+    /// Writes of claims are not checked: what would happen without the lock. Of the laws only that
+    /// of addresses shown twice is then.
     pub(crate) unlocked: bool,
 }
 
@@ -110,11 +124,13 @@ impl Api {
         });
         observed.identity.version = version;
         observed.service = ours.then(|| Arc::new(service));
+        self.note_agreements(&observed);
         self.services.insert(observed.key.clone(), observed.clone());
         self.log(Kind::Service, Input::ServiceApplied(Box::new(observed)));
     }
 
     pub(crate) fn delete_service(&mut self, key: &ServiceKey) {
+        self.owned.remove(key);
         if let Some(service) = self.services.remove(key) {
             let uid = service.identity.uid;
             self.log(
@@ -160,16 +176,7 @@ impl Api {
     }
 
     /// Makes a write, as the real one would.
-    pub(crate) fn write(&mut self, write: &Write) -> WriteResult {
-        self.write_by(write, false)
-    }
-
-    /// Makes a write of one who may not lead any more.
-    pub(crate) fn write_late(&mut self, write: &Write) -> WriteResult {
-        self.write_by(write, true)
-    }
-
-    fn write_by(&mut self, write: &Write, late: bool) -> WriteResult {
+    pub(crate) fn write(&mut self, write: &Write, seen: Seen) -> WriteResult {
         match write {
             Write::CreateVip(vip) => {
                 if let Some(there) = self.vips.get(&vip.address)
@@ -178,9 +185,9 @@ impl Api {
                     return WriteResult::VipDiffers(Some(Box::new(there.clone())));
                 }
                 let uid = Uid::from(format!("vip-{}", self.next()));
-                self.store_vip(uid, vip)
+                self.store_vip(uid, vip, seen)
             }
-            Write::ReplaceVip { identity, vip } => self.replace_vip(identity, vip),
+            Write::ReplaceVip { identity, vip } => self.replace_vip(identity, vip, seen),
             Write::DeleteVip { address, identity } => match self.vips.get(address) {
                 None => WriteResult::VipGone,
                 Some(there) if there.identity != *identity && !self.unlocked => {
@@ -189,6 +196,7 @@ impl Api {
                 Some(there) => {
                     let dropped = there.vip.services.clone();
                     self.check_unused(*address, &dropped);
+                    self.take(*address, &dropped);
                     self.delete_vip(*address);
                     self.changes += 1;
                     WriteResult::VipGone
@@ -206,8 +214,20 @@ impl Api {
                     return WriteResult::ServiceDiffers;
                 }
                 let mut service = there.clone();
-                if let Some(ingress) = &status.ingress {
-                    service.ingress.clone_from(ingress);
+                match &status.ingress {
+                    // What another owns is not changed, and not taken out either.
+                    Some(ingress) if self.owned.contains(key) => {
+                        if !ingress.is_empty() {
+                            return WriteResult::FieldsOwned {
+                                ingress: true,
+                                allocated_from: false,
+                                message: "another owns it".to_owned(),
+                            };
+                        }
+                    }
+                    Some(ingress) => service.ingress.clone_from(ingress),
+                    None if self.owned.contains(key) => {}
+                    None => service.ingress.clear(),
                 }
                 service.allocated.clone_from(&status.allocated);
                 service.announced.clone_from(&status.announced);
@@ -218,15 +238,12 @@ impl Api {
                         ingress: service.ingress,
                     };
                 }
-                if late {
-                    self.written_late.insert(key.clone());
-                } else {
-                    self.written_late.remove(key);
-                    self.check_claimed(&service);
-                }
+                self.check_claimed(&service);
+                self.check_reason(there, &service);
                 service.identity.version = self.version();
                 self.services.insert(key.clone(), service.clone());
                 self.changes += 1;
+                self.check_shared(false);
                 let result = WriteResult::ServiceWritten {
                     version: service.identity.version.clone(),
                     ingress: service.ingress.clone(),
@@ -254,7 +271,7 @@ impl Api {
         }
     }
 
-    fn replace_vip(&mut self, identity: &Identity, vip: &VirtualIp) -> WriteResult {
+    fn replace_vip(&mut self, identity: &Identity, vip: &VirtualIp, seen: Seen) -> WriteResult {
         let Some(there) = self.vips.get(&vip.address) else {
             return WriteResult::VipGone;
         };
@@ -271,13 +288,24 @@ impl Api {
         self.check_unused(vip.address, &dropped);
         let replanned = there.vip.segments != vip.segments;
         assert!(
-            !replanned || there.vip.epoch < vip.epoch,
+            self.unlocked || !replanned || there.vip.epoch < vip.epoch,
             "a plan without its epoch"
         );
-        self.store_vip(identity.uid.clone(), vip)
+        self.take(vip.address, &dropped);
+        self.store_vip(identity.uid.clone(), vip, seen)
     }
 
-    fn store_vip(&mut self, uid: Uid, vip: &VirtualIp) -> WriteResult {
+    fn take(&mut self, address: IpAddr, from: &[ServiceRef]) {
+        for service in from {
+            self.given.remove(&(service.uid.clone(), address));
+        }
+    }
+
+    fn store_vip(&mut self, uid: Uid, vip: &VirtualIp, seen: Seen) -> WriteResult {
+        for service in &vip.services {
+            let given = (service.uid.clone(), vip.address);
+            self.given.entry(given).or_insert(seen);
+        }
         let known = self.vips.get(&vip.address);
         let known = known.filter(|known| known.identity.uid == uid);
         let lan = known.map(|known| known.lan.clone());
@@ -348,14 +376,182 @@ impl Api {
         self.log(Kind::Vip, Input::VipApplied(Box::new(vip)));
     }
 
+    /// Another field manager puts an address of its own into a Service's status.
+    pub(crate) fn own_ingress(&mut self, key: &ServiceKey) {
+        if self.services.contains_key(key) {
+            self.owned.insert(key.clone());
+            self.set_ingress(key, vec![IpAddr::from([192, 0, 2, 9])]);
+        }
+    }
+
+    /// It takes it out again.
+    pub(crate) fn disown_ingress(&mut self, key: &ServiceKey) {
+        if self.owned.remove(key) {
+            self.set_ingress(key, Vec::new());
+        }
+    }
+
+    /// No other manager owns anything any more.
+    pub(crate) fn leave_to_us(&mut self) {
+        for key in self.owned.clone() {
+            self.disown_ingress(&key);
+        }
+    }
+
+    fn set_ingress(&mut self, key: &ServiceKey, ingress: Vec<IpAddr>) {
+        let version = self.version();
+        if let Some(service) = self.services.get_mut(key) {
+            service.ingress = ingress;
+            service.identity.version = version;
+            let service = service.clone();
+            self.log(Kind::Service, Input::ServiceApplied(Box::new(service)));
+        }
+    }
+
+    /// The labels of a namespace change: that may be a reason for its Services to lose an address.
+    pub(crate) fn namespace_changes(&mut self, namespace: &str) {
+        self.namespaces.push(namespace.to_owned());
+    }
+
+    /// What a list says to one who has been told as far as `position`: what is gone, then what is there.
+    pub(crate) fn relist(&self, kind: Kind, position: usize) -> Vec<Input> {
+        let mut known: BTreeMap<String, Input> = BTreeMap::new();
+        let told = self.since(kind, 0).iter().take(position);
+        for input in told {
+            match input {
+                Input::ServiceApplied(it) => {
+                    let deleted = Input::ServiceDeleted {
+                        key: it.key.clone(),
+                        uid: it.identity.uid.clone(),
+                    };
+                    known.insert(format!("{} {:?}", it.key, it.identity.uid), deleted);
+                }
+                Input::ServiceDeleted { key, uid } => {
+                    known.remove(&format!("{key} {uid:?}"));
+                }
+                Input::VipApplied(it) => {
+                    let deleted = Input::VipDeleted {
+                        address: it.vip.address,
+                        uid: it.identity.uid.clone(),
+                    };
+                    known.insert(format!("{} {:?}", it.vip.address, it.identity.uid), deleted);
+                }
+                Input::VipDeleted { address, uid } => {
+                    known.remove(&format!("{address} {uid:?}"));
+                }
+                Input::PoolApplied(it) => {
+                    let name = it.pool.name.clone();
+                    known.insert(name.to_string(), Input::PoolDeleted(name));
+                }
+                Input::PoolDeleted(name) => {
+                    known.remove(name.as_str());
+                }
+                other => unreachable!("not of these kinds: {other:?}"),
+            }
+        }
+        let there = self.list().0.into_iter().filter(|input| {
+            matches!(
+                (kind, input),
+                (Kind::Service, Input::ServiceApplied(_))
+                    | (Kind::Vip, Input::VipApplied(_))
+                    | (Kind::Pool, Input::PoolApplied(_))
+            )
+        });
+        let there: Vec<Input> = there.collect();
+        for input in &there {
+            let name = match input {
+                Input::ServiceApplied(it) => format!("{} {:?}", it.key, it.identity.uid),
+                Input::VipApplied(it) => format!("{} {:?}", it.vip.address, it.identity.uid),
+                Input::PoolApplied(it) => it.pool.name.to_string(),
+                other => unreachable!("not of these kinds: {other:?}"),
+            };
+            known.remove(&name);
+        }
+        known.into_values().chain(there).collect()
+    }
+
+    /// Law: an address goes from a status only if there was a reason since what whoever gave it had
+    /// been told: the Service, or one that it shares the address with, changed, the labels of its
+    /// namespace, or a pool that lists the address.
+    fn check_reason(&self, before: &ObservedService, after: &ObservedService) {
+        if self.unlocked {
+            return;
+        }
+        let uid = &after.identity.uid;
+        for &address in &before.ingress {
+            if after.ingress.contains(&address) {
+                continue;
+            }
+            let Some(shown) = self.given.get(&(uid.clone(), address)) else {
+                continue;
+            };
+            // One that waited for what it asks for got it.
+            let holds = |service: &ObservedService| {
+                let allocated = service.allocated.as_ref();
+                allocated.is_some_and(|allocated| allocated.status)
+            };
+            if !holds(before) && holds(after) {
+                continue;
+            }
+            let lists = |pool: &Pool| pool.ranges.iter().any(|range| range.contains(address));
+            let pools: BTreeSet<&PoolName> = self
+                .since(Kind::Pool, 0)
+                .iter()
+                .filter_map(|input| match input {
+                    Input::PoolApplied(it) if lists(&it.pool) => Some(&it.pool.name),
+                    _ => None,
+                })
+                .collect();
+            let mut changes = self.since(Kind::Pool, shown.pools).iter();
+            let of_pool = changes.any(|input| match input {
+                Input::PoolApplied(it) => pools.contains(&it.pool.name),
+                Input::PoolDeleted(name) => pools.contains(name),
+                _ => false,
+            });
+            let sharers: BTreeSet<&ServiceKey> = self
+                .since(Kind::Vip, 0)
+                .iter()
+                .filter_map(|input| match input {
+                    Input::VipApplied(it) if it.vip.address == address => Some(&it.vip.services),
+                    _ => None,
+                })
+                .filter(|services| services.contains(&after.service_ref()))
+                .flatten()
+                .map(|service| &service.key)
+                .collect();
+            let earlier = self.since(Kind::Service, 0).iter().take(shown.services);
+            let mut said: BTreeMap<&ServiceKey, Option<&Arc<Service>>> = BTreeMap::new();
+            for input in earlier {
+                if let Input::ServiceApplied(it) = input {
+                    said.insert(&it.key, it.service.as_ref());
+                }
+            }
+            let mut changes = self.since(Kind::Service, shown.services).iter();
+            let of_service = changes.any(|input| match input {
+                Input::ServiceApplied(it) => {
+                    (it.key == after.key || sharers.contains(&it.key))
+                        && said.insert(&it.key, it.service.as_ref()) != Some(it.service.as_ref())
+                }
+                _ => false,
+            });
+            let mut namespaces = self.namespaces.iter().skip(shown.namespaces);
+            let of_namespace = namespaces.any(|name| name == after.key.namespace.as_str());
+            assert!(
+                of_pool || of_service || of_namespace,
+                "changed without a reason: {address} taken from {after:?}"
+            );
+        }
+    }
+
     /// Law: a claim stops naming a Service only when that Service's status does not show the
     /// address.
     fn check_unused(&self, address: IpAddr, dropped: &[ServiceRef]) {
+        if self.unlocked {
+            return;
+        }
         for service in dropped {
             let shown = self.services.get(&service.key).is_some_and(|there| {
-                there.identity.uid == service.uid
-                    && there.ingress.contains(&address)
-                    && !self.written_late.contains(&service.key)
+                there.identity.uid == service.uid && there.ingress.contains(&address)
             });
             assert!(
                 !shown,
@@ -364,10 +560,51 @@ impl Api {
         }
     }
 
+    /// Law: no address is shown by two Services, unless they share it by agreement: what both say, or
+    /// said when they came to share it. `now`: as things are said now, as users may change what they
+    /// say at any time, and whoever leads is told of it later.
+    pub(crate) fn check_shared(&self, now: bool) {
+        let mut shown: BTreeMap<IpAddr, Vec<&ObservedService>> = BTreeMap::new();
+        let ours = |service: &&ObservedService| {
+            service.service.is_some() && !self.owned.contains(&service.key)
+        };
+        for service in self.services.values().filter(ours) {
+            for address in &service.ingress {
+                shown.entry(*address).or_default().push(service);
+            }
+        }
+        for (address, services) in shown {
+            for (place, one) in services.iter().enumerate() {
+                for other in &services[place + 1..] {
+                    let agree = if now {
+                        agree(one, other)
+                    } else {
+                        self.agreed.contains(&pair(one, other))
+                    };
+                    assert!(
+                        agree,
+                        "an address shown by two Services: {address} by {} and {}",
+                        one.key, other.key
+                    );
+                }
+            }
+        }
+    }
+
+    /// Notes with whom a Service would share.
+    fn note_agreements(&mut self, service: &ObservedService) {
+        let others = self.services.values().filter(|other| agree(service, other));
+        self.agreed.extend(others.map(|other| pair(service, other)));
+    }
+
     /// Law: a status shows an address only while the claim names that life of the Service, and the LAN
     /// need not be asked any more.
     fn check_claimed(&self, service: &ObservedService) {
-        for address in &service.ingress {
+        if self.unlocked {
+            return;
+        }
+        let strange = IpAddr::from([192, 0, 2, 9]);
+        for address in service.ingress.iter().filter(|a| **a != strange) {
             let me = service.service_ref();
             let claimed = self.vips.get(address).is_some_and(|vip| {
                 vip.vip.services.contains(&me) && vip.vip.phase == Phase::Active
@@ -379,4 +616,15 @@ impl Api {
             );
         }
     }
+}
+
+/// Two lives, in one order.
+fn pair(one: &ObservedService, other: &ObservedService) -> (Uid, Uid) {
+    let (one, other) = (&one.identity.uid, &other.identity.uid);
+    (one.min(other).clone(), one.max(other).clone())
+}
+
+fn agree(one: &ObservedService, other: &ObservedService) -> bool {
+    let terms = |service: &ObservedService| service.service.as_deref().map(Terms::of);
+    matches!((terms(one), terms(other)), (Some(one), Some(other)) if one.agree(&other))
 }

@@ -5,16 +5,16 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use herald_controller_core::testkit::{
-    advertised, advertisement, ip, node, pool, speaker, speaker_pod, svc, well,
+    advertised, advertisement, ip, labels, node, pool, speaker, speaker_pod, svc, well,
 };
 use herald_controller_core::{
     Controller, Effect, Input, Settings, Terms, Write, WriteId, WriteResult,
 };
 use herald_model::{
-    Departure, Family, Instant, IpFamilyPolicy, Phase, Selector, ServiceKey, TrafficPolicy,
+    Departure, Family, Instant, IpFamilyPolicy, Phase, Scope, Selector, ServiceKey, TrafficPolicy,
 };
 
-use crate::api::{Api, KINDS, Kind};
+use crate::api::{Api, KINDS, Kind, Seen};
 
 const NODES: [&str; 4] = ["n1", "n2", "n3", "n4"];
 
@@ -40,20 +40,25 @@ impl Chaos {
     };
 }
 
-/// One replica.
+/// One replica. Each is told at its own pace.
 struct Replica {
     controller: Controller,
     told: BTreeMap<Kind, usize>,
-    writing: Vec<(WriteId, Write)>,
+    /// Each with what was known when it was begun.
+    writing: Vec<(WriteId, Write, Seen)>,
+    leads: bool,
+    /// How many changes of namespaces it was told of.
+    namespaces: usize,
 }
 
 pub(crate) struct Cluster {
     pub(crate) api: Api,
     /// The last word on each node, speaker, Pod and advertisement.
     places: BTreeMap<String, Input>,
-    replica: Replica,
+    /// One leads, the other follows.
+    replicas: [Replica; 2],
     /// Writes of deposed leaders that may still arrive.
-    late: Vec<Write>,
+    late: Vec<(Write, Seen)>,
     now: Instant,
     random: u64,
     seed: u64,
@@ -69,11 +74,12 @@ impl Cluster {
                 places.insert(format!("{kind} {name}"), input);
             }
         }
-        let replica = Replica::start(&api, &places, Instant::ORIGIN, seed);
+        let replicas =
+            [true, false].map(|leads| Replica::start(&api, &places, Instant::ORIGIN, seed, leads));
         Self {
             api,
             places,
-            replica,
+            replicas,
             late: Vec::new(),
             now: Instant::ORIGIN,
             random: seed.wrapping_mul(0x2545_f491_4f6c_dd1d) | 1,
@@ -102,12 +108,16 @@ impl Cluster {
     pub(crate) fn step(&mut self, chaos: Chaos) {
         match self.below(25) {
             0..5 if chaos.users => self.user(),
-            5..11 => self.tell_one(chaos.failures),
+            5..11 => {
+                let replica = self.below(2);
+                self.tell_one(replica, chaos.failures);
+            }
             22.. => self.announce(chaos.failures),
             20.. => self.answer_of_the_lan(),
             11..17 => self.write_one(chaos.failures),
             17 => self.pass(Duration::from_millis(50)),
             18 if self.one_in(4) => self.pass(Duration::from_mins(1)),
+            18 if chaos.failures && self.one_in(6) => self.relist(),
             18 => self.pass(Duration::from_secs(2)),
             _ if chaos.failures && self.one_in(3) => self.depose(),
             _ if chaos.failures => self.late_write(),
@@ -118,7 +128,9 @@ impl Cluster {
     fn user(&mut self) {
         let name = format!("ns{}/s{}", self.below(2), self.below(5));
         let key = herald_controller_core::testkit::key(&name);
-        match self.below(16) {
+        match self.below(18) {
+            16 => self.api.own_ingress(&key),
+            17 => self.api.disown_ingress(&key),
             12.. => self.change_place(),
             0..6 => self.put_service(&name, &key),
             6 | 7 => self.api.delete_service(&key),
@@ -151,6 +163,12 @@ impl Cluster {
         if self.one_in(4) {
             builder = builder.with(|service| service.traffic_policy = TrafficPolicy::Local);
         }
+        if self.one_in(8) {
+            builder = builder.with(|service| service.scope = Scope::Internal);
+        }
+        if self.one_in(3) {
+            builder = builder.with(|service| service.labels = labels(&[("expose", "lan")]));
+        }
         let ours = !self.one_in(8);
         self.api.put_service(builder.service(), ours);
     }
@@ -168,6 +186,21 @@ impl Cluster {
         if self.one_in(4) {
             builder = builder.namespace("ns0");
         }
+        if self.one_in(6) {
+            builder = builder.service_label("expose", "lan");
+        }
+        if self.one_in(8) {
+            builder = builder.with(|pool| pool.auto_assign = false);
+        }
+        if self.one_in(8) {
+            builder = builder.with(|pool| pool.scope = Scope::Internal);
+        }
+        if self.one_in(6) {
+            builder = builder.with(|pool| {
+                let front = Selector::label("tier", "front");
+                pool.allowed.namespace_selectors.push(front);
+            });
+        }
         if self.one_in(4) {
             builder = builder.with(|pool| pool.reuse_delay = Duration::from_secs(5));
         }
@@ -181,7 +214,17 @@ impl Cluster {
     /// A node, its speaker or an advertisement changes.
     fn change_place(&mut self) {
         let name = self.pick(&NODES);
-        let (kind, input) = match self.below(8) {
+        let namespace = self.pick(&["ns0", "ns1"]);
+        let (kind, input) = match self.below(9) {
+            8 => {
+                let tier = self.pick(&["front", "back"]);
+                self.api.namespace_changes(namespace);
+                let labels = labels(&[("tier", tier)]);
+                (
+                    "namespace",
+                    Input::NamespaceApplied(namespace.into(), labels),
+                )
+            }
             0 | 1 => {
                 let ready = self.one_in(2);
                 ("pod", Input::SpeakerPodApplied(speaker_pod(name, ready)))
@@ -216,13 +259,13 @@ impl Cluster {
                 ("advertisement", advertised(some))
             }
         };
-        let name = if kind == "advertisement" {
-            "some"
-        } else {
-            name
+        let name = match kind {
+            "advertisement" => "some",
+            "namespace" => namespace,
+            _ => name,
         };
         self.places.insert(format!("{kind} {name}"), input.clone());
-        self.handle(input);
+        self.handle_all(&input);
     }
 
     /// Speakers say who announces an address: the planned node, or one that took it over.
@@ -249,46 +292,88 @@ impl Cluster {
         }
     }
 
-    /// The leader is told of the next change of one kind, or once more of the last.
-    fn tell_one(&mut self, failures: bool) {
+    /// A replica is told of the next change of one kind, or once more of the last.
+    fn tell_one(&mut self, replica: usize, failures: bool) {
         let kind = self.pick(&KINDS);
         let again = failures && self.one_in(8);
-        let position = self.replica.told.entry(kind).or_default();
+        let position = self.replicas[replica].told.entry(kind).or_default();
         if again {
             *position = position.saturating_sub(1);
         }
         if let Some(input) = self.api.since(kind, *position).first().cloned() {
             *position += 1;
-            self.handle(input);
+            self.handle(replica, input);
         }
     }
 
-    fn handle(&mut self, input: Input) {
+    /// A replica's watch of a kind broke, and whatever happened since is told of by a list: what is
+    /// not in it is gone, what is in it is as it is, and nothing is heard of what was between.
+    fn relist(&mut self) {
+        let replica = self.below(2);
+        let kind = self.pick(&KINDS);
+        let position = self.replicas[replica].told.entry(kind).or_default();
+        let inputs = self.api.relist(kind, *position);
+        *position = self.api.since(kind, 0).len();
+        // Nothing is decided before all of it is told of.
+        for input in inputs {
+            let controller = &mut self.replicas[replica].controller;
+            controller.note(self.now, input);
+        }
+        self.decide();
+    }
+
+    fn handle(&mut self, replica: usize, input: Input) {
         let mut effects = Vec::new();
-        self.replica
-            .controller
-            .handle(self.now, input, &mut effects);
-        self.replica.take(effects);
+        let told = &mut self.replicas[replica];
+        told.controller.handle(self.now, input, &mut effects);
+        told.take(effects);
+    }
+
+    fn handle_all(&mut self, input: &Input) {
+        for replica in 0..2 {
+            self.replicas[replica].namespaces = self.api.namespaces.len();
+            self.handle(replica, input.clone());
+        }
     }
 
     fn decide(&mut self) {
-        let mut effects = Vec::new();
-        self.replica.controller.on_deadline(self.now, &mut effects);
-        self.replica.take(effects);
+        for replica in &mut self.replicas {
+            let mut effects = Vec::new();
+            replica.controller.on_deadline(self.now, &mut effects);
+            replica.take(effects);
+        }
     }
 
     fn pass(&mut self, time: Duration) {
+        // A claim that names a Service which nobody has told of is left alone for three seconds: that
+        // is how far the watch of Services may be behind.
+        if time >= Duration::from_secs(1) {
+            for replica in 0..2 {
+                self.tell_all(replica, Kind::Service);
+            }
+        }
         self.now = self.now + time;
         self.decide();
     }
 
+    /// A replica is told of all changes of a kind; whether there were any.
+    fn tell_all(&mut self, replica: usize, kind: Kind) -> bool {
+        let position = self.replicas[replica].told.entry(kind).or_default();
+        let inputs = self.api.since(kind, *position).to_vec();
+        *position += inputs.len();
+        for input in &inputs {
+            self.handle(replica, input.clone());
+        }
+        !inputs.is_empty()
+    }
+
     /// One of the writes under way reaches the API server, or does not.
     fn write_one(&mut self, failures: bool) {
-        if self.replica.writing.is_empty() {
+        let Some(replica) = (0..2).find(|at| !self.replicas[*at].writing.is_empty()) else {
             return;
-        }
-        let position = self.below(self.replica.writing.len());
-        let (id, write) = self.replica.writing.swap_remove(position);
+        };
+        let position = self.below(self.replicas[replica].writing.len());
+        let (id, write, seen) = self.replicas[replica].writing.swap_remove(position);
         let unknown = |refused| WriteResult::Failed {
             message: "simulated".to_owned(),
             refused,
@@ -298,17 +383,17 @@ impl Cluster {
             1 => unknown(true),
             2 => {
                 // It takes place, and nobody hears of it.
-                self.api.write(&write);
+                self.api.write(&write, seen);
                 unknown(false)
             }
             3 => {
                 // Nobody hears of it, and it takes place later.
-                self.late.push(write);
+                self.late.push((write, seen));
                 unknown(false)
             }
-            _ => self.api.write(&write),
+            _ => self.api.write(&write, seen),
         };
-        self.handle(Input::WriteDone { id, result });
+        self.handle(replica, Input::WriteDone { id, result });
     }
 
     /// A write of a leader that is none any more, or that was given up, arrives after all.
@@ -317,51 +402,69 @@ impl Cluster {
             return;
         }
         let position = self.below(self.late.len());
-        let write = self.late.swap_remove(position);
-        self.api.write_late(&write);
+        let (write, seen) = self.late.swap_remove(position);
+        self.api.write(&write, seen);
     }
 
-    /// Another replica leads; writes of the old one may still be on their way.
+    /// The lease changes hands, or is lost and got again; or whoever leads crashes. Writes may still be
+    /// on their way. Who leads next knows what it has been told: that may be less than was written.
     fn depose(&mut self) {
-        let replica = Replica::start(&self.api, &self.places, self.now, self.seed);
-        let old = std::mem::replace(&mut self.replica, replica);
+        let old = usize::from(self.replicas[1].leads);
+        let replica = &mut self.replicas[old];
+        let writing = std::mem::take(&mut replica.writing);
         self.late
-            .extend(old.writing.into_iter().map(|(_, write)| write));
-        self.decide();
+            .extend(writing.into_iter().map(|(_, write, seen)| (write, seen)));
+        replica.leads = false;
+        let new = match self.below(3) {
+            0 => {
+                self.replicas[old] =
+                    Replica::start(&self.api, &self.places, self.now, self.seed, false);
+                1 - old
+            }
+            1 => {
+                self.handle(old, Input::LeadershipLost);
+                old
+            }
+            _ => {
+                self.handle(old, Input::LeadershipLost);
+                1 - old
+            }
+        };
+        self.replicas[new].leads = true;
+        self.handle(new, Input::LeadershipGained);
     }
 
-    /// The controller starts anew; none of its writes is on its way.
+    /// The controllers start anew; none of their writes is on its way.
     pub(crate) fn restart(&mut self) {
-        self.replica = Replica::start(&self.api, &self.places, self.now, self.seed);
+        self.replicas = [true, false]
+            .map(|leads| Replica::start(&self.api, &self.places, self.now, self.seed, leads));
         self.decide();
     }
 
     /// Everything arrives, nothing fails, until nothing happens any more.
     pub(crate) fn quiesce(&mut self) {
-        for write in std::mem::take(&mut self.late) {
-            self.api.write_late(&write);
+        for (write, seen) in std::mem::take(&mut self.late) {
+            self.api.write(&write, seen);
         }
+        self.api.leave_to_us();
         for _ in 0..10_000 {
             let mut idle = true;
-            for kind in KINDS {
-                let position = self.replica.told.entry(kind).or_default();
-                let inputs = self.api.since(kind, *position).to_vec();
-                *position += inputs.len();
-                for input in inputs {
-                    idle = false;
-                    self.handle(input);
+            for replica in 0..2 {
+                for kind in KINDS {
+                    idle &= !self.tell_all(replica, kind);
                 }
-            }
-            while let Some((id, write)) = self.replica.writing.pop() {
-                idle = false;
-                let result = self.api.write(&write);
-                self.handle(Input::WriteDone { id, result });
+                for (id, write, seen) in std::mem::take(&mut self.replicas[replica].writing) {
+                    idle = false;
+                    let result = self.api.write(&write, seen);
+                    self.handle(replica, Input::WriteDone { id, result });
+                }
             }
             for address in self.api.vips.keys().copied().collect::<Vec<_>>() {
                 idle &= !self.api.announce(address, 0);
             }
             if idle {
-                match self.replica.controller.next_deadline() {
+                let deadlines = self.replicas.iter().map(|it| it.controller.next_deadline());
+                match deadlines.flatten().min() {
                     Some(at) => {
                         self.now = self.now.max(at);
                         self.decide();
@@ -370,42 +473,12 @@ impl Cluster {
                 }
             }
         }
-        assert_eq!(
-            self.replica.writing,
-            [],
-            "seed {}: still writing",
-            self.seed
-        );
-        unreachable!("seed {}: never at rest", self.seed);
-    }
-
-    /// Law: an address that two Services show is shared by agreement.
-    pub(crate) fn check_shared(&self) {
-        let mut shown: BTreeMap<IpAddr, Vec<_>> = BTreeMap::new();
-        for service in self.api.services.values() {
-            for address in &service.ingress {
-                shown.entry(*address).or_default().push(service);
-            }
-        }
-        for (address, services) in shown {
-            let terms: Vec<Terms> = services
-                .iter()
-                .filter_map(|service| service.service.as_deref().map(Terms::of))
-                .collect();
-            for (place, one) in terms.iter().enumerate() {
-                let others = terms.iter().skip(place + 1);
-                assert!(
-                    others.clone().all(|other| one.agree(other)),
-                    "seed {}: {address} is given twice",
-                    self.seed
-                );
-            }
-        }
+        unreachable!("never at rest: {:?}", self.replicas[0].writing);
     }
 
     /// Laws of a settled state.
     pub(crate) fn check_converged(&self) {
-        self.check_shared();
+        self.api.check_shared(true);
         let seed = self.seed;
         for service in self.api.services.values() {
             let me = service.service_ref();
@@ -460,7 +533,9 @@ impl Cluster {
                 }
             }
         }
-        assert_eq!(self.replica.controller.snapshot().outbox, 0);
+        for replica in &self.replicas {
+            assert_eq!(replica.controller.snapshot().outbox, 0);
+        }
         self.check_places();
     }
 
@@ -537,8 +612,9 @@ impl Cluster {
         });
         let wanted = service.service.as_ref().expect("checked by the caller");
         for pool in self.api.pools.values().map(|pool| &pool.pool) {
-            let allowed = pool.allowed.namespaces.is_empty()
-                || pool.allowed.namespaces.contains(&wanted.key.namespace);
+            let allowed = pool.allowed.is_open()
+                && pool.scope == wanted.scope
+                && (pool.auto_assign || wanted.request.pool.is_some());
             let asked = wanted
                 .request
                 .pool
@@ -580,7 +656,13 @@ impl Cluster {
 }
 
 impl Replica {
-    fn start(api: &Api, places: &BTreeMap<String, Input>, now: Instant, seed: u64) -> Self {
+    fn start(
+        api: &Api,
+        places: &BTreeMap<String, Input>,
+        now: Instant,
+        seed: u64,
+        leads: bool,
+    ) -> Self {
         let settings = Settings {
             seed,
             ..Settings::default()
@@ -592,17 +674,32 @@ impl Replica {
         }
         controller.note(now, Input::WallClockSet { origin: 1_000_000 });
         controller.note(now, Input::Synced);
-        controller.note(now, Input::LeadershipGained);
+        if leads {
+            controller.note(now, Input::LeadershipGained);
+        }
         Self {
             controller,
             told,
             writing: Vec::new(),
+            leads,
+            namespaces: api.namespaces.len(),
+        }
+    }
+
+    /// How far it has been told.
+    fn seen(&self) -> Seen {
+        let of = |kind| self.told.get(&kind).copied().unwrap_or_default();
+        Seen {
+            services: of(Kind::Service),
+            pools: of(Kind::Pool),
+            namespaces: self.namespaces,
         }
     }
 
     fn take(&mut self, effects: Vec<Effect>) {
+        let seen = self.seen();
         for Effect::Write { id, write } in effects {
-            self.writing.push((id, *write));
+            self.writing.push((id, *write, seen));
         }
     }
 }

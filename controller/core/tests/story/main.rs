@@ -1,8 +1,13 @@
 //! Stories: what is told, and every write that follows, in order.
 
+mod deposed;
+mod families;
+mod foreign;
 mod lan;
 mod moves;
+mod reasons;
 mod teller;
+mod waiting;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -148,13 +148,17 @@ impl Story {
         let Some(service) = self.services.get_mut(key) else {
             return WriteResult::ServiceGone;
         };
-        next_version(service);
+        let before = service.clone();
         if let Some(ingress) = status.ingress {
             service.ingress = ingress;
         }
         service.allocated = status.allocated;
         service.announced = status.announced;
         service.allocated_from = status.allocated_from;
+        // A write that changes nothing makes no version.
+        if *service != before {
+            next_version(service);
+        }
         WriteResult::ServiceWritten {
             version: service.identity.version.clone(),
             ingress: service.ingress.clone(),
@@ -172,6 +176,14 @@ impl Story {
         let mut inner = (**service.service.as_ref().expect("ours")).clone();
         change(&mut inner);
         service.service = Some(inner.into());
+        next_version(&mut service);
+        self.tell([Input::ServiceApplied(Box::new(service))]);
+    }
+
+    /// Another field manager writes the addresses in a Service's status.
+    pub(crate) fn other_manager(&mut self, name: &str, ingress: &[&str]) {
+        let mut service = self.services[&key(name)].clone();
+        service.ingress = ingress.iter().map(|text| ip(text)).collect();
         next_version(&mut service);
         self.tell([Input::ServiceApplied(Box::new(service))]);
     }
@@ -210,6 +222,31 @@ impl Story {
             segments: Vec::new(),
         };
         self.store(vip, 1);
+    }
+
+    /// There was none after all.
+    pub(crate) fn take_claim(&mut self, address: &str) {
+        self.vips.remove(&ip(address));
+    }
+
+    /// The claim as it is, not told yet.
+    pub(crate) fn told_claim(&self, address: &str) -> Input {
+        Input::VipApplied(Box::new(self.vips[&ip(address)].clone()))
+    }
+
+    /// A write of a leader that leads no more, made conditional on a version, arrives; whether it
+    /// takes place.
+    pub(crate) fn late_status(&mut self, name: &str, version: &str, ingress: &[&str]) -> bool {
+        let key = key(name);
+        if self.services[&key].identity.version.as_str() != version {
+            return false;
+        }
+        let status = ServiceStatus {
+            ingress: Some(ingress.iter().map(|text| ip(text)).collect()),
+            ..ServiceStatus::default()
+        };
+        self.store_status(&key, status);
+        true
     }
 
     /// A node says that it announces an address.

@@ -175,6 +175,7 @@ fn one_pool_deleted_moves_its_services_to_the_other_and_leaves_the_others_alone(
             .record(&format!("/api/v1/namespaces/{}/services", it.namespace))?;
         it.delete_pool("a")?;
         it.expect_addresses("of-a", &[it.v4(5)])?;
+        ensure!(recording.is_live(), "the watch has ended");
         for event in recording.events() {
             if text(&event["object"]["metadata"]["name"]) == "of-b" {
                 same(&ingress(&event["object"]), &vec![it.v4(4)])?;

@@ -1,7 +1,7 @@
 //! What a Service can ask for.
 
 use anyhow::{Result, ensure};
-use herald_e2e::object::{ingress, text};
+use herald_e2e::object::{condition, ingress, text};
 use herald_e2e::sandbox::{Sandbox, sandbox};
 use herald_e2e::wait::{LONG, eventually, same};
 use serde_json::{Value, json};
@@ -163,6 +163,32 @@ fn a_changed_request_keeps_the_old_address_until_the_new_one_is_certain() -> Res
             );
         }
         Ok(())
+    })
+}
+
+#[test]
+fn addresses_that_another_manager_wrote_stay_until_it_takes_them_out() -> Result<()> {
+    sandbox(|it| {
+        it.pool("a", json!({"addresses": [it.range_v4(0, 3)]}))?;
+        it.service("web", json!({}))?;
+        it.expect_addresses("web", &[it.v4(0)])?;
+        let status = format!("/api/v1/namespaces/{}/services/web/status", it.namespace);
+        let shows = |addresses: Value| json!({"status": {"loadBalancer": {"ingress": addresses}}});
+        let theirs = json!([{"ip": "192.0.2.9"}]);
+        it.cluster.api.merge(&status, &shows(theirs))?;
+        eventually("the Service says who owns its addresses", LONG, || {
+            let service = it.get_service("web")?;
+            let allocated = condition(&service, "heraldlb.io/Allocated");
+            same(&text(&allocated["reason"]), &"StatusOwned")
+        })?;
+        let strange: std::net::IpAddr = "192.0.2.9".parse()?;
+        same(&ingress(&it.get_service("web")?), &vec![strange])?;
+        // Its own address is kept for it.
+        it.service("next", json!({}))?;
+        it.expect_addresses("next", &[it.v4(1)])?;
+        same(&ingress(&it.get_service("web")?), &vec![strange])?;
+        it.cluster.api.merge(&status, &shows(Value::Null))?;
+        it.expect_addresses("web", &[it.v4(0)])
     })
 }
 

@@ -340,7 +340,7 @@ impl Pair {
         let current: Vec<IpAddr> = have.iter().map(|at| address(at.0, at.1)).collect();
         let ask = Ask {
             service: &service,
-            namespace: &Labels::new(),
+            namespace: Some(&Labels::new()),
             current: &current,
         };
         let got = self.allocator.choose(ask);
