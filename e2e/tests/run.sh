@@ -43,7 +43,7 @@ lab --name test down
 
 export HERALD_LAB_NAME=test-iptables HERALD_KUBE_PROXY=iptables
 run 'kube-proxy iptables: packets' --test cluster -- --test-threads 4 forwarding:: straight:: announcing::
-run 'kube-proxy iptables: failover' --test disruptive -- --test-threads 1 failover::a_speaker_killed failover::a_node_without_power straight::
+run 'kube-proxy iptables: failover' --test disruptive -- --test-threads 1 failover::a_speaker_killed failover::a_node_without_power
 
 if [ ${#failed[@]} != 0 ]; then
 	printf '\nfailed:\n'

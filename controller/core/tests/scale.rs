@@ -66,7 +66,7 @@ impl Api {
             }
             Write::RecordEvent(_) => ("event", WriteResult::Done),
             Write::ApplyPoolStatus { .. } => ("pool", WriteResult::Done),
-            _ => ("other", WriteResult::Done),
+            Write::ApplyAdvertisementReady { .. } => ("advertisement", WriteResult::Done),
         };
         *self.writes.entry(kind).or_default() += 1;
         result
