@@ -517,11 +517,13 @@ fn add(folder: &Path, text: &mut String) -> Result<()> {
 }
 
 /// Words in humps that docs set as code, and that are not Herald's.
-const OTHERS: [&str; 10] = [
+const OTHERS: [&str; 12] = [
     // MetalLB's
     "IPAddressPool",
     // Kubernetes'
     "NetworkPolicy",
+    "PreferDualStack",
+    "RequireDualStack",
     "RuntimeDefault",
     "ServiceCIDR",
     "ToBeDeletedByClusterAutoscaler",
