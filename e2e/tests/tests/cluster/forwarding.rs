@@ -119,10 +119,13 @@ fn carries(it: &Sandbox, mode: &str, address: IpAddr) -> Result<()> {
         .into_iter()
         .filter(|node| *node != announcer)
         .collect();
-    let from_nodes = || -> Result<Vec<f64>> {
+    let of_service = label(it, mode);
+    let from_nodes = || -> Result<Vec<(f64, f64)>> {
         let counted = |node: &String| {
             let metrics = it.cluster.speaker_metrics(node)?;
-            Ok(event(&metrics, "from_node"))
+            let labels = [of_service.as_str()];
+            let replies = metrics.sum("herald_speaker_reply_packets_total", &labels);
+            Ok((event(&metrics, "from_node"), replies))
         };
         others.iter().map(counted).collect()
     };
@@ -139,7 +142,6 @@ fn carries(it: &Sandbox, mode: &str, address: IpAddr) -> Result<()> {
         pods.len() == BACKEND_PODS && pods.values().all(|&share| share >= 8),
         "of 200 the pods got {pods:?}"
     );
-    let of_service = label(it, mode);
     let rise = |name: &str| {
         let name = format!("herald_speaker_{name}_total");
         let labels = [of_service.as_str()];
@@ -163,14 +165,19 @@ fn carries(it: &Sandbox, mode: &str, address: IpAddr) -> Result<()> {
         return Ok(());
     }
     // Each node takes its share from the announcer, and answers by itself.
-    ensure!(back < 1.0, "{back} replies went by way of the announcer");
+    let mut answered = vec![back];
     for ((before, after), node) in before.1.iter().zip(&after.1).zip(&others) {
-        let taken = after - before;
+        let taken = after.0 - before.0;
         ensure!(
             taken >= 120.0,
             "{node} took {taken} of the client's packets"
         );
+        answered.push(after.1 - before.1);
     }
+    ensure!(
+        answered.iter().all(|&replies| replies >= 90.0),
+        "the nodes sent {answered:?} replies"
+    );
     Ok(())
 }
 
