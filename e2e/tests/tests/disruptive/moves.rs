@@ -21,7 +21,7 @@ use crate::takeover::{adopted, epoch, node_of, vip};
 use crate::{alone, install, start_api, stop_api};
 
 pub(crate) const PORT: u16 = 9090;
-const MODES: [&str; 3] = ["dsr", "nodeport", "pod"];
+const MODES: [&str; 2] = ["dsr", "nodeport"];
 /// A second to each address: one of each family in each mode.
 pub(crate) const NEWCOMERS: u32 = 150;
 const STREAMS: usize = 25;
