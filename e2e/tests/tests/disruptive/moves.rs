@@ -20,15 +20,15 @@ use crate::departures::{cordon, uncordon_all};
 use crate::takeover::{adopted, epoch, node_of, vip};
 use crate::{alone, install, start_api, stop_api};
 
-pub(crate) const PORT: u16 = 9090;
+const PORT: u16 = 9090;
 const MODES: [&str; 2] = ["dsr", "nodeport"];
 /// A second to each address: one of each family in each mode.
-pub(crate) const NEWCOMERS: u32 = 150;
+const NEWCOMERS: u32 = 150;
 const STREAMS: usize = 25;
 /// Of a cluster that nothing happens to.
 const BEFORE: Duration = Duration::from_secs(1);
 /// And after the last move.
-pub(crate) const AFTER: Duration = Duration::from_secs(2);
+const AFTER: Duration = Duration::from_secs(2);
 
 /// An address of each family in each mode, and traffic to them.
 pub(crate) struct Busy<'a> {
@@ -109,7 +109,7 @@ fn packet_events(cluster: &Cluster) -> Result<BTreeSet<(String, &'static str, u6
 }
 
 /// An address of each family in each mode, and the mode, once they answer.
-pub(crate) fn serve_each(it: &Sandbox) -> Result<Vec<(IpAddr, &'static str)>> {
+fn serve_each(it: &Sandbox) -> Result<Vec<(IpAddr, &'static str)>> {
     it.pool(
         "a",
         json!({"addresses": [it.range_v4(0, 3), it.range_v6(0, 3)]}),

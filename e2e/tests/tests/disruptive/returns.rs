@@ -1,23 +1,20 @@
-//! Nodes that come back: from a freeze into a crowd of questions, while the API server is away, under load,
-//! and all of them at once.
+//! Nodes that come back: from a freeze into a crowd of questions, while the API server is away, and all
+//! of them at once.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use herald_e2e::asking::{Asking, CLIENTS, FIRST_CLIENT};
 use herald_e2e::capture::{Body, Capture, Frame};
-use herald_e2e::cluster::{Cluster, report};
-use herald_e2e::newcomers::Newcomers;
-use herald_e2e::sandbox::{backend, sandbox};
+use herald_e2e::cluster::Cluster;
+use herald_e2e::sandbox::backend;
 use herald_e2e::wait::{LONG, eventually, same, throughout};
 use herald_lab::Program;
-use serde_json::json;
 
 use crate::failover::{all_nodes_serve, serve};
-use crate::moves::{AFTER, NEWCOMERS, PORT, serve_each};
 use crate::takeover::{adopted, epoch, gets_nothing_back, taken_over, vip};
 use crate::{alone, start_api, stop_api};
 
@@ -122,59 +119,6 @@ fn an_owner_that_returns_while_the_api_server_is_away_gets_nothing_back() -> Res
             start_api(cluster)?;
             adopted(it, address, &new, before)?;
             gets_nothing_back(it, &capture, address, &old, &new)
-        })
-    })
-}
-
-/// Pods of the returning node itself are another matter: its pod network comes back when it does.
-#[test]
-fn a_target_that_returns_costs_no_connection() -> Result<()> {
-    alone(|cluster| {
-        sandbox(|it| {
-            let lab = &cluster.lab;
-            let mut others = cluster.nodes();
-            let node = others.swap_remove(0);
-            let elsewhere = json!({"affinity": {"nodeAffinity": {
-                "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{
-                    "matchExpressions": [
-                        {"key": "kubernetes.io/hostname", "operator": "In", "values": others},
-                    ],
-                }]},
-            }}});
-            it.pods("echo", 4, &elsewhere)?;
-            let addresses = serve_each(it)?;
-            lab.power_off(&node)?;
-            for (address, _) in &addresses {
-                eventually("another node has it", LONG, || {
-                    ensure!(cluster.announcer(*address)?.0 != node, "{node} has it");
-                    Ok(())
-                })?;
-                eventually("no connection fails", LONG, || {
-                    it.client().echo("tcp", *address, PORT, 0, 60).map(drop)
-                })?;
-            }
-            let mut traffic = Vec::new();
-            for (address, forwarding) in &addresses {
-                let to = SocketAddr::new(*address, PORT);
-                let newcomers = Newcomers::start(lab, "client", to, NEWCOMERS)?;
-                traffic.push((format!("{address}, {forwarding}"), newcomers));
-            }
-            lab.power_on(&node, false)?;
-            cluster.wait_whole()?;
-            let all = json!(cluster.nodes().len());
-            for (address, _) in &addresses {
-                eventually("all nodes are targets", LONG, || {
-                    same(&vip(cluster, *address)?["status"]["targets"], &all)
-                })?;
-            }
-            thread::sleep(AFTER);
-            for (what, newcomers) in traffic {
-                let tally = newcomers.finish(lab)?;
-                report(&format!("{what}: {tally}"));
-                ensure!(tally.count > 0, "no connection to {what} was made");
-                ensure!(tally.failed.is_empty(), "{what}: {tally}");
-            }
-            Ok(())
         })
     })
 }
