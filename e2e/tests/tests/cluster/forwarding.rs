@@ -376,16 +376,21 @@ fn udp_from_the_source_port_that_is_the_services_port_is_served() -> Result<()> 
     })
 }
 
+/// A spec whose source ranges are the first client's addresses.
+pub(crate) fn for_the_client_alone(it: &Sandbox) -> Result<Value> {
+    let own = it.cluster.lab.address("client")?;
+    let ranges: Vec<String> = own
+        .all()
+        .iter()
+        .map(|address| format!("{address}/{}", if address.contains(':') { 128 } else { 32 }))
+        .collect();
+    Ok(json!({"spec": {"loadBalancerSourceRanges": ranges}}))
+}
+
 #[test]
 fn a_client_outside_the_source_ranges_is_refused() -> Result<()> {
     backend(|it| {
-        let inside = it.cluster.lab.address("client")?;
-        let ranges: Vec<String> = inside
-            .all()
-            .iter()
-            .map(|address| format!("{address}/{}", if address.contains(':') { 128 } else { 32 }))
-            .collect();
-        let spec = json!({"spec": {"loadBalancerSourceRanges": ranges}});
+        let spec = for_the_client_alone(it)?;
         let other = Client::at(&it.cluster.lab, OTHER_CLIENT);
         for address in serve_http(it, "web", spec)? {
             let before = event(&on_announcer(it, address)?, "source_range");

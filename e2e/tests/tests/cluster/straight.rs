@@ -11,7 +11,8 @@ use herald_e2e::wait::{LONG, eventually, same};
 use serde_json::{Value, json};
 
 use crate::forwarding::{
-    answers, by, event, expect_forwarding, label, local, port, seen, serve, serve_http,
+    answers, by, event, expect_forwarding, for_the_client_alone, label, local, port, seen, serve,
+    serve_http,
 };
 
 const STREAMS: usize = 40;
@@ -167,13 +168,7 @@ fn a_client_keeps_its_pod_by_way_of_any_node_if_the_service_wants_that() -> Resu
 #[test]
 fn source_ranges_hold() -> Result<()> {
     backend(|it| {
-        let inside = it.cluster.lab.address("client")?;
-        let ranges: Vec<String> = inside
-            .all()
-            .iter()
-            .map(|address| format!("{address}/{}", if address.contains(':') { 128 } else { 32 }))
-            .collect();
-        let spec = json!({"spec": {"loadBalancerSourceRanges": ranges}});
+        let spec = for_the_client_alone(it)?;
         let other = Client::at(&it.cluster.lab, herald_e2e::cluster::OTHER_CLIENT);
         for address in serve_http(it, "web", by("pod", spec))? {
             expect_forwarding(it, address, "pod")?;

@@ -1,6 +1,5 @@
 //! `kubectl herald drill`: addresses that move on purpose, and what is measured meanwhile.
 
-use std::net::IpAddr;
 use std::thread;
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use serde_json::Value;
 
 use crate::alone;
 use crate::failover::serve;
+use crate::takeover::vip;
 
 /// How long the client is cut off while it measures.
 const OUTAGE: Duration = Duration::from_millis(2_500);
@@ -45,11 +45,6 @@ fn service(it: &Sandbox) -> String {
     format!("{}/{}", it.namespace, it.service_name("web"))
 }
 
-fn vip(cluster: &Cluster, address: IpAddr) -> Result<Value> {
-    let name = herald_model::VirtualIp::object_name(address);
-    cluster.api.get(&herald("virtualips", &name))
-}
-
 #[test]
 fn a_planned_move_goes_where_it_should_again_and_again_and_loses_nothing() -> Result<()> {
     alone(|cluster| {
@@ -57,7 +52,7 @@ fn a_planned_move_goes_where_it_should_again_and_again_and_loses_nothing() -> Re
             let address = serve(it)?[0];
             for _ in 0..2 {
                 let (old, _) = cluster.announcer(address)?;
-                let next = crate::takeover::vip(cluster, address)?;
+                let next = vip(cluster, address)?;
                 let next = herald_e2e::sandbox::candidates(&next)[1].to_owned();
                 let answer = drill(cluster, &service(it), &["--address", &address.to_string()])?;
                 same(&text(&answer["from"]), &old.as_str())?;
