@@ -12,6 +12,7 @@ use herald_lab::{HERALD_NAMESPACE, KubeProxy, Lab, Options};
 use serde_json::Value;
 
 use crate::api::{Api, herald};
+use crate::client::Client;
 use crate::metrics::Metrics;
 use crate::object::{condition, items, text};
 use crate::wait::eventually;
@@ -153,6 +154,11 @@ impl Cluster {
             .exec("cp", ["curl", "-sSf", "--max-time", "5", &url])?
             .ok()?;
         Ok(Metrics::parse(&page))
+    }
+
+    /// The second client. To ask from it who has an address leaves what the first one knows alone.
+    pub fn other_client(&self) -> Client<'_> {
+        Client::at(&self.lab, OTHER_CLIENT)
     }
 
     /// Who answers for an address according to its `VirtualIP`: node and MAC address.

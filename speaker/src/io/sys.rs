@@ -74,7 +74,7 @@ impl Poller {
                 revents: 0,
             }));
         let timeout = timeout.map(|timeout| libc::timespec {
-            tv_sec: timeout.as_secs().try_into().unwrap_or(libc::time_t::MAX),
+            tv_sec: timeout.as_secs().try_into().unwrap_or(i64::MAX),
             tv_nsec: libc::c_long::from(timeout.subsec_nanos().cast_signed()),
         });
         let timeout = timeout

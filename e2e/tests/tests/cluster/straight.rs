@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Result, ensure};
-use herald_e2e::client::{Client, Reply, shares};
+use herald_e2e::client::{Reply, shares};
 use herald_e2e::object::with;
 use herald_e2e::sandbox::{BACKEND_PODS, Sandbox, backend, sandbox};
 use herald_e2e::streams::Streams;
@@ -169,7 +169,7 @@ fn a_client_keeps_its_pod_by_way_of_any_node_if_the_service_wants_that() -> Resu
 fn source_ranges_hold() -> Result<()> {
     backend(|it| {
         let spec = for_the_client_alone(it)?;
-        let other = Client::at(&it.cluster.lab, herald_e2e::cluster::OTHER_CLIENT);
+        let other = it.cluster.other_client();
         for address in serve_http(it, "web", by("pod", spec))? {
             expect_forwarding(it, address, "pod")?;
             other.ignored(address, 80)?;

@@ -197,7 +197,7 @@ fn a_speaker_pod_that_is_replaced_serves_on() -> Result<()> {
             cluster.wait_whole()?;
             let mac = eventually("somebody answers, alone", LONG, || {
                 let (_, mac) = cluster.announcer(four)?;
-                same(&it.client().one_answer(four)?, &mac)?;
+                same(&cluster.other_client().one_answer(four)?, &mac)?;
                 Ok(mac)
             })?;
             eventually("the address answers", LONG, || {
@@ -259,16 +259,19 @@ fn the_api_server_away_for_30_s_loses_nothing_and_all_goes_on_by_itself() -> Res
             let (_, mac) = cluster.announcer(four)?;
             stop_api(cluster)?;
             let probe = Probe::for_losses(&cluster.lab, "client", four, 80)?;
-            throughout(
+            // From elsewhere: who asks forgets what it knew, and a connection that waits for it fails.
+            let other = cluster.other_client();
+            let answered_for = throughout(
                 "the address is answered for",
                 Duration::from_secs(30),
-                || same(&it.client().one_answer(four)?, &mac),
-            )?;
+                || same(&other.one_answer(four)?, &mac),
+            );
             let asked = probe.asked();
             drop(probe);
+            start_api(cluster)?;
+            answered_for?;
             let lost: Vec<_> = asked.iter().filter(|asked| asked.reply.is_err()).collect();
             ensure!(lost.is_empty(), "lost of {}: {lost:?}", asked.len());
-            start_api(cluster)?;
             it.service("after", json!({}))?;
             let address = it.wait_announced("after")?;
             it.client().one_answer(address)?;

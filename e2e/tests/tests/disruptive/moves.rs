@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use herald_dataplane::Event;
-use herald_e2e::client::Client;
-use herald_e2e::cluster::{Cluster, OTHER_CLIENT, report};
+use herald_e2e::cluster::{Cluster, report};
 use herald_e2e::newcomers::Newcomers;
 use herald_e2e::sandbox::{Sandbox, backend};
 use herald_e2e::streams::Streams;
@@ -72,7 +71,7 @@ impl Busy<'_> {
     /// Waits until another node than `old` answers on the LAN, and no second one: which. Asks from elsewhere:
     /// who asks forgets what it knew, and the client under test is not to.
     pub(crate) fn moved(&self, address: IpAddr, old: &str) -> Result<String> {
-        let other = Client::at(&self.cluster.lab, OTHER_CLIENT);
+        let other = self.cluster.other_client();
         let expected = format!("another node than {old} answers for {address}, alone");
         eventually(&expected, LONG, || {
             let node = node_of(self.cluster, &other.one_answer(address)?)?;
