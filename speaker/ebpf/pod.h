@@ -166,27 +166,35 @@ APART int keeps_flow(const struct packet *packet, const struct service *service)
 }
 
 /*
- * Where the node that had a flow's slot before us is, if the slot is ours now. 0: it is not, there was
- * none, or it is that node that asks us, and so does not have the flow.
+ * Where the node is that may know a flow that we do not: the one that has its slot, which whoever sent the
+ * packet to us may not have heard of yet, or if that is us, the one that had it before. 0: there is none, or
+ * it is that node that asks us, and so does not have the flow.
  */
-INLINE struct link *link_before(struct __sk_buff *skb, const struct service *service, __u32 hash,
-				__u32 sender)
+INLINE struct link *link_elsewhere(struct __sk_buff *skb, const struct service *service, __u32 hash,
+				   __u32 sender)
 {
 	__u32 number = choose_target(service, hash);
 	struct node *node = number ? bpf_map_lookup_elem(&nodes, &number) : 0;
 
-	if (!node || !(node->flags & NODE_IS_SELF))
+	if (node && node->flags & NODE_IS_SELF) {
+		number = choose_before(service, hash);
+		node = bpf_map_lookup_elem(&nodes, &number);
+	}
+	if (!node || number == sender)
 		return 0;
-	number = choose_before(service, hash);
-	if (number == sender)
-		return 0;
-	node = bpf_map_lookup_elem(&nodes, &number);
-	return node && (node->flags & (NODE_KNOWN | NODE_IS_SELF)) == NODE_KNOWN ?
+	return (node->flags & (NODE_KNOWN | NODE_IS_SELF)) == NODE_KNOWN ?
 		       find_link(node, skb->ifindex) : 0;
 }
 
+/* For so many hops a connection that nobody knows goes round while the tables of nodes differ. */
+#define HOPS_ELSEWHERE 8
+
 INLINE int hand_back(struct __sk_buff *skb, const struct packet *packet, const struct link *link)
 {
+	if (packet->hops > HOPS_ELSEWHERE &&
+	    write_network(skb, packet, HOPS_ELSEWHERE, &packet->source, &packet->destination))
+		return drop(EVENT_REWRITE_FAILED);
+
 	int verdict = send_on(skb, packet, link);
 
 	if (verdict != VERDICT_DROP)
@@ -229,10 +237,10 @@ APART int to_pod(struct __sk_buff *skb, const struct packet *packet, const struc
 	if (!is_pinned)
 		hash = flow_hash(packet, chosen_by(packet, service));
 	if (!old && stays) {
-		struct link *before = link_before(skb, service, hash, sender);
+		struct link *elsewhere = link_elsewhere(skb, service, hash, sender);
 
-		if (before)
-			return hand_back(skb, packet, before);
+		if (elsewhere)
+			return hand_back(skb, packet, elsewhere);
 	}
 	if (!is_pinned) {
 		pin.seen_ns = now;
@@ -278,9 +286,9 @@ APART int error_to_pod(struct __sk_buff *skb, const struct packet *packet,
 
 	if (!pin) {
 		__u32 hash = flow_hash(sent, chosen_by(sent, service));
-		struct link *before = link_before(skb, service, hash, sending_node(skb));
+		struct link *elsewhere = link_elsewhere(skb, service, hash, sending_node(skb));
 
-		return before ? hand_back(skb, packet, before) : passed();
+		return elsewhere ? hand_back(skb, packet, elsewhere) : passed();
 	}
 	if (!pin->pod)
 		return passed();

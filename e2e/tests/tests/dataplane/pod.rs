@@ -391,6 +391,35 @@ fn what_a_pod_that_is_gone_had_goes_to_another_which_resets_it() -> Result<()> {
     Ok(())
 }
 
+/// As [`sent_to`], with the hops left that a connection has which this node does not know.
+fn handed_to(target: u8, frame: &Frame) -> Vec<u8> {
+    let frame = Frame {
+        hops: frame.hops.min(8),
+        ..frame.clone()
+    };
+    sent_to(target, &frame)
+}
+
+#[test]
+fn a_connection_that_is_not_known_goes_on_to_the_node_that_has_its_slot() -> Result<()> {
+    // Another node takes its slot for ours; whether we have pods or not.
+    for pods in [&[][..], &[(5, true)]] {
+        for mut bench in benches(to(&[(2, 1)], pods))? {
+            for frame in frames().into_iter().take(2) {
+                let mut next = later(&frame);
+                next.mac = [2, 0, 0, 0, 0, 3];
+                bench.becomes(&next.bytes(), &handed_to(2, &next))?;
+                next.hops = 5;
+                bench.becomes(&next.bytes(), &handed_to(2, &next))?;
+                next.hops = 1;
+                bench.drops(&next.bytes(), Event::Ttl)?;
+            }
+            assert_eq!(events(&bench, &[Event::HandedBack])?, [4]);
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn a_connection_that_is_not_known_goes_on_to_the_node_that_had_its_slot() -> Result<()> {
     for mut bench in benches(to(&[(2, 1)], &[(5, true)]))? {
@@ -402,13 +431,13 @@ fn a_connection_that_is_not_known_goes_on_to_the_node_that_had_its_slot() -> Res
                 continue;
             }
             let mut next = later(&frame);
-            bench.becomes(&next.bytes(), &sent_to(2, &next))?;
+            bench.becomes(&next.bytes(), &handed_to(2, &next))?;
             next.hops = 1;
             bench.drops(&next.bytes(), Event::Ttl)?;
             next.hops = 64;
             // From whoever chose us.
             next.mac = [2, 0, 0, 0, 0, 3];
-            bench.becomes(&next.bytes(), &sent_to(2, &next))?;
+            bench.becomes(&next.bytes(), &handed_to(2, &next))?;
             // A new connection is ours, and stays so.
             goes_up(&mut bench, &frame.bytes(), &at_pod(5, &frame).bytes())?;
             next.mac = frame.mac;
@@ -438,13 +467,13 @@ fn a_slot_that_comes_and_goes_is_known_to_have_been_the_others() -> Result<()> {
     }
     for mut frame in frames().into_iter().take(2) {
         frame.syn = false;
-        bench.becomes(&frame.bytes(), &sent_to(2, &frame))?;
+        bench.becomes(&frame.bytes(), &handed_to(2, &frame))?;
     }
     // A change of something else does not make it forget.
     forward(&mut bench, to(&[(1, 1), (2, 0)], &[(5, true), (6, true)]))?;
     for mut frame in frames().into_iter().take(2) {
         frame.syn = false;
-        bench.becomes(&frame.bytes(), &sent_to(2, &frame))?;
+        bench.becomes(&frame.bytes(), &handed_to(2, &frame))?;
     }
     Ok(())
 }
@@ -625,7 +654,7 @@ fn errors_about_a_pods_packets_reach_the_pod() -> Result<()> {
     for mut frame in tcp() {
         frame.from.1 += 1;
         let error = error_about_reply(&frame, 50);
-        bench.becomes(&error, &framed(2, &error_about_reply(&frame, 49)))?;
+        bench.becomes(&error, &framed(2, &error_about_reply(&frame, 7)))?;
     }
     assert_eq!(events(&bench, &[Event::HandedBack])?, [2]);
     Ok(())
