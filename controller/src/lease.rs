@@ -25,8 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(4);
 /// Leads, or not, from now on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Leadership {
-    /// This replica holds the lease.
-    Gained,
+    /// This replica holds the lease, and leads until then.
+    Until(Instant),
     /// It does not, or cannot be sure.
     Lost,
 }
@@ -59,38 +59,52 @@ impl Elector {
     ) {
         let mut ticks = tokio::time::interval(Election::PERIOD);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut leads = false;
+        let mut leads = None;
         loop {
             tokio::select! {
                 _ = &mut stop => break,
                 _ = ticks.tick() => {}
             }
             let began = self.clock.now();
+            // After standing still, perhaps for longer than another has led: it begins anew.
+            if leads.is_some_and(|until| began >= until) {
+                leads = None;
+                if !self.say(None, &tell, &leading).await {
+                    break;
+                }
+            }
             let patience = self.election.patience(began);
             match tokio::time::timeout(patience, self.look(began)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => tracing::debug!(%error, "lease request failed"),
                 Err(_elapsed) => tracing::debug!("lease request took too long"),
             }
-            let now = self.election.leads(self.clock.now());
-            if leads == now {
-                continue;
-            }
-            leads = now;
-            leading.send_replace(leads);
-            let news = if leads {
-                Leadership::Gained
-            } else {
-                Leadership::Lost
-            };
-            tracing::info!(identity = self.identity, leads, "leadership changed");
-            if tell.send(news).await.is_err() {
-                break;
+            let until = self.election.leads_until(self.clock.now());
+            if leads != until {
+                leads = until;
+                if !self.say(leads, &tell, &leading).await {
+                    break;
+                }
             }
         }
-        if leads {
+        if leads.is_some() {
             self.release().await;
         }
+    }
+
+    /// Says until when this replica leads; whether somebody listens still.
+    async fn say(
+        &self,
+        until: Option<Instant>,
+        tell: &mpsc::Sender<Leadership>,
+        leading: &watch::Sender<bool>,
+    ) -> bool {
+        let leads = until.is_some();
+        if leading.send_replace(leads) != leads {
+            tracing::info!(identity = self.identity, leads, "leadership changed");
+        }
+        let news = until.map_or(Leadership::Lost, Leadership::Until);
+        tell.send(news).await.is_ok()
     }
 
     /// Looks at the lease and does what follows.

@@ -10,12 +10,13 @@ use herald_config::ServiceFlags;
 use herald_controller_core::{
     Controller, Effect, Input, Settings, Snapshot, Write, WriteId, WriteResult,
 };
+use herald_model::Instant;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Client;
 use kube::api::Api;
 use kube::runtime::watcher;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{self, mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use crate::admin::{self, Admin};
@@ -72,7 +73,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         });
     }
     let (tell, told) = mpsc::channel(BATCH);
+    let lists = sync::watch::Sender::new(0);
     let mut watches = Watches {
+        lists: lists.clone(),
         client: client.clone(),
         tasks,
         touch: Touch::default(),
@@ -88,7 +91,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let leases: Api<Lease> = Api::namespaced(client.clone(), &namespace);
     let (stop_election, stopped) = oneshot::channel();
     let (elect, elected) = mpsc::channel(1);
-    let (leading, leads) = tokio::sync::watch::channel(false);
+    let (leading, leads) = sync::watch::channel(false);
     let elector = Elector::new(leases, name.clone(), clock);
     let election = tokio::spawn(elector.run(elect, leading, stopped));
     let writer = Writer::new(client.clone(), name);
@@ -106,6 +109,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         writer,
         writes: JoinSet::new(),
         clock,
+        lease: None,
+        lists,
+        kinds: count,
         incomplete: count,
         admin,
         snapshot,
@@ -138,6 +144,7 @@ struct Watches {
     client: Client,
     tasks: JoinSet<&'static str>,
     touch: Touch,
+    lists: sync::watch::Sender<u64>,
     tell: mpsc::Sender<Told>,
     count: usize,
 }
@@ -173,8 +180,9 @@ impl Watches {
         config: watcher::Config,
     ) {
         let (touch, tell) = (self.touch.clone(), self.tell.clone());
+        let lists = self.lists.subscribe();
         self.tasks.spawn(async move {
-            watch(kind, api, config, touch, tell).await;
+            watch(kind, api, config, touch, lists, tell).await;
             K::NAME
         });
         self.count += 1;
@@ -186,7 +194,12 @@ struct Driver {
     writer: Writer,
     writes: JoinSet<Finished>,
     clock: Clock,
-    /// Kinds whose first list is not complete.
+    /// Until when this replica has the lease, if it has.
+    lease: Option<Instant>,
+    /// How often all kinds were asked to begin with a list anew.
+    lists: sync::watch::Sender<u64>,
+    kinds: usize,
+    /// Kinds whose list is not complete that was asked for last.
     incomplete: usize,
     admin: Arc<Admin>,
     snapshot: Arc<ArcSwap<Snapshot>>,
@@ -259,36 +272,55 @@ impl Driver {
     fn take_leadership(&mut self, leadership: Leadership) {
         self.admin
             .metrics
-            .set_leader(leadership == Leadership::Gained);
-        let input = match leadership {
-            Leadership::Gained => Input::LeadershipGained,
-            Leadership::Lost => {
-                self.writes.abort_all();
-                Input::LeadershipLost
+            .set_leader(leadership != Leadership::Lost);
+        match leadership {
+            Leadership::Until(until) => {
+                // What the leader before did, and what it did that for, is to be known first.
+                if self.lease.replace(until).is_none() {
+                    self.incomplete = self.kinds;
+                    self.lists.send_modify(|asked| *asked += 1);
+                }
+                self.lead();
             }
-        };
-        self.note(input);
+            Leadership::Lost => {
+                self.lease = None;
+                self.writes.abort_all();
+                self.note(Input::LeadershipLost);
+            }
+        }
+    }
+
+    /// Leads with the lease, once every list is complete that was begun since it was won.
+    fn lead(&mut self) {
+        if let (Some(until), 0) = (self.lease, self.incomplete) {
+            self.note(Input::LeadershipGained { until });
+        }
     }
 
     fn take_told(&mut self, first: Told, more: &mut mpsc::Receiver<Told>) {
-        let mut next = Some(first);
-        for _ in 0..BATCH {
-            match next {
-                Some(Told::Input(input)) => self.note(input),
-                Some(Told::Complete) => {
-                    self.incomplete = self.incomplete.saturating_sub(1);
-                    if self.incomplete == 0 {
-                        tracing::info!("every list from the API server is complete");
-                        self.admin.ready.store(true, Ordering::Release);
-                        self.note(Input::Synced);
-                    }
-                }
-                None => return,
+        self.take_one(first);
+        for _ in 1..BATCH {
+            match more.try_recv() {
+                Ok(told) => self.take_one(told),
+                Err(_none) => return,
             }
-            next = more.try_recv().ok();
         }
-        if let Some(Told::Input(input)) = next {
-            self.note(input);
+    }
+
+    fn take_one(&mut self, told: Told) {
+        match told {
+            Told::Input(input) => self.note(input),
+            Told::Complete(asked) if asked == *self.lists.borrow() => {
+                self.incomplete = self.incomplete.saturating_sub(1);
+                if self.incomplete == 0 {
+                    tracing::info!("every list from the API server is complete");
+                    self.admin.ready.store(true, Ordering::Release);
+                    self.note(Input::Synced);
+                    self.lead();
+                }
+            }
+            // Lists were asked for again meanwhile.
+            Told::Complete(_) => {}
         }
     }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use futures::{StreamExt, pin_mut};
+use futures::StreamExt as _;
 use herald_controller_core::Input;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
@@ -18,7 +18,7 @@ use kube::api::Api;
 use kube::core::DeserializeGuard;
 use kube::runtime::watcher;
 use serde::de::DeserializeOwned;
-use tokio::sync::mpsc;
+use tokio::sync::{self, mpsc};
 
 use relist::{Change, Relist};
 
@@ -39,8 +39,8 @@ const RETRY_UNSERVED: Duration = Duration::from_mins(5);
 pub enum Told {
     /// Something for the core.
     Input(Input),
-    /// The first list of a kind is complete.
-    Complete,
+    /// A kind's first list is complete that was begun after the lists were asked for this many times.
+    Complete(u64),
 }
 
 /// How one kind of object becomes inputs.
@@ -110,21 +110,39 @@ impl Touch {
     }
 }
 
-/// Watches one kind for ever; ends only when nobody listens any more.
+/// Watches one kind for ever, and begins with a list anew whenever `lists` counts up; ends only when nobody
+/// listens any more.
 pub async fn watch<K: Kind>(
     kind: K,
     api: Api<DeserializeGuard<K::Object>>,
     config: watcher::Config,
     touch: Touch,
+    mut lists: sync::watch::Receiver<u64>,
     tell: mpsc::Sender<Told>,
 ) {
-    let stream = watcher(api, config.timeout(WATCH_SECONDS));
-    pin_mut!(stream);
+    let config = config.timeout(WATCH_SECONDS);
+    let begin = || watcher(api.clone(), config.clone()).boxed();
+    let mut asked = *lists.borrow_and_update();
+    let mut stream = begin();
     let mut relist = Relist::new();
     let mut in_touch = true;
     let mut wait = RETRY_FIRST;
     let mut unserved = false;
-    while let Some(event) = stream.next().await {
+    loop {
+        let event = tokio::select! {
+            biased;
+            changed = lists.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                asked = *lists.borrow_and_update();
+                relist.begin_anew();
+                stream = begin();
+                continue;
+            }
+            Some(event) = stream.next() => event,
+            else => return,
+        };
         let event = match event {
             Ok(event) => event,
             Err(error) => {
@@ -138,11 +156,15 @@ pub async fn watch<K: Kind>(
                         touch.back(K::NAME);
                     }
                     for change in relist.unserved() {
-                        if !tell_of(&kind, change, &tell).await {
+                        if !tell_of(&kind, change, asked, &tell).await {
                             return;
                         }
                     }
-                    tokio::time::sleep(RETRY_UNSERVED).await;
+                    // Whoever wants a list need not wait.
+                    if let Ok(Ok(())) = tokio::time::timeout(RETRY_UNSERVED, lists.changed()).await
+                    {
+                        lists.mark_changed();
+                    }
                     continue;
                 }
                 // An expired version is the API server's ordinary way to ask for a new list.
@@ -166,7 +188,7 @@ pub async fn watch<K: Kind>(
             }
         }
         for change in relist.handle(event, |object| K::key(object.meta())) {
-            if !tell_of(&kind, change, &tell).await {
+            if !tell_of(&kind, change, asked, &tell).await {
                 return;
             }
         }
@@ -177,12 +199,13 @@ pub async fn watch<K: Kind>(
 async fn tell_of<K: Kind>(
     kind: &K,
     change: Change<K::Key, DeserializeGuard<K::Object>>,
+    asked: u64,
     tell: &mpsc::Sender<Told>,
 ) -> bool {
     let told = match change {
         Change::Applied(object) => input(kind, object).map(Told::Input),
         Change::Deleted(key) => kind.deleted(key).map(Told::Input),
-        Change::Complete => Some(Told::Complete),
+        Change::Complete => Some(Told::Complete(asked)),
     };
     match told {
         Some(told) => tell.send(told).await.is_ok(),

@@ -64,7 +64,8 @@ pub struct Controller {
     settings: Settings,
     world: World,
     synced: bool,
-    elected: bool,
+    /// The end of the lease, of a replica that leads.
+    leads_until: Option<Instant>,
     leader: Option<Box<Leader>>,
     next_write: WriteId,
     /// Seconds since 1970 at the origin of the monotonic clock.
@@ -78,7 +79,7 @@ impl Controller {
             settings,
             world: World::default(),
             synced: false,
-            elected: false,
+            leads_until: None,
             leader: None,
             next_write: WriteId(0),
             origin: 0,
@@ -106,6 +107,7 @@ impl Controller {
     /// Takes an input without deciding anything yet; [`Self::on_deadline`] decides. With many
     /// inputs at hand, as after a start, it is better to decide once.
     pub fn note(&mut self, now: Instant, input: Input) {
+        self.obey_lease(now);
         match input {
             Input::WallClockSet { origin } => {
                 self.origin = origin;
@@ -114,17 +116,12 @@ impl Controller {
                 }
             }
             Input::Synced => self.synced = true,
-            Input::LeadershipGained => self.elected = true,
-            Input::LeadershipLost => {
-                self.elected = false;
-                if let Some(leader) = self.leader.take() {
-                    self.next_write = leader.next_write();
-                }
-            }
+            Input::LeadershipGained { until } => self.leads_until = Some(until),
+            Input::LeadershipLost => self.step_down(),
             Input::WriteDone { id, result } => self.note_result(now, id, result),
             input => self.note_object(now, input),
         }
-        if self.synced && self.elected && self.leader.is_none() {
+        if self.synced && self.leads_until.is_some() && self.leader.is_none() {
             let leader = Leader::new(
                 now,
                 self.settings,
@@ -136,7 +133,23 @@ impl Controller {
         }
     }
 
+    fn step_down(&mut self) {
+        self.leads_until = None;
+        if let Some(leader) = self.leader.take() {
+            self.next_write = leader.next_write();
+        }
+    }
+
+    /// That no address is given twice rests on the claims, and on there being one who decides: two, each
+    /// with writes of its own under way, would not see what the other is about to do.
+    fn obey_lease(&mut self, now: Instant) {
+        if self.leads_until.is_some_and(|until| now >= until) {
+            self.step_down();
+        }
+    }
+
     fn settle(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        self.obey_lease(now);
         if let Some(leader) = &mut self.leader {
             leader.settle(now, &mut self.world, out);
         }

@@ -3,7 +3,7 @@
 //! No times of other machines are compared: a holder gives up before its lease can have ended for
 //! anybody, counted from the moment it *sent* the request that renewed it, and others count from
 //! the moment they last *saw* the holder renew. The Lease is there to keep two replicas from
-//! working against each other; that no address is given twice rests on the claims alone.
+//! working against each other: what the claims can't keep apart are two that decide at once.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -89,10 +89,10 @@ impl Election {
         self.renewed = Some(sent);
     }
 
-    /// Whether this replica may write.
-    pub fn leads(&self, now: Instant) -> bool {
-        self.renewed
-            .is_some_and(|renewed| now.saturating_since(renewed) < Self::DEADLINE)
+    /// Until when this replica may decide; `None`: it may not.
+    pub fn leads_until(&self, now: Instant) -> Option<Instant> {
+        let until = self.renewed? + Self::DEADLINE;
+        (now < until).then_some(until)
     }
 
     /// How long a look that begins now may take: never beyond the time to stop.
@@ -126,9 +126,12 @@ mod tests {
     fn lease_is_made_renewed_and_taken_when_given_back() {
         let mut me = Election::new("a");
         assert_eq!(me.look(at(0), None), Bid::Create);
-        assert!(!me.leads(at(0)), "not before the API server agreed");
+        assert!(
+            me.leads_until(at(0)).is_none(),
+            "not before the API server agreed"
+        );
         me.won(at(0));
-        assert!(me.leads(at(1)));
+        assert!(me.leads_until(at(1)).is_some());
         assert_eq!(look(&mut me, 2, "a", "t0"), Bid::Renew);
         let mut other = Election::new("b");
         assert_eq!(look(&mut other, 2, "a", "t0"), Bid::Wait);
@@ -145,7 +148,7 @@ mod tests {
         for second in 1..15 {
             assert_eq!(look(&mut other, second, "a", "t0"), Bid::Wait);
         }
-        assert!(me.leads(at(9)) && !me.leads(at(10)));
+        assert!(me.leads_until(at(9)).is_some() && me.leads_until(at(10)).is_none());
         assert_eq!(look(&mut other, 15, "a", "t0"), Bid::Take);
     }
 
@@ -172,7 +175,7 @@ mod tests {
         let mut me = Election::new("a");
         me.won(at(0));
         assert_eq!(look(&mut me, 1, "b", "t1"), Bid::Wait);
-        assert!(!me.leads(at(1)));
+        assert!(me.leads_until(at(1)).is_none());
     }
 
     #[test]

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use herald_model::{
-    AddressRange, AdvertisementName, Labels, NamespaceName, Node, NodeName, PoolName, ServiceKey,
-    Speaker, Uid, VirtualIp,
+    AddressRange, AdvertisementName, Instant, Labels, NamespaceName, Node, NodeName, PoolName,
+    ServiceKey, Speaker, Uid, VirtualIp,
 };
 
 use crate::observed::{
@@ -94,8 +94,12 @@ pub enum Input {
     ServiceRangesDeleted(Arc<str>),
     /// Every kind has been told of completely once.
     Synced,
-    /// This replica leads from now on.
-    LeadershipGained,
+    /// This replica leads from now on; told again whenever its lease is renewed.
+    LeadershipGained {
+        /// Then it leads no more: nothing is decided later, though nobody may have said yet that
+        /// another has the lease, as when the process stood still.
+        until: Instant,
+    },
     /// This replica does not lead any more; the driver has stopped the writes that were under way.
     LeadershipLost,
     /// What came of an [`Effect::Write`].
@@ -105,6 +109,13 @@ pub enum Input {
         /// What came of it.
         result: WriteResult,
     },
+}
+
+impl Input {
+    /// This replica leads, and no lease ends that.
+    pub const LEADS_FOR_GOOD: Self = Self::LeadershipGained {
+        until: Instant::from_nanos(u64::MAX),
+    };
 }
 
 /// Tells writes apart.

@@ -64,7 +64,7 @@
 //!     pool("public").range("192.0.2.0/24").applied(),
 //!     svc("ns/web").port(80).applied(),
 //!     Input::Synced,
-//!     Input::LeadershipGained,
+//!     Input::LEADS_FOR_GOOD,
 //! ] {
 //!     controller.handle(now, input, &mut effects);
 //! }

@@ -40,7 +40,7 @@ impl Rehearsal {
         let mut controller = Controller::new(settings);
         let now = Instant::ORIGIN;
         let first = [Input::WallClockSet { origin: unix }];
-        let last = [Input::Synced, Input::LeadershipGained];
+        let last = [Input::Synced, Input::LEADS_FOR_GOOD];
         for input in first.into_iter().chain(inputs).chain(last) {
             controller.note(now, input);
         }

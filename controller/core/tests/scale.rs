@@ -95,7 +95,7 @@ impl Api {
             controller.note(now, Input::VipApplied(Box::new(vip.clone())));
         }
         controller.note(now, Input::Synced);
-        controller.note(now, Input::LeadershipGained);
+        controller.note(now, Input::LEADS_FOR_GOOD);
         controller
     }
 

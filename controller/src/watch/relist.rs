@@ -15,7 +15,7 @@ pub(crate) enum Change<K, V> {
     Applied(V),
     /// The object is gone.
     Deleted(K),
-    /// The set is complete; said once, after the first finished list.
+    /// The set is complete; said once, after the first finished list since the last beginning.
     Complete,
 }
 
@@ -34,6 +34,12 @@ impl<K: Ord + Clone, V> Relist<K, V> {
             staged: BTreeMap::new(),
             complete: false,
         }
+    }
+
+    /// Waits for a list that begins now, and says when it is complete. What was told stays until then.
+    pub(crate) fn begin_anew(&mut self) {
+        self.staged.clear();
+        self.complete = false;
     }
 
     /// Takes one event; what follows from it, in the order to apply it. Objects without a key are
@@ -146,6 +152,34 @@ mod tests {
         let later = events.flat_map(|event| relist.handle(event, |(key, _)| Some(*key)));
         assert_eq!(later.collect::<Vec<_>>(), [Change::Applied(("a", 1))]);
         assert_eq!(relist.unserved(), [], "what was told stays");
+        relist.begin_anew();
+        assert_eq!(relist.unserved(), [Change::Complete]);
+    }
+
+    #[test]
+    fn list_that_was_asked_for_is_told_of_when_it_is_complete() {
+        let mut relist = Relist::new();
+        let mut told = |events: Vec<Event<Object>>, anew: bool| -> Vec<_> {
+            if anew {
+                relist.begin_anew();
+            }
+            let events = events.into_iter();
+            events
+                .flat_map(|event| relist.handle(event, |(key, _)| Some(*key)))
+                .collect()
+        };
+        told(list(&[("a", 1), ("b", 1)]), false);
+        assert_eq!(told(aborted(&[("a", 2)]), false), []);
+        // Of the list before nothing counts.
+        assert_eq!(
+            told(list(&[("b", 2)]), true),
+            [
+                Change::Deleted("a"),
+                Change::Applied(("b", 2)),
+                Change::Complete
+            ]
+        );
+        assert_eq!(told(list(&[("b", 2)]), false), [Change::Applied(("b", 2))]);
     }
 
     #[test]

@@ -69,7 +69,7 @@ impl Leader {
     ///
     /// What is changed is the time of a condition, which may be that of any change of it where the
     /// last transition is not known (as the API conventions have it). A Service without a condition
-    /// is not ours: it gets our annotation, which the next write takes out.
+    /// is not ours: it gets our annotation, which the next write takes out, or loses it.
     fn fence(
         &self,
         now: Instant,
@@ -85,11 +85,11 @@ impl Leader {
         }
         if let Some(allocated) = &mut status.allocated {
             allocated.since = self.unix(now).max(allocated.since.saturating_add(1));
-        } else {
+        } else if status.allocated_from.take().is_none() {
             let left = assignment.leaving.first();
             let claim = left.and_then(|address| world.vips.get(address));
             let pool = claim.map_or_else(|| "none".into(), |claim| claim.vip.pool.clone());
-            status.allocated_from.get_or_insert(pool);
+            status.allocated_from = Some(pool);
         }
     }
 

@@ -8,7 +8,7 @@ use herald_controller_core::testkit::{
     advertised, advertisement, ip, labels, node, pool, speaker, speaker_pod, svc, well,
 };
 use herald_controller_core::{
-    Controller, Effect, Input, Settings, Terms, Write, WriteId, WriteResult,
+    Controller, Effect, Election, Input, Settings, Terms, Write, WriteId, WriteResult,
 };
 use herald_model::{
     Departure, Family, Instant, IpFamilyPolicy, Phase, Scope, Selector, ServiceKey, TrafficPolicy,
@@ -57,6 +57,10 @@ pub(crate) struct Cluster {
     places: BTreeMap<String, Input>,
     /// One leads, the other follows.
     replicas: [Replica; 2],
+    /// The one that follows stood still while the other took the lease, and was not told that it leads no more.
+    two_lead: bool,
+    /// Whoever leads next goes by what it has been told, which may be less than was written.
+    pub(crate) skips_lists: bool,
     /// Writes of deposed leaders that may still arrive.
     late: Vec<(Write, Seen)>,
     now: Instant,
@@ -80,6 +84,8 @@ impl Cluster {
             api,
             places,
             replicas,
+            two_lead: false,
+            skips_lists: false,
             late: Vec::new(),
             now: Instant::ORIGIN,
             random: seed.wrapping_mul(0x2545_f491_4f6c_dd1d) | 1,
@@ -311,15 +317,19 @@ impl Cluster {
     fn relist(&mut self) {
         let replica = self.below(2);
         let kind = self.pick(&KINDS);
+        self.list(replica, kind);
+        self.decide();
+    }
+
+    /// Nothing is decided before all of a list is told of.
+    fn list(&mut self, replica: usize, kind: Kind) {
         let position = self.replicas[replica].told.entry(kind).or_default();
         let inputs = self.api.relist(kind, *position);
         *position = self.api.since(kind, 0).len();
-        // Nothing is decided before all of it is told of.
         for input in inputs {
             let controller = &mut self.replicas[replica].controller;
             controller.note(self.now, input);
         }
-        self.decide();
     }
 
     fn handle(&mut self, replica: usize, input: Input) {
@@ -369,7 +379,9 @@ impl Cluster {
 
     /// One of the writes under way reaches the API server, or does not.
     fn write_one(&mut self, failures: bool) {
-        let Some(replica) = (0..2).find(|at| !self.replicas[*at].writing.is_empty()) else {
+        let first = self.below(2);
+        let mut both = [first, 1 - first].into_iter();
+        let Some(replica) = both.find(|at| !self.replicas[*at].writing.is_empty()) else {
             return;
         };
         let position = self.below(self.replicas[replica].writing.len());
@@ -406,15 +418,21 @@ impl Cluster {
         self.api.write(&write, seen);
     }
 
-    /// The lease changes hands, or is lost and got again; or whoever leads crashes. Writes may still be
-    /// on their way. Who leads next knows what it has been told: that may be less than was written.
+    /// The lease changes hands, or is lost and got again; or whoever leads crashes, or stands still until
+    /// another leads. Writes may still be on their way.
     fn depose(&mut self) {
+        self.tell_the_second();
         let old = usize::from(self.replicas[1].leads);
-        let replica = &mut self.replicas[old];
-        let writing = std::mem::take(&mut replica.writing);
-        self.late
-            .extend(writing.into_iter().map(|(_, write, seen)| (write, seen)));
-        replica.leads = false;
+        self.replicas[old].leads = false;
+        self.two_lead = self.one_in(3);
+        if self.two_lead {
+            let until = self.now + Election::DEADLINE;
+            self.handle(old, Input::LeadershipGained { until });
+            self.now = self.now + Election::DURATION;
+            self.lead(1 - old);
+            return;
+        }
+        self.give_up_writes(old);
         let new = match self.below(3) {
             0 => {
                 self.replicas[old] =
@@ -430,12 +448,39 @@ impl Cluster {
                 1 - old
             }
         };
-        self.replicas[new].leads = true;
-        self.handle(new, Input::LeadershipGained);
+        self.lead(new);
+    }
+
+    /// It leads once it has new lists of everything.
+    fn lead(&mut self, replica: usize) {
+        self.replicas[replica].leads = true;
+        if !self.skips_lists {
+            for kind in KINDS {
+                self.list(replica, kind);
+            }
+        }
+        self.handle(replica, Input::LEADS_FOR_GOOD);
+    }
+
+    /// What is on its way may arrive yet, and nobody hears of it.
+    fn give_up_writes(&mut self, replica: usize) {
+        let writing = std::mem::take(&mut self.replicas[replica].writing);
+        self.late
+            .extend(writing.into_iter().map(|(_, write, seen)| (write, seen)));
+    }
+
+    /// Of two that lead for all they were told, the one without the lease hears of it.
+    fn tell_the_second(&mut self) {
+        if std::mem::take(&mut self.two_lead) {
+            let second = usize::from(self.replicas[0].leads);
+            self.give_up_writes(second);
+            self.handle(second, Input::LeadershipLost);
+        }
     }
 
     /// The controllers start anew; none of their writes is on its way.
     pub(crate) fn restart(&mut self) {
+        self.two_lead = false;
         self.replicas = [true, false]
             .map(|leads| Replica::start(&self.api, &self.places, self.now, self.seed, leads));
         self.decide();
@@ -443,6 +488,7 @@ impl Cluster {
 
     /// Everything arrives, nothing fails, until nothing happens any more.
     pub(crate) fn quiesce(&mut self) {
+        self.tell_the_second();
         for (write, seen) in std::mem::take(&mut self.late) {
             self.api.write(&write, seen);
         }
@@ -675,7 +721,7 @@ impl Replica {
         controller.note(now, Input::WallClockSet { origin: 1_000_000 });
         controller.note(now, Input::Synced);
         if leads {
-            controller.note(now, Input::LeadershipGained);
+            controller.note(now, Input::LEADS_FOR_GOOD);
         }
         Self {
             controller,

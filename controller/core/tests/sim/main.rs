@@ -100,21 +100,18 @@ fn claims_deleted_by_hand_come_back_and_statuses_stay() {
     );
 }
 
-/// What the claim is good for: of the same histories, which all end well with it, some show an
-/// address on two Services when nobody checks who claims what.
+/// What the claim is good for should lists be older than what was written: then some histories show an
+/// address on two Services when nobody checks who claims what, and none of them with the claim.
 #[test]
 fn without_the_lock_on_claims_an_address_is_shown_by_two_services() {
     let law = "an address shown by two Services";
     let ends = |seed: u64, unlocked: bool| {
         let history = std::panic::catch_unwind(|| {
             let mut cluster = Cluster::new(seed);
+            cluster.skips_lists = true;
             cluster.api.unlocked = unlocked;
             for _ in 0..400 {
                 cluster.step(Chaos::EVERYTHING);
-            }
-            if !unlocked {
-                cluster.quiesce();
-                cluster.check_converged();
             }
         });
         match history {
@@ -131,7 +128,8 @@ fn without_the_lock_on_claims_an_address_is_shown_by_two_services() {
         .collect();
     assert!(!broken.is_empty());
     for seed in broken {
-        assert_eq!(ends(seed, false), "", "seed {seed}, with the lock");
+        let end = ends(seed, false);
+        assert!(!end.starts_with(law), "seed {seed}, with the lock: {end}");
     }
 }
 

@@ -27,7 +27,7 @@ fn address_whose_late_showing_may_arrive_is_not_given_to_another() {
     let mut story = interrupted();
     let claim = story.told_claim("10.0.0.1");
     story.tell([claim, svc("ns/two").created(1).applied()]);
-    story.tell([Input::LeadershipGained]);
+    story.tell([Input::LEADS_FOR_GOOD]);
     assert_eq!(story.status_of("ns/two").ingress, ["10.0.0.1"].map(ip));
     assert!(!story.late_status("ns/one", "2", &["10.0.0.1"]));
     assert_eq!(story.status_of("ns/one").ingress, ["10.0.0.0"].map(ip));
@@ -37,7 +37,7 @@ fn address_whose_late_showing_may_arrive_is_not_given_to_another() {
 fn the_same_when_nobody_has_told_of_the_claim_yet() {
     let mut story = interrupted();
     story.tell([svc("ns/two").created(1).applied()]);
-    story.tell([Input::LeadershipGained]);
+    story.tell([Input::LEADS_FOR_GOOD]);
     story.pass(Duration::from_secs(10));
     assert_eq!(story.status_of("ns/two").ingress, ["10.0.0.1"].map(ip));
     assert!(!story.late_status("ns/one", "2", &["10.0.0.1"]));
@@ -50,7 +50,7 @@ fn the_same_when_the_service_is_not_ours_and_nothing_of_ours_stays_on_it() {
     let claim = story.told_claim("10.0.0.1");
     story.tell([svc("ns/one").version(7).foreign(), claim]);
     story.tell([svc("ns/two").requests(&["10.0.0.1"]).created(1).applied()]);
-    story.tell([Input::LeadershipGained]);
+    story.tell([Input::LEADS_FOR_GOOD]);
     assert_eq!(story.status_of("ns/two").ingress, ["10.0.0.1"].map(ip));
     assert!(!story.late_status("ns/one", "7", &["10.0.0.1"]));
     let status = story.status_of("ns/one");
@@ -65,6 +65,6 @@ fn the_same_when_the_service_is_not_ours_and_nothing_of_ours_stays_on_it() {
 fn nothing_is_written_where_no_late_write_is_to_be_feared() {
     let mut story = interrupted();
     story.take_claim("10.0.0.1");
-    story.tell([Input::LeadershipGained]);
+    story.tell([Input::LEADS_FOR_GOOD]);
     story.expect(&[]);
 }

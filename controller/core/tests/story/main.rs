@@ -62,7 +62,7 @@ fn standby_writes_nothing_and_takes_over_warm() {
     ]);
     story.tell([Input::Synced]);
     story.expect(&[]);
-    story.tell([Input::LeadershipGained]);
+    story.tell([Input::LEADS_FOR_GOOD]);
     assert_eq!(story.count("create"), 1);
 }
 
@@ -595,7 +595,7 @@ fn restart_leaves_addresses_in_the_order_in_which_they_are_shown() {
         ["fd00::", "10.0.0.0"].map(ip)
     );
     story.skip();
-    story.tell([Input::LeadershipLost, Input::LeadershipGained]);
+    story.tell([Input::LeadershipLost, Input::LEADS_FOR_GOOD]);
     story.writes();
     assert_eq!(
         story.status_of("ns/web").ingress,
@@ -742,7 +742,7 @@ fn what_is_wrong_with_a_pool_is_told_though_the_watch_is_faster_than_the_answer(
         1
     );
     // Whoever leads next finds it as it is, and is silent.
-    story.tell([Input::LeadershipLost, Input::LeadershipGained]);
+    story.tell([Input::LeadershipLost, Input::LEADS_FOR_GOOD]);
     story.tell([Input::PoolApplied(shown)]);
     story.pass(Duration::from_secs(5));
     assert_eq!(story.count("event public"), 1);

@@ -206,7 +206,7 @@ fn nothing_moves_for_five_minutes_after_a_term_began_or_a_speaker_took_over() {
     story.live(2 * SECOND);
     assert_eq!(loads(&story, ["n3"]), [1]);
     story.live(10 * SECOND);
-    story.tell([Input::LeadershipLost, Input::LeadershipGained]);
+    story.tell([Input::LeadershipLost, Input::LEADS_FOR_GOOD]);
     story.live(299 * SECOND);
     assert_eq!(loads(&story, ["n3"]), [1]);
     story.live(2 * SECOND);

@@ -169,7 +169,7 @@ fn another_thing_that_a_pool_collides_with_is_an_event_and_more_of_the_same_is_n
     story.tell([Input::NodeDeleted("n3".into())]);
     assert_eq!(warnings(&mut story, "public"), [] as [&str; 0]);
     // Whoever leads next finds it as it is, and is silent.
-    story.tell([Input::LeadershipLost, Input::LeadershipGained]);
+    story.tell([Input::LeadershipLost, Input::LEADS_FOR_GOOD]);
     assert_eq!(warnings(&mut story, "public"), [] as [&str; 0]);
 }
 

@@ -49,7 +49,7 @@ impl Story {
     }
 
     pub(crate) fn lead(&mut self) {
-        self.tell([Input::Synced, Input::LeadershipGained]);
+        self.tell([Input::Synced, Input::LEADS_FOR_GOOD]);
     }
 
     /// Tells of all inputs, then answers writes until there is none.

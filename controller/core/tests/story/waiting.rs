@@ -114,7 +114,7 @@ fn rest_goes_on_across_a_change_of_leaders_and_the_address_is_given_again_after_
     story.tell([svc("ns/a").applied()]);
     story.tell([svc("ns/a").deleted(), svc("ns/b").applied()]);
     story.pass(Duration::from_secs(40));
-    story.tell([Input::LeadershipLost, Input::LeadershipGained]);
+    story.tell([Input::LeadershipLost, Input::LEADS_FOR_GOOD]);
     story.pass(Duration::from_secs(15));
     assert!(shown(&story, "ns/b").is_empty());
     story.pass(Duration::from_secs(10));

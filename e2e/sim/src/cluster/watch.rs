@@ -199,7 +199,7 @@ impl World {
         self.controller(generation, advertised(advertisement("all")));
         self.list(self.hosts.len(), generation);
         self.controller(generation, controller::Input::Synced);
-        self.controller(generation, controller::Input::LeadershipGained);
+        self.controller(generation, controller::Input::LEADS_FOR_GOOD);
     }
 
     pub(super) fn controller(&mut self, generation: u64, input: controller::Input) {
