@@ -46,10 +46,13 @@ INLINE struct pod *find_pod(const struct flow *pin)
 
 /*
  * Writes the way back down. Returns -1 if the pod has a flow from the same client and port that came to
- * another VIP or port: their replies could not be told apart.
+ * another VIP or port, and goes on: their replies could not be told apart.
  */
-INLINE int write_way_back(const struct flow_key *key, const struct flow *pin)
+APART int write_way_back(const struct flow_key *key, const struct flow *pin)
 {
+	if (!key || !pin)
+		return -1;
+
 	struct reply_key reply_key = {
 		.target = pin->target,
 		.client = key->client,
@@ -67,7 +70,7 @@ INLINE int write_way_back(const struct flow_key *key, const struct flow *pin)
 	};
 	struct reply *owner = bpf_map_lookup_elem(&replies, &reply_key);
 
-	if (owner && owner->generation == GENERATION_POD &&
+	if (owner && owner->generation == GENERATION_POD && owner->closed != CLOSED &&
 	    !is_idle(owner, key->protocol, pin->seen_ns) &&
 	    (owner->vip_port != key->vip_port || !address_equal(&owner->vip, &key->vip)))
 		return -1;

@@ -249,6 +249,14 @@ fn fragments_go_to_the_pod_of_the_first_and_those_of_its_answer_are_the_addresss
     Ok(())
 }
 
+/// The client of a connection gives it up.
+fn reset(frame: &Frame) -> Vec<u8> {
+    let mut reset = later(frame).bytes();
+    let flags = if frame.from.0.is_ipv4() { 34 } else { 54 } + 13;
+    reset[flags] = 0x04;
+    reset
+}
+
 #[test]
 fn what_a_pod_answers_to_a_client_that_did_not_come_by_the_address_is_left_alone() -> Result<()> {
     let mut bench = planned(to(OWN, &[(5, true)]))?;
@@ -263,10 +271,7 @@ fn what_a_pod_answers_to_a_client_that_did_not_come_by_the_address_is_left_alone
             bench.run(&frame.bytes())?;
             leaves_as(&mut bench, &answer.bytes(), &expected.bytes())?;
             // The client closes; then it connects to the pod itself, from the same port.
-            let mut reset = later(&frame).bytes();
-            let flags = if frame.from.0.is_ipv4() { 34 } else { 54 } + 13;
-            reset[flags] = 0x04;
-            bench.run(&reset)?;
+            bench.run(&reset(&frame))?;
             let data = later(&answer);
             let mut as_the_address = data.clone();
             as_the_address.from = frame.to;
@@ -562,6 +567,11 @@ fn two_flows_that_a_pod_could_not_tell_apart_get_two_pods_or_one_is_kube_proxys(
         let mut third = other.clone();
         third.from.1 += 1;
         goes_up(&mut bench, &third.bytes(), &at_pod(5, &third).bytes())?;
+        // Nor does one that has ended stand in the way.
+        if frame.protocol == Protocol::Tcp {
+            bench.run(&reset(&frame))?;
+            goes_up(&mut bench, &other.bytes(), &at_pod(5, &other).bytes())?;
+        }
     }
 
     let mut bench = planned(to(OWN, &[(5, true), (6, true)]))?;
