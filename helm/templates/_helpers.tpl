@@ -8,6 +8,7 @@ app.kubernetes.io/name: herald
 app.kubernetes.io/component: {{ .component }}
 {{- end }}
 
+{{/* Those of an object; with more of its own in "labels", which go before everybody's. */}}
 {{- define "herald.labels" -}}
 app.kubernetes.io/name: herald
 {{- with .component }}
@@ -17,6 +18,18 @@ app.kubernetes.io/instance: {{ .root.Release.Name }}
 app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
+{{- with merge (dict) (default dict .labels) .root.Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- define "herald.metadata" -}}
+labels:
+  {{- include "herald.labels" . | nindent 2 }}
+{{- with .root.Values.commonAnnotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end }}
 
 {{/* No version among a pod's labels: an upgrade that changes nothing of the pods restarts none. */}}
@@ -24,12 +37,12 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 labels:
   {{- include "herald.selectorLabels" . | nindent 2 }}
   app.kubernetes.io/instance: {{ .root.Release.Name }}
-  {{- with .root.Values.podLabels }}
+  {{- with merge (dict) .root.Values.podLabels .root.Values.commonLabels }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
 annotations:
   kubectl.kubernetes.io/default-container: {{ .component }}
-  {{- with .root.Values.podAnnotations }}
+  {{- with merge (dict) .root.Values.podAnnotations .root.Values.commonAnnotations }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
 {{- end }}

@@ -88,7 +88,7 @@ subjects:
     namespace: {{ .root.Release.Namespace }}
 {{- end }}
 
-{{/* Those of a lower weight are made first. What failed stays, to be looked at. */}}
+{{/* Those of a lower weight are made first. What failed stays, to be looked at. A Pod has "labels" and "annotations" of its own. */}}
 {{- define "herald.hookMetadata" -}}
 labels:
   {{- include "herald.labels" . | nindent 2 }}
@@ -99,5 +99,8 @@ annotations:
   {{- if eq .weight "0" }}
   # Helm 4 then shows what it says.
   helm.sh/hook-output-log-policy: hook-succeeded,hook-failed
+  {{- end }}
+  {{- with merge (dict) (default dict .annotations) .root.Values.commonAnnotations }}
+  {{- toYaml . | nindent 2 }}
   {{- end }}
 {{- end }}
