@@ -140,6 +140,10 @@ fuzz: setup ## feed decoders and the ring with what nobody sends, FUZZ_SECONDS=6
 crds: ## write helm/crds from the Rust types
 	cargo run --quiet --package herald-api --bin crdgen helm/crds
 
+.PHONY: docs
+docs: ## write docs/values.md and docs/fields.md from the chart
+	cargo run --quiet --package herald-e2e --bin herald-docs
+
 .PHONY: fmt
 fmt: ## format the Rust sources
 	cargo fmt --all

@@ -34,6 +34,7 @@ pub mod newcomers;
 pub mod object;
 pub mod probe;
 pub mod prometheus;
+pub mod reference;
 pub mod sandbox;
 pub mod soak;
 pub mod stranger;

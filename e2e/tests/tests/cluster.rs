@@ -5,6 +5,8 @@
 mod allocation;
 #[path = "cluster/announcing.rs"]
 mod announcing;
+#[path = "cluster/chart.rs"]
+mod chart;
 #[path = "cluster/conflicts.rs"]
 mod conflicts;
 #[path = "cluster/documents.rs"]
