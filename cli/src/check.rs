@@ -2,6 +2,7 @@
 
 mod cluster;
 mod herald;
+mod network;
 mod nodes;
 mod probe;
 mod segments;
@@ -64,6 +65,7 @@ pub(crate) fn check(picture: &Picture, probes: &Probes) -> Check {
     findings.extend(cluster::findings(picture, probes));
     findings.extend(nodes::findings(picture, probes));
     findings.extend(segments::findings(picture, probes));
+    findings.extend(network::findings(picture));
     Check { findings }
 }
 

@@ -1,5 +1,7 @@
 //! Kubernetes: its version, kube-proxy, the clocks.
 
+use herald_speaker_core::ObservedSpeaker;
+
 use super::probe::Mode;
 use super::{Finding, Probes};
 use crate::picture::Picture;
@@ -12,7 +14,7 @@ const SKEW_MS: i64 = 20_000;
 
 pub(super) fn findings(picture: &Picture, probes: &Probes) -> Vec<Finding> {
     let mut findings = vec![version(probes)];
-    findings.extend(modes(probes));
+    findings.extend(modes(picture, probes));
     findings.extend(health(picture, probes));
     findings.extend(clocks(picture, probes));
     findings
@@ -41,7 +43,11 @@ fn version(probes: &Probes) -> Finding {
     }
 }
 
-fn modes(probes: &Probes) -> Vec<Finding> {
+fn modes(picture: &Picture, probes: &Probes) -> Vec<Finding> {
+    let ipvs = traces_of_ipvs(picture, probes);
+    if !ipvs.is_empty() {
+        return ipvs;
+    }
     if probes.modes.is_empty() {
         let text = "its mode is not known: it tells nobody but its own node, and there is no ConfigMap kube-system/kube-proxy";
         let finding = Finding::new("kube-proxy", "", Level::Unknown, text);
@@ -70,6 +76,21 @@ fn modes(probes: &Probes) -> Vec<Finding> {
         }
     };
     probes.modes.iter().map(finding).collect()
+}
+
+/// Where a speaker sees that its node's kube-proxy works by IPVS, and nothing else says so.
+fn traces_of_ipvs(picture: &Picture, probes: &Probes) -> Vec<Finding> {
+    if probes.modes.values().any(|mode| mode.name == "ipvs") {
+        return Vec::new();
+    }
+    let speakers = picture.forecast.facts().speakers.values();
+    let traces = speakers.filter(|speaker| speaker.report.ipvs);
+    let finding = |speaker: &ObservedSpeaker| {
+        let text = "mode ipvs, as its interface kube-ipvs0 tells; without strict ARP the node answers for every address";
+        let finding = Finding::new("kube-proxy", &speaker.node, Level::Warning, text);
+        finding.remedy("use mode nftables or iptables; with ipvs set ipvs.strictARP: true in its configuration")
+    };
+    traces.map(finding).collect()
 }
 
 fn health(picture: &Picture, probes: &Probes) -> Vec<Finding> {

@@ -27,6 +27,7 @@ pub(super) fn findings(picture: &Picture, probes: &Probes) -> Vec<Finding> {
 fn of_node(picture: &Picture, probes: &Probes, node: &Node) -> Vec<Finding> {
     let name = node.metadata.name.as_deref().unwrap_or_default();
     let mut findings: Vec<Finding> = kernel(name, node).into_iter().collect();
+    findings.extend(architecture(name, node));
     let against = obstacles(picture, name);
     if against.is_empty() {
         findings.push(Finding::new(
@@ -83,17 +84,27 @@ fn kernel(name: &str, node: &Node) -> Option<Finding> {
     })
 }
 
+fn architecture(name: &str, node: &Node) -> Option<Finding> {
+    let it = &node.status.as_ref()?.node_info.as_ref()?.architecture;
+    let text = format!("{it}: Herald is built for amd64 and arm64");
+    let is_ours = ["amd64", "arm64"].contains(&it.as_str());
+    let finding = Finding::new("kernel", name, Level::Problem, text);
+    (!is_ours).then(|| finding.remedy("keep speakers off it: speaker.nodeSelector"))
+}
+
 /// What the speaker says of itself.
-fn ready(name: &str, speaker: &Speaker) -> Option<Finding> {
+fn ready(name: &str, speaker: &Speaker) -> Vec<Finding> {
     let status = speaker.status.as_ref();
     let conditions = status
         .map(|status| &status.conditions)
         .into_iter()
         .flatten();
     let mut conditions = conditions.filter(|it| it.type_ == conditions::READY);
-    let ready = conditions.next()?;
+    let Some(ready) = conditions.next() else {
+        return Vec::new();
+    };
     if ready.status == conditions::TRUE {
-        return None;
+        return wants(name, &ready.message);
     }
     let finding = Finding::new("speaker", name, Level::Problem, ready.message.clone());
     let remedy = match ready.reason.as_str() {
@@ -107,7 +118,25 @@ fn ready(name: &str, speaker: &Speaker) -> Option<Finding> {
         conditions::reasons::RETIRED => "set spec.retire of its Speaker object to false",
         _ => "look at the speaker's log",
     };
-    Some(finding.remedy(remedy))
+    vec![finding.remedy(remedy)]
+}
+
+/// What a speaker that is ready lacks: it says so after what it does.
+fn wants(name: &str, message: &str) -> Vec<Finding> {
+    // That kube-proxy forwards alone is told of the data plane.
+    let wants = message.split("; ").skip(1);
+    let wants = wants.filter(|want| !want.starts_with("forwarding is left"));
+    let finding = |want: &str| {
+        let remedy = if want.contains("RLIMIT_MEMLOCK") {
+            "let the container runtime give its containers 8 MiB (systemd: LimitMEMLOCK)"
+        } else if want.contains("priority") {
+            "raise speaker.resources.requests.cpu: it is the share of a processor that is left to it"
+        } else {
+            "raise speaker.announceBurst and speaker.announceRate as far as the switches allow: docs/l2-advertisements.md"
+        };
+        Finding::new("speaker", name, Level::Warning, want).remedy(remedy)
+    };
+    wants.map(finding).collect()
 }
 
 fn data_plane(name: &str, speaker: &Speaker) -> Option<Finding> {

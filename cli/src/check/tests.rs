@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::probe::{Counted, Mode};
 use super::*;
-use crate::testkit::{NOW, picture, pool, service, serving};
+use crate::testkit::{NOW, condition, picture, pool, service, serving, vip};
 
 /// A node's settings as they should be, and others.
 fn settings(others: &[(&str, u64)]) -> BTreeMap<String, u64> {
@@ -157,6 +157,16 @@ fn what_objects_say_is_told() {
         it["status"]["nodeInfo"]["kernelVersion"] = "5.10.0".into();
     });
     assert!(of(wrong(&old, &probes), "kernel"));
+    let other = changed("Node", |it| {
+        it["status"]["nodeInfo"]["architecture"] = "riscv64".into();
+    });
+    assert!(of(wrong(&other, &probes), "kernel"));
+    let ipvs = changed("Speaker", |it| {
+        it["status"]["kubeProxyMode"] = "ipvs".into();
+    });
+    let nodes = ["node1", "node2", "node3"].map(str::to_owned);
+    let expected = nodes.map(|node| ("kube-proxy", node, Level::Warning));
+    assert_eq!(wrong(&ipvs, &probes), expected);
     let none = changed("Speaker", |it| {
         it["status"]["dataPlane"]["mode"] = "none".into();
     });
@@ -187,6 +197,94 @@ fn what_objects_say_is_told() {
     routed.push(pool("routed", &json!({"addresses": ["203.0.113.0/28"]})));
     let expected = [("pool", "routed".to_owned(), Level::Warning)];
     assert_eq!(wrong(&routed, &probes), expected);
+}
+
+#[test]
+fn what_a_speaker_lacks_is_told_one_by_one() {
+    let told = changed("Speaker", |it| {
+        let ready = &mut it["status"]["conditions"][0];
+        ready["message"] = "announces; forwarding is left to kube-proxy; the kernel refused real-time priority, \
+            nice -20 is used; RLIMIT_MEMLOCK is too low for its code, answers may be late when memory is short; \
+            the last of its addresses on eth0 is announced 20 s after the first, as announceBurst and announceRate \
+            allow no more"
+            .into();
+    });
+    let found = check(&picture(&told), &well()).findings.into_iter();
+    let of_speaker = found.filter(|it| it.check == "speaker" && it.subject == "node1");
+    let remedies: Vec<_> = of_speaker.filter_map(|it| it.remedy).collect();
+    let words = ["requests.cpu", "LimitMEMLOCK", "speaker.announceRate"];
+    assert_eq!(remedies.len(), words.len(), "{remedies:?}");
+    for (remedy, word) in remedies.iter().zip(words) {
+        assert!(remedy.contains(word), "{remedy}");
+    }
+}
+
+#[test]
+fn what_shows_of_switches_hypervisors_and_clouds_is_told() {
+    let probes = well();
+    let unseen = changed("VirtualIP", |it| {
+        let all = it["status"]["conditions"].as_array_mut().unwrap();
+        let mut verified = condition("Verified", "False", "NobodyAnswers");
+        verified["message"] = "nobody answered".into();
+        all.push(verified);
+    });
+    let expected = [("switch", "192.0.2.10".to_owned(), Level::Problem)];
+    assert_eq!(wrong(&unseen, &probes), expected);
+    let rented = changed("Node", |it| {
+        it["spec"] = json!({"providerID": "aws:///eu-1a/i-7"});
+    });
+    let expected = [("cloud", "aws".to_owned(), Level::Warning)];
+    assert_eq!(wrong(&rented, &probes), expected);
+    let own = changed("Node", |it| {
+        it["spec"] = json!({"providerID": "metal3://a/b"});
+    });
+    assert_eq!(wrong(&own, &probes), []);
+    let virtual_ones = changed("Speaker", |it| {
+        it["status"]["segments"][0]["mac"] = "bc:24:11:00:00:01".into();
+    });
+    let found = check(&picture(&virtual_ones), &probes).findings;
+    let found = found.iter().find(|it| it.check == "hypervisor").unwrap();
+    assert_eq!(found.level, Level::Info);
+    assert!(
+        found.text.contains("node1, node2, node3: of Proxmox"),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn addresses_that_are_too_many_for_a_switch_that_counts_are_told() {
+    let frames = |addresses: u8, burst: u64, rate: u64| {
+        let mut all = serving();
+        for last in 11..10 + addresses {
+            let name = format!("web{last}");
+            all.push(service(&name, &json!({}), &[&format!("192.0.2.{last}")]));
+            all.push(vip(last, "public", &name, 2));
+        }
+        let mut picture = picture(&all);
+        let args = [
+            format!("--announce-burst={burst}"),
+            format!("--announce-rate={rate}"),
+        ];
+        let set = json!({
+            "metadata": {},
+            "spec": {
+                "selector": {},
+                "template": {"spec": {"containers": [{"name": "speaker", "args": args}]}},
+            },
+        });
+        picture.objects.installation.speaker = serde_json::from_value(set).unwrap();
+        let found = check(&picture, &well()).findings.into_iter();
+        let mut switch = found.filter(|it| it.check == "switch");
+        switch.next().map(|it| (it.level, it.text))
+    };
+    assert_eq!(frames(1, 2_000, 100), None);
+    let (level, text) = frames(2, 2_000, 100).unwrap();
+    assert_eq!(level, Level::Info);
+    assert!(
+        text.contains("2 IPv4 addresses announces them by 16 frames"),
+        "{text}"
+    );
+    assert_eq!(frames(2, 10, 5), None, "the rates allow no more than 15");
 }
 
 #[test]
