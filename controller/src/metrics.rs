@@ -1,6 +1,7 @@
 //! What is measured.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use herald_controller_core::{Counts, Snapshot, Write, WriteResult};
@@ -9,7 +10,8 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetri
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
-use prometheus_client::registry::Registry;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
 
 /// Labels of the counter of writes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -24,11 +26,17 @@ struct EventLabels {
     reason: String,
 }
 
+/// Seconds. Asking the LAN first takes a third of one.
+const ALLOCATION_BUCKETS: [f64; 12] = [
+    0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 30.0, 300.0, 3600.0,
+];
+
 /// Counters, and the registry they are in.
 pub(crate) struct Metrics {
     registry: Registry,
     writes: Family<WriteLabels, Counter>,
     events: Family<EventLabels, Counter>,
+    allocations: Histogram,
     is_leader: Gauge,
 }
 
@@ -37,6 +45,7 @@ impl Metrics {
         let mut registry = Registry::with_prefix("herald_controller");
         let writes = Family::default();
         let events = Family::default();
+        let allocations = Histogram::new(ALLOCATION_BUCKETS);
         let is_leader = Gauge::default();
         registry.register(
             "writes",
@@ -44,6 +53,12 @@ impl Metrics {
             writes.clone(),
         );
         registry.register("events", "Events recorded, by reason", events.clone());
+        registry.register_with_unit(
+            "allocation",
+            "From when this replica led and knew of a Service without an address until its status showed one",
+            Unit::Seconds,
+            allocations.clone(),
+        );
         registry.register(
             "is_leader",
             "1 on the replica that leads, 0 elsewhere",
@@ -54,8 +69,14 @@ impl Metrics {
             registry,
             writes,
             events,
+            allocations,
             is_leader,
         }
+    }
+
+    /// A Service was given an address after so long.
+    pub(crate) fn allocated(&self, after: Duration) {
+        self.allocations.observe(after.as_secs_f64());
     }
 
     /// Counts a write that was made.

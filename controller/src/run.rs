@@ -254,6 +254,9 @@ impl Driver {
                 () = due => {}
             }
             self.controller.on_deadline(self.clock.now(), &mut effects);
+            for waited in self.controller.take_waits() {
+                self.admin.metrics.allocated(waited);
+            }
             for Effect::Write { id, write } in effects.drain(..) {
                 let writer = self.writer.clone();
                 self.writes.spawn(async move {

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use herald_dataplane::{Counters, Desired, MapContents, MapName, Refused, compile, diff};
+use herald_dataplane::{Desired, MapContents, MapName, Refused, compile, diff};
 use herald_model::{IfIndex, InterfaceName, ServiceKey};
 use herald_speaker_core::{DataPlaneMode, DataPlaneReport, Input};
 use tokio::sync::mpsc::UnboundedSender;
@@ -23,8 +23,11 @@ use crate::io::bpf::{BpfError, DataPlane, Hook, Options};
 use crate::io::sys::{Urgency, interface_index, raise_priority};
 use crate::metrics::Takeovers;
 
+mod counted;
 mod first_packets;
 
+pub(crate) use counted::Counted;
+use counted::{Repairs, Updates};
 use first_packets::FirstPackets;
 
 /// Between two attempts to open a data plane that may yet work.
@@ -59,23 +62,6 @@ enum Command {
     },
     Count(oneshot::Sender<Option<Counted>>),
     Retire(oneshot::Sender<anyhow::Result<()>>),
-}
-
-/// Counters, and what the numbers in them stand for.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Counted {
-    pub(crate) counters: Counters,
-    pub(crate) services: BTreeMap<ServiceKey, u32>,
-    pub(crate) repairs: Repairs,
-}
-
-/// What had to be put back, as somebody else had taken it away.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Repairs {
-    /// How often programs were attached again.
-    pub(crate) programs: u64,
-    /// How often entries of maps were written again.
-    pub(crate) entries: u64,
 }
 
 /// The running thread. Dropping it ends the thread and leaves the programs attached.
@@ -383,6 +369,7 @@ struct Runner {
     /// What could not be repaired the last time, by interface.
     wrong: BTreeMap<IfIndex, Arc<str>>,
     repairs: Repairs,
+    updates: Updates,
     stopwatch: Stopwatch,
 }
 
@@ -399,6 +386,7 @@ impl Runner {
             looked_at: 0,
             wrong: BTreeMap::new(),
             repairs: Repairs::default(),
+            updates: Updates::default(),
             stopwatch,
         }
     }
@@ -498,8 +486,9 @@ impl Runner {
             None => self.data_plane.read()?,
         };
         let compiled = compile(&observed, desired);
-        self.data_plane
-            .apply(&diff(&observed, &compiled.contents))?;
+        let ops = diff(&observed, &compiled.contents);
+        self.data_plane.apply(&ops)?;
+        self.updates.count(&ops);
         self.observed = Some(compiled.contents);
         self.services = compiled.service_ids;
         if self.refused != compiled.refused {
@@ -557,6 +546,7 @@ impl Runner {
                 counters,
                 services: self.services.clone(),
                 repairs: self.repairs,
+                updates: self.updates,
             }),
             Err(error) => {
                 debug!(error = &error as &dyn Error, "cannot read counters");

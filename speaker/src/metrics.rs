@@ -152,6 +152,26 @@ impl Page<'_> {
             "How the LAN answered when asked for an address that another node had taken over",
             verified,
         );
+        let elected = Counters::default();
+        let elections = self.overview.elections;
+        for (result, count) in [
+            ("planned", elections.planned),
+            ("taken_over", elections.taken_over),
+            ("renewed", elections.renewed),
+            ("succeeded", elections.succeeded),
+            ("life_over", elections.life_over),
+            ("unwanted", elections.unwanted),
+            ("cannot_serve", elections.cannot_serve),
+        ] {
+            elected
+                .get_or_create(&vec![("result", result.to_owned())])
+                .inc_by(count);
+        }
+        registry.register(
+            "elections",
+            "Elections that changed what this node holds, by address and segment",
+            elected,
+        );
         let conflicts = Counter::<u64, AtomicU64>::default();
         conflicts.inc_by(self.overview.conflicts);
         registry.register(
@@ -342,6 +362,27 @@ impl Page<'_> {
             "How often eBPF programs or map entries that somebody had removed were put back",
             repairs,
         );
+        let updates = Counter::<u64, AtomicU64>::default();
+        updates.inc_by(counted.updates.wishes);
+        registry.register(
+            "data_plane_updates",
+            "How often the eBPF maps were brought to a new wish",
+            updates,
+        );
+        let entries = Counters::default();
+        for (what, count) in [
+            ("written", counted.updates.written),
+            ("removed", counted.updates.removed),
+        ] {
+            entries
+                .get_or_create(&vec![("what", what.to_owned())])
+                .inc_by(count);
+        }
+        registry.register(
+            "data_plane_entries",
+            "Entries of eBPF maps written or removed for that, target tables included",
+            entries,
+        );
         let happened = Counters::default();
         for (event, count) in &counted.counters.events {
             happened
@@ -383,6 +424,10 @@ mod tests {
                 herald_model::MacAddress([2, 0, 0, 0, 0, 0xee]),
             )],
             conflicts: 2,
+            elections: herald_speaker_core::Elections {
+                taken_over: 4,
+                ..herald_speaker_core::Elections::default()
+            },
             verified: herald_speaker_core::Verified {
                 right: 5,
                 wrong: 1,
@@ -415,6 +460,8 @@ mod tests {
         counted.counters.services.insert(7, counters);
         counted.counters.events.insert(Event::ALL[0], 9);
         counted.repairs.entries = 2;
+        counted.updates.wishes = 6;
+        counted.updates.removed = 8;
         let takeovers = Takeovers::default();
         takeovers.observe(&Takeover {
             suspected: Duration::from_millis(110),
@@ -465,6 +512,9 @@ mod tests {
             r#"herald_speaker_replies_bytes_total{service="ns/web"} 200"#,
             r#"herald_speaker_flows_total{service="ns/web"} 1"#,
             r#"herald_speaker_data_plane_repairs_total{what="entries"} 2"#,
+            "herald_speaker_data_plane_updates_total 6",
+            r#"herald_speaker_data_plane_entries_total{what="removed"} 8"#,
+            r#"herald_speaker_elections_total{result="taken_over"} 4"#,
             r#"herald_speaker_takeover_seconds_bucket{le="0.2",stage="certified"} 1"#,
             r#"herald_speaker_takeover_seconds_bucket{le="0.15",stage="certified"} 0"#,
             r#"herald_speaker_ring_members{segment="192.0.2.0/24",state="node_down"} 1"#,

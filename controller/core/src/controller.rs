@@ -454,6 +454,14 @@ impl Controller {
         self.world.vips.values()
     }
 
+    /// How long Services waited that were given an address since this was last asked: from when this
+    /// replica led and knew of each until its status showed the address. One that is given another
+    /// address instead did not wait.
+    pub fn take_waits(&mut self) -> Vec<Duration> {
+        let leader = self.leader.as_mut();
+        leader.map_or_else(Vec::new, |leader| leader.take_waits())
+    }
+
     /// The state in numbers.
     pub fn snapshot(&self) -> Snapshot {
         let served = |service: &&ObservedService| service.served().is_some();

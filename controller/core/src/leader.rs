@@ -73,6 +73,8 @@ struct Assignment {
     contested: bool,
     /// What its status showed when Events last told of it.
     told: Told,
+    /// When it was first known to show no address of ours; `None`: it shows one.
+    waits_since: Option<Instant>,
 }
 
 /// What people were told of a Service.
@@ -192,6 +194,8 @@ pub(crate) struct Leader {
     written_at: BTreeMap<UserObject, Instant>,
     events: BTreeMap<u64, Event>,
     next_event: u64,
+    /// How long Services waited that show an address by now; nobody has asked for these yet.
+    waits: Vec<Duration>,
     outbox: Outbox<Key>,
     /// What is being written.
     writing: BTreeMap<WriteId, Write>,
@@ -230,6 +234,7 @@ impl Leader {
             written_at: BTreeMap::new(),
             events: BTreeMap::new(),
             next_event: 0,
+            waits: Vec::new(),
             outbox: Outbox::new(settings.writes_at_once, settings.seed ^ first.0, first),
             writing: BTreeMap::new(),
             origin,
@@ -461,6 +466,10 @@ impl Leader {
         self.next_event += 1;
         self.events.insert(number, event);
         self.outbox.want(Key::Event(number), Urgency::Eventually);
+    }
+
+    pub(crate) fn take_waits(&mut self) -> Vec<Duration> {
+        std::mem::take(&mut self.waits)
     }
 
     pub(crate) fn pending(&self) -> usize {

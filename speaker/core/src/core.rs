@@ -23,6 +23,7 @@ use crate::uplinks::{Interfaces, Uplink};
 use crate::vip::Vip;
 use crate::writer::Writer;
 pub(crate) use data_plane::SEED;
+pub use election::Elections;
 pub use overview::{Announced, Overview};
 use ring::{Right, RingState};
 use stop::{Crash, Stopping};
@@ -139,6 +140,7 @@ pub struct Core {
     refreshed_at: Option<Instant>,
     /// Strangers heard of so far, each as often as it begins.
     conflicts: u64,
+    elections: Elections,
     verifying: Verifying,
 
     dirty: Dirty,
@@ -257,6 +259,7 @@ impl Core {
             exited: false,
             refreshed_at: None,
             conflicts: 0,
+            elections: Elections::default(),
             verifying: Verifying::default(),
             dirty: Dirty::default(),
             timers: BTreeSet::new(),

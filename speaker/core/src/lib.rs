@@ -39,7 +39,7 @@ mod uplinks;
 mod vip;
 mod writer;
 
-pub use crate::core::{Announced, Config, Core, Overview, Verified};
+pub use crate::core::{Announced, Config, Core, Elections, Overview, Verified};
 pub use crate::forecast::{Facts, Forecast, Forwarded, Slots};
 pub use crate::input::{
     Cache, DataPlaneMode, DataPlaneReport, Effect, EventReason, Grants, Input, Link,

@@ -232,6 +232,7 @@ impl Leader {
                 uncertain: None,
                 contested: false,
                 told: Told::by(observed, |address| claimed.contains(&address)),
+                waits_since: None,
             })
     }
 }

@@ -18,11 +18,16 @@ impl Leader {
         let Some(observed) = world.services.get(key) else {
             return;
         };
+        if let Some(assignment) = self.assignments.get_mut(key)
+            && assignment.told.ingress.is_empty()
+        {
+            assignment.waits_since.get_or_insert(now);
+        }
         let Some(wanted) = self.wanted_status(now, world, observed) else {
             return;
         };
         if self.is_shown(observed, &wanted) {
-            self.tell(observed);
+            self.tell(now, observed);
             let done = |assignment: &Assignment| assignment.leaving.is_empty();
             if observed.served().is_none() && self.assignments.get(key).is_some_and(done) {
                 self.assignments.remove(key);

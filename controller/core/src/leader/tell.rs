@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use herald_model::Instant;
+
 use super::lan::ADDRESS_CONFLICT;
 use super::{Leader, Told};
 use crate::allocator::{BEING_GIVEN_BACK, IS_FULL};
@@ -13,18 +15,23 @@ impl Leader {
     ///
     /// What is compared is what was told, not what was written: the write's result may be lost, or
     /// come after the change itself was seen.
-    pub(super) fn tell(&mut self, observed: &ObservedService) {
+    pub(super) fn tell(&mut self, now: Instant, observed: &ObservedService) {
         let Some(assignment) = self.assignments.get_mut(&observed.key) else {
             return;
         };
         let ours =
             |address| assignment.target.contains(&address) || assignment.leaving.contains(&address);
-        let now = Told::by(observed, ours);
-        let shown = now.ingress.clone();
-        if assignment.told == now {
+        let told = Told::by(observed, ours);
+        let shown = told.ingress.clone();
+        if assignment.told == told {
             return;
         }
-        let before = std::mem::replace(&mut assignment.told, now);
+        let before = std::mem::replace(&mut assignment.told, told);
+        if !shown.is_empty() {
+            let since = assignment.waits_since.take();
+            self.waits
+                .extend(since.map(|since| now.saturating_since(since)));
+        }
         let event = |warning, reason: &str, note: String| Event {
             regarding: Regarding::Service {
                 key: observed.key.clone(),

@@ -70,6 +70,11 @@ impl Story {
         self.settle();
     }
 
+    /// How long those waited that were given an address since this was last asked.
+    pub(crate) fn waits(&mut self) -> Vec<Duration> {
+        self.controller.take_waits()
+    }
+
     /// Time passes, deadline by deadline.
     pub(crate) fn pass(&mut self, time: Duration) {
         let end = self.now + time;

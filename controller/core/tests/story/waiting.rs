@@ -162,3 +162,31 @@ fn of_overlapping_ranges_of_ipv6_the_later_pool_gives_nothing_and_says_so() {
         .applied()]);
     assert_eq!(shown(&story, "ns/web"), ["fd00::2"].map(ip));
 }
+
+#[test]
+fn what_is_measured_is_the_time_without_an_address() {
+    let (minute, hour) = (Duration::from_mins(1), Duration::from_hours(1));
+    let mut story = one_address();
+    story.tell([svc("ns/a").applied(), svc("ns/b").created(1).applied()]);
+    assert_eq!(story.waits(), [Duration::ZERO], "a waited for nobody");
+    story.pass(minute);
+    assert_eq!(story.waits(), []);
+    story.tell([svc("ns/a").deleted()]);
+    assert_eq!(shown(&story, "ns/b"), ["10.0.0.0"].map(ip));
+    assert_eq!(story.waits(), [minute]);
+    story.tell([pool("one").range("10.0.0.1/32").applied()]);
+    assert_eq!(
+        shown(&story, "ns/b"),
+        ["10.0.0.1"].map(ip),
+        "another instead"
+    );
+    assert_eq!(story.waits(), [], "it was never without one");
+    story.change("ns/b", |service| service.request.pool = Some("two".into()));
+    story.pass(hour);
+    story.change("ns/b", |service| service.request.pool = None);
+    assert_eq!(
+        story.waits(),
+        [],
+        "its old address stays until it has another"
+    );
+}

@@ -14,6 +14,42 @@ use crate::ring::RingCommand;
 use crate::uplinks::Uplink;
 use crate::vip::{Hold, holders};
 
+/// What elections came to for this node, counted by address and segment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Elections {
+    /// It took an address, as the first of the plan.
+    pub planned: u64,
+    /// It took an address, though others of the plan, or a plan, come before it.
+    pub taken_over: u64,
+    /// It keeps an address under a new plan.
+    pub renewed: u64,
+    /// It let an address go: another holds it by a better right.
+    pub succeeded: u64,
+    /// The life in which it held an address is over.
+    pub life_over: u64,
+    /// An address is not to be announced any more.
+    pub unwanted: u64,
+    /// It can't serve an address.
+    pub cannot_serve: u64,
+}
+
+impl Elections {
+    const fn count(&mut self, change: Change) {
+        let counter = match change {
+            Change::Take { rank: 0, .. } => &mut self.planned,
+            Change::Take { .. } => &mut self.taken_over,
+            Change::Renew { .. } => &mut self.renewed,
+            Change::LetGo { reason } => match reason {
+                Reason::Succeeded => &mut self.succeeded,
+                Reason::LifeOver => &mut self.life_over,
+                Reason::Unwanted => &mut self.unwanted,
+                Reason::CannotServe => &mut self.cannot_serve,
+            },
+        };
+        *counter = counter.saturating_add(1);
+    }
+}
+
 impl Core {
     /// Decides anew where the addresses that something happened to are held.
     pub(super) fn update_vips(&mut self, now: Instant, out: &mut Vec<Effect>) {
@@ -54,6 +90,7 @@ impl Core {
             let uplink = uplinks.get(&segment);
             // What is let go with a life may be taken again in the next.
             while let Some(change) = self.change(now, address, &segment, uplink, out) {
+                self.elections.count(change);
                 match change {
                     Change::Take { epoch, rank } => {
                         if let Some(uplink) = uplink {

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use herald_model::{IfIndex, InterfaceName, MacAddress, SegmentName, ServiceKey};
 
-use super::{Core, Verified};
+use super::{Core, Elections, Verified};
 use crate::vip::holders;
 
 /// What a core would say of itself.
@@ -24,6 +24,8 @@ pub struct Overview {
     pub strangers: Vec<(IpAddr, MacAddress)>,
     /// How often a stranger was heard of for the first time.
     pub conflicts: u64,
+    /// What elections came to.
+    pub elections: Elections,
     /// What came of asking the LAN for addresses that other nodes had taken over.
     pub verified: Verified,
     /// The interface whose addresses take longest to be announced once, and how many seconds at most;
@@ -56,6 +58,7 @@ impl Core {
             vips: self.vips.len(),
             strangers: self.strangers(),
             conflicts: self.conflicts,
+            elections: self.elections,
             verified: self.verifying.tally,
             slowest_announcement: self.slowest_announcement(),
         }

@@ -746,6 +746,26 @@ fn taking_over_from_another_node_is_told_as_a_move() {
 }
 
 #[test]
+fn what_elections_change_is_counted() {
+    let mut story = Story::announcing(DataPlaneMode::Tcx);
+    let mut expected = Elections {
+        planned: 1,
+        ..Elections::default()
+    };
+    assert_eq!(story.core.overview().elections, expected);
+    story.tell([vip(vip4(), 2, "node1")]);
+    expected.renewed = 1;
+    assert_eq!(story.core.overview().elections, expected);
+    story.tell([vip(vip4(), 3, "node2"), claim(vip4(), 3, 0, true)]);
+    expected.succeeded = 1;
+    assert_eq!(story.core.overview().elections, expected);
+    story.tell([vip(vip4(), 4, "node1")]);
+    story.tell([Input::ServiceDeleted(ServiceKey::new("ns", "web"))]);
+    (expected.planned, expected.unwanted) = (2, 1);
+    assert_eq!(story.core.overview().elections, expected);
+}
+
+#[test]
 fn restarted_speaker_goes_on_without_a_word() {
     let mut story = Story::ready(DataPlaneMode::Tcx);
     story.now = 60_000;
