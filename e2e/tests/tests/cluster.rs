@@ -7,14 +7,20 @@ mod allocation;
 mod announcing;
 #[path = "cluster/chart.rs"]
 mod chart;
+#[path = "cluster/cli.rs"]
+mod cli;
 #[path = "cluster/conflicts.rs"]
 mod conflicts;
 #[path = "cluster/documents.rs"]
 mod documents;
+#[path = "cluster/events.rs"]
+mod events;
 #[path = "cluster/explain.rs"]
 mod explain;
 #[path = "cluster/forwarding.rs"]
 mod forwarding;
+#[path = "cluster/metrics.rs"]
+mod metrics;
 #[path = "cluster/pods.rs"]
 mod pods;
 #[path = "cluster/pools.rs"]
