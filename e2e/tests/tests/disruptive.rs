@@ -35,6 +35,8 @@ mod restarts;
 mod retire;
 #[path = "disruptive/returns.rs"]
 mod returns;
+#[path = "disruptive/ring_secret.rs"]
+mod ring_secret;
 #[path = "disruptive/segments.rs"]
 mod segments;
 #[path = "disruptive/snapshot.rs"]

@@ -158,6 +158,19 @@ fn controller(cluster: &Cluster, prometheus: &Prometheus<'_>) -> Result<()> {
     fired
 }
 
+/// Each alert of the chart has fired by now.
+fn none_was_left_out(prometheus: &Prometheus<'_>) -> Result<()> {
+    let rules = concat!(env!("CARGO_MANIFEST_DIR"), "/../../helm/files/alerts.yaml");
+    let rules: Value = serde_saphyr::from_str(&fs::read_to_string(rules)?)?;
+    let rules = items(&rules["groups"]).iter();
+    let rules = rules.flat_map(|group| items(&group["rules"]));
+    let all: BTreeSet<String> = rules.map(|rule| text(&rule["alert"]).to_owned()).collect();
+    let fired = r#"count by (alertname) (last_over_time(ALERTS{alertstate="firing"}[1h]))"#;
+    let fired = prometheus.query(fired)?;
+    let fired = fired.iter().map(|it| text(&it["metric"]["alertname"]));
+    same(&fired.map(str::to_owned).collect(), &all)
+}
+
 /// All that the chart asks Prometheus for is there.
 fn all_is_known(prometheus: &Prometheus<'_>) -> Result<()> {
     let files = concat!(env!("CARGO_MANIFEST_DIR"), "/../../helm/files");
@@ -197,6 +210,7 @@ fn each_alert_fires_by_its_fault_and_none_when_all_is_well() -> Result<()> {
         cluster.lab.heal_all()?;
         tested?;
         controller(cluster, &prometheus)?;
+        none_was_left_out(&prometheus)?;
         all_is_known(&prometheus)?;
         cluster.wait_whole()
     })

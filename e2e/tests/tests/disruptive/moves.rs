@@ -9,10 +9,11 @@ use anyhow::{Context as _, Result, ensure};
 use herald_dataplane::Event;
 use herald_e2e::cluster::{Cluster, report};
 use herald_e2e::newcomers::Newcomers;
+use herald_e2e::object::{items, text};
 use herald_e2e::sandbox::{Sandbox, backend};
 use herald_e2e::streams::Streams;
 use herald_e2e::wait::{LONG, eventually, same};
-use herald_lab::{HERALD_NAMESPACE, Program};
+use herald_lab::{HERALD_NAMESPACE, HERALD_RELEASE, Program};
 use serde_json::json;
 
 use crate::departures::{cordon, uncordon_all};
@@ -351,6 +352,34 @@ fn an_upgrade_to_another_profile_and_back_loses_no_connection() -> Result<()> {
             upgrade(&["ring.profile=fast"]).and_then(|()| busy.move_each(terminate, |_| Ok(())));
         upgrade(&[])?;
         changed
+    })
+}
+
+#[test]
+fn an_upgrade_that_is_rolled_back_loses_no_connection() -> Result<()> {
+    unnoticed(|busy| {
+        let lab = &busy.cluster.lab;
+        let profile = || -> Result<String> {
+            let speakers = "/apis/apps/v1/namespaces/herald-system/daemonsets/herald-speaker";
+            let set = busy.cluster.api.get(speakers)?;
+            let args = &set["spec"]["template"]["spec"]["containers"][0]["args"];
+            let mut args = items(args).iter().map(text);
+            let profile = args.find_map(|arg| arg.strip_prefix("--ring-profile="));
+            Ok(profile.context("no profile")?.to_owned())
+        };
+        let before = profile()?;
+        let rolled_back = (|| {
+            install(busy.cluster, &["ring.profile=slow"])?;
+            wait_rolled_out(busy)?;
+            same(&profile()?.as_str(), &"slow")?;
+            lab.helm(["rollback", HERALD_RELEASE, "--namespace", HERALD_NAMESPACE])?;
+            wait_rolled_out(busy)?;
+            same(&profile()?, &before)
+        })();
+        if rolled_back.is_err() {
+            install(busy.cluster, &[])?;
+        }
+        rolled_back
     })
 }
 

@@ -16,14 +16,14 @@ use crate::failover::all_nodes_serve;
 use crate::takeover::{epoch, vip};
 
 /// A second LAN, a switch with a cable to `eth1` of each node and of the client.
-struct SecondLan<'a> {
+pub(crate) struct SecondLan<'a> {
     cluster: &'a Cluster,
 }
 
 impl<'a> SecondLan<'a> {
     const NETWORK: &'static str = "10.30.0";
 
-    fn lay(cluster: &'a Cluster) -> Result<Self> {
+    pub(crate) fn lay(cluster: &'a Cluster) -> Result<Self> {
         let lan = Self { cluster };
         lan.run(
             "lan",
@@ -58,7 +58,7 @@ impl<'a> SecondLan<'a> {
         Ok(fields.nth(1).context(shown.clone())?.to_owned())
     }
 
-    fn run(&self, place: &str, commands: &str) -> Result<()> {
+    pub(crate) fn run(&self, place: &str, commands: &str) -> Result<()> {
         run(self.cluster, place, commands)
     }
 }

@@ -14,7 +14,9 @@ use serde_json::{Value, json};
 
 use crate::alone;
 use crate::departures::{cordon, uncordon_all};
-use crate::failover::TAKEOVER;
+use crate::failover::{TAKEOVER, serve};
+use crate::segments::SecondLan;
+use crate::verified::Distrust;
 
 /// Has a leader that remembers no node as failed: what-if can't know its memory (docs/cli.md).
 fn forget_failures(cluster: &Cluster) -> Result<()> {
@@ -190,5 +192,107 @@ fn check_finds_what_is_wrong_with_nodes_and_programs() -> Result<()> {
         expect_found(cluster, "ring", "problem", "of 3 speakers")?;
         lab.heal(&node)?;
         cluster.wait_whole()
+    })
+}
+
+#[test]
+fn check_finds_what_is_wrong_with_the_second_interface_of_a_node() -> Result<()> {
+    alone(|cluster| {
+        let node = cluster.nodes().into_iter().next().context("no node")?;
+        // Over the first one the speaker goes on telling.
+        let lan = SecondLan::lay(cluster)?;
+        expect_found(cluster, "interface", "ok", "eth1")?;
+        let filter = |value: u8| {
+            let setting = format!("sysctl -q -w net.ipv4.conf.eth1.rp_filter={value}");
+            lan.run(&node, &setting)
+        };
+        filter(1)?;
+        expect_found(cluster, "sysctl", "problem", "eth1.rp_filter is 1")?;
+        filter(2)?;
+        lan.run("lan", &format!("ip link set {node}-2 down"))?;
+        expect_found(cluster, "interface", "problem", "eth1 has no carrier")
+    })
+}
+
+#[test]
+fn check_finds_what_is_wrong_with_kubernetes_and_controllers() -> Result<()> {
+    alone(|cluster| {
+        let node = cluster.nodes().into_iter().next().context("no node")?;
+        let mode = |strict: bool| {
+            let config = format!("mode: ipvs\nipvs:\n  strictARP: {strict}\n");
+            cluster.api.apply(&json!({
+                "apiVersion": "v1",
+                "kind": "ConfigMap",
+                "metadata": {"name": "kube-proxy", "namespace": "kube-system"},
+                "data": {"config.conf": config},
+            }))
+        };
+        let kube_proxy = (|| {
+            mode(false)?;
+            expect_found(cluster, "kube-proxy", "problem", "without strict ARP")?;
+            mode(true)?;
+            expect_found(cluster, "kube-proxy", "warning", "ipvs, strict ARP")
+        })();
+        let map = "/api/v1/namespaces/kube-system/configmaps/kube-proxy";
+        cluster.api.delete(map)?;
+        kube_proxy?;
+
+        // Its kubelet corrects both within seconds.
+        let lease =
+            format!("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{node}");
+        let late = json!({"spec": {"renewTime": "2026-01-01T00:00:00.000000Z"}});
+        planted(cluster, "clock", "warning", &node, || {
+            cluster.api.merge(&lease, &late).map(drop)
+        })?;
+        let status = format!("/api/v1/nodes/{node}/status");
+        let old = json!({"status": {"nodeInfo": {"kernelVersion": "5.10.0"}}});
+        planted(cluster, "kernel", "problem", "5.10.0", || {
+            cluster.api.merge(&status, &old).map(drop)
+        })?;
+
+        let deployment = "/apis/apps/v1/namespaces/herald-system/deployments/herald-controller";
+        let scale = |replicas: u8| {
+            let spec = json!({"spec": {"replicas": replicas}});
+            cluster.api.merge(deployment, &spec).map(drop)
+        };
+        scale(0)?;
+        let stopped = expect_found(cluster, "leader", "problem", "no replica works");
+        scale(2)?;
+        stopped
+    })
+}
+
+/// As [`expect_found`], of a fault that is mended by somebody else and so made again before each look.
+fn planted(
+    cluster: &Cluster,
+    check: &str,
+    level: &str,
+    word: &str,
+    plant: impl Fn() -> Result<()>,
+) -> Result<()> {
+    eventually(&format!("check {check} finds {word:?}"), LONG, || {
+        plant()?;
+        let found = found(cluster, check, level)?;
+        ensure!(
+            found.iter().any(|it| it.contains(word)),
+            "it finds {found:?}"
+        );
+        Ok(())
+    })
+}
+
+#[test]
+fn check_finds_a_switch_that_drops_what_a_node_announces() -> Result<()> {
+    alone(|cluster| {
+        backend(|it| {
+            let address = serve(it)?[0];
+            let (old, _) = cluster.announcer(address)?;
+            let distrust = Distrust::of(&cluster.lab, address)?;
+            cluster.lab.kill_and_hold(&old, Program::Speaker)?;
+            expect_found(cluster, "switch", "problem", &address.to_string())?;
+            drop(distrust);
+            cluster.lab.heal(&old)?;
+            cluster.wait_whole()
+        })
     })
 }
