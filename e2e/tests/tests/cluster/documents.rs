@@ -16,7 +16,7 @@ use herald_e2e::wait::{LONG, eventually};
 use serde_json::json;
 
 /// What is not run, by how it begins, and why not.
-const NOT_RUN: [(&str, &str); 16] = [
+const NOT_RUN: [(&str, &str); 17] = [
     (
         "for program in controller speaker",
         "needs Docker and a registry; `make images` builds the programs that are in them",
@@ -36,6 +36,10 @@ const NOT_RUN: [(&str, &str); 16] = [
     (
         "kubectl debug node/NODE",
         "would take the data plane away under other tests; `disruptive/uninstall.rs` runs cleanup",
+    ),
+    (
+        "helm rollback",
+        "there may be nothing to go back to; `disruptive/moves.rs` does it",
     ),
     (
         "kubectl herald drill shop/web",
