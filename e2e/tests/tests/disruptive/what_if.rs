@@ -1,13 +1,14 @@
 //! `kubectl herald what-if` and `check`, compared with what then happens to nodes.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Context as _, Result, ensure};
 use herald_e2e::cli;
-use herald_e2e::cluster::Cluster;
+use herald_e2e::cluster::{Cluster, report};
 use herald_e2e::object::{items, text};
 use herald_e2e::sandbox::{Sandbox, backend};
+use herald_e2e::streams::Streams;
 use herald_e2e::wait::{LONG, eventually, same};
 use herald_lab::{HERALD_NAMESPACE, Program};
 use serde_json::{Value, json};
@@ -105,6 +106,68 @@ fn a_node_without_power_does_what_was_said_of_it() -> Result<()> {
             eventually("the announcers are those foreseen", TAKEOVER, || {
                 same(&announcers(cluster, &addresses)?, &foreseen)
             })
+        })
+    })
+}
+
+/// Of connections with a Service, how many end when a node does; of each policy.
+const STREAMS: u32 = 120;
+/// Three standard deviations of the share of so many that a hash spreads.
+const CHANCE: f64 = 0.14;
+
+#[test]
+fn as_many_connections_end_with_a_node_as_was_said() -> Result<()> {
+    alone(|cluster| {
+        backend(|it| {
+            let lab = &cluster.lab;
+            it.pool("a", json!({"addresses": [it.range_v4(0, 3)]}))?;
+            let mut serving = Vec::new();
+            for policy in ["Cluster", "Local"] {
+                let name = policy.to_lowercase();
+                let ports = json!([{"name": "tcp", "port": 9090}]);
+                let spec = json!({"externalTrafficPolicy": policy, "ports": ports});
+                it.service(&name, json!({"spec": spec}))?;
+                let address = it.wait_announced(&name)?;
+                eventually(&format!("{address} answers"), LONG, || {
+                    it.client().echo("tcp", address, 9090, 0, 12).map(drop)
+                })?;
+                serving.push((it.service_name(&name), address));
+            }
+            let first = serving[0].1;
+            let (node, _) = cluster.announcer(first)?;
+            let (_, answer) = cli::ask(lab, &["what-if", "--node-down", &node])?;
+            let mut traffic = Vec::new();
+            for (name, address) in &serving {
+                let key = format!("{}/{name}", it.namespace);
+                let mut flows = items(&answer["flows"]).iter();
+                let flows = flows.find(|flows| text(&flows["service"]) == key);
+                let share = flows.and_then(|flows| flows["share"].as_f64());
+                let share = share.with_context(|| format!("no share of {key} in {answer}"))?;
+                let streams = Streams::start(
+                    lab,
+                    "client",
+                    SocketAddr::new(*address, 9090),
+                    usize::try_from(STREAMS)?,
+                )?;
+                traffic.push((key, share, streams));
+            }
+            lab.power_off(&node)?;
+            eventually("another node announces it", TAKEOVER, || {
+                let (holder, _) = cluster.announcer(first)?;
+                ensure!(holder != node, "{node} does");
+                Ok(())
+            })?;
+            for (key, foretold, streams) in traffic {
+                let fates = streams.finish(&[&node])?;
+                let ended = fates.iter().filter(|fate| fate.broken.is_some()).count();
+                let share = f64::from(u32::try_from(ended)?) / f64::from(STREAMS);
+                report(&format!("{key}: {foretold:.2} was said, {share:.2} ended"));
+                ensure!(
+                    (share - foretold).abs() < CHANCE,
+                    "{share} of the connections with {key} ended, {foretold} was said"
+                );
+            }
+            Ok(())
         })
     })
 }
