@@ -85,6 +85,8 @@ pub mod reasons {
     pub const NO_TARGETS: &str = "NoTargets";
     /// The data plane could not be set up.
     pub const DATA_PLANE_FAILED: &str = "DataPlaneFailed";
+    /// The announcing node's data plane has no room for something of a Service's.
+    pub const DATA_PLANE_FULL: &str = "DataPlaneFull";
     /// A foreign MAC address answers for it.
     pub const ADDRESS_CONFLICT: &str = "AddressConflict";
     /// Nobody else answers for it.

@@ -342,6 +342,17 @@ impl Page<'_> {
             "How often eBPF programs or map entries that somebody had removed were put back",
             repairs,
         );
+        let refused: Family<Labels, Gauge> = Family::default();
+        for what in counted.refused.iter() {
+            refused
+                .get_or_create(&vec![("reason", what.kind().to_owned())])
+                .inc();
+        }
+        registry.register(
+            "data_plane_refused",
+            "What the eBPF maps have no room for, and kube-proxy is left with, by reason; absent: nothing",
+            refused,
+        );
         let happened = Counters::default();
         for (event, count) in &counted.counters.events {
             happened
@@ -360,7 +371,7 @@ impl Page<'_> {
 mod tests {
     use std::time::Duration;
 
-    use herald_dataplane::{Event, ServiceCounters};
+    use herald_dataplane::{Event, Refused, ServiceCounters};
     use herald_model::ServiceKey;
     use herald_speaker_core::Announced;
 
@@ -415,6 +426,10 @@ mod tests {
         counted.counters.services.insert(7, counters);
         counted.counters.events.insert(Event::ALL[0], 9);
         counted.repairs.entries = 2;
+        let refused = ["web", "db"].map(|name| Refused::NoRoomForTable {
+            service: ServiceKey::new("ns", name),
+        });
+        counted.refused = refused.into();
         let takeovers = Takeovers::default();
         takeovers.observe(&Takeover {
             suspected: Duration::from_millis(110),
@@ -465,6 +480,7 @@ mod tests {
             r#"herald_speaker_replies_bytes_total{service="ns/web"} 200"#,
             r#"herald_speaker_flows_total{service="ns/web"} 1"#,
             r#"herald_speaker_data_plane_repairs_total{what="entries"} 2"#,
+            r#"herald_speaker_data_plane_refused{reason="table"} 2"#,
             r#"herald_speaker_takeover_seconds_bucket{le="0.2",stage="certified"} 1"#,
             r#"herald_speaker_takeover_seconds_bucket{le="0.15",stage="certified"} 0"#,
             r#"herald_speaker_ring_members{segment="192.0.2.0/24",state="node_down"} 1"#,

@@ -20,6 +20,9 @@ mod fragments;
 #[path = "dataplane/frame.rs"]
 mod frame;
 #[cfg(test)]
+#[path = "dataplane/full.rs"]
+mod full;
+#[cfg(test)]
 #[path = "dataplane/pod.rs"]
 mod pod;
 #[cfg(test)]

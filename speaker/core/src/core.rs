@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use herald_dataplane::{Desired, Targets};
+use herald_dataplane::{Desired, Refused, Targets};
 use herald_l2::Pace;
 use herald_model::{
     IfIndex, Incarnation, Instant, InterfaceName, InterfacePattern, MacAddress, Node, NodeName,
@@ -173,6 +173,10 @@ struct DataPlane {
     /// before it.
     taken_over: BTreeMap<ServiceKey, Instant>,
     error: Option<Arc<str>>,
+    /// What there was no room for.
+    refused: Arc<[Refused]>,
+    /// The Services of which that is still to be told.
+    refused_to_tell: BTreeSet<ServiceKey>,
     /// The interfaces on which something is missing that can't be put back, and why.
     wrong: BTreeMap<IfIndex, Arc<str>>,
 }
@@ -313,7 +317,7 @@ impl Core {
             Input::DataPlaneApplied {
                 generation,
                 outcome,
-            } => self.data_plane_applied(now, generation, outcome.err()),
+            } => self.data_plane_applied(now, generation, outcome),
             Input::DataPlaneChecked(wrong) => self.data_plane_checked(wrong),
             Input::NeighbourFailed { interface, address } => {
                 self.neighbour_failed(now, interface, address);

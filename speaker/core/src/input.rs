@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use herald_dataplane::Desired;
+use herald_dataplane::{Desired, Refused};
 use herald_model::{
     IfIndex, Instant, InterfaceName, MacAddress, Node, NodeName, SegmentName, Service,
     ServiceEndpoints, ServiceKey, SpeakerSegment, VirtualIp,
@@ -94,8 +94,8 @@ pub enum Input {
     DataPlaneApplied {
         /// Which one.
         generation: u64,
-        /// Why it failed, if it did.
-        outcome: Result<(), Arc<str>>,
+        /// What there was no room for; or why it failed.
+        outcome: Result<Arc<[Refused]>, Arc<str>>,
     },
     /// The data plane has looked at its programs and maps, and put back what somebody had taken away: on
     /// these interfaces it could not, and why. Said when it changes.
@@ -282,6 +282,8 @@ pub enum EventReason {
     AddressConflict,
     /// Another node took an address over, but does not answer for it.
     Unverified,
+    /// The data plane has no room for something of the Service's.
+    DataPlaneFull,
 }
 
 /// What must be complete before anything is decided.

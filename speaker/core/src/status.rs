@@ -121,6 +121,7 @@ pub(crate) mod reasons {
     pub(crate) const NO_ENDPOINTS: &str = "NoEndpoints";
     pub(crate) const NO_TARGETS: &str = "NoTargets";
     pub(crate) const DATA_PLANE_FAILED: &str = "DataPlaneFailed";
+    pub(crate) const DATA_PLANE_FULL: &str = "DataPlaneFull";
     pub(crate) const ADDRESS_CONFLICT: &str = "AddressConflict";
     pub(crate) const NO_CONFLICT: &str = "NoConflict";
     pub(crate) const READY: &str = "Ready";

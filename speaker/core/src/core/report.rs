@@ -15,6 +15,7 @@ impl Core {
     /// Writes the statuses of the addresses that something happened to.
     pub(super) fn write_statuses(&mut self, now: Instant, out: &mut Vec<Effect>) {
         self.tell_conflicts(out);
+        self.tell_refused(out);
         let wall = self.wall(now);
         let error = self.data_plane_error().cloned();
         let opening = self.opening();
@@ -28,6 +29,7 @@ impl Core {
                     return None;
                 }
                 let plan = self.forwarding_plan(address, vip);
+                let plan = plan.without(address, &self.data_plane.refused);
                 let me = &self.config.node;
                 let spoken_for = self.spoken_for(now, address, &opening);
                 let wanted = wanted_status(vip, me, &plan, error.as_deref(), &spoken_for, wall);
@@ -239,7 +241,11 @@ impl Core {
                  as announceBurst and announceRate allow no more"
             ),
         };
-        let message = format!("{work}{priority}{memory}{pace}");
+        let crowd = match self.crowded() {
+            None => String::new(),
+            Some(what) => format!("; the data plane is full: {what}"),
+        };
+        let message = format!("{work}{priority}{memory}{pace}{crowd}");
         (true, reasons::READY, message)
     }
 

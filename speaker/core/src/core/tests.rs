@@ -14,6 +14,7 @@ use crate::ring::{RingCommand, RingEvent, View};
 use crate::status::{AnnouncedSegment, Condition, ConditionKind, ForwardingState, VipStatus};
 
 mod conflicts;
+mod full;
 mod probing;
 mod settling;
 mod stop;
@@ -485,7 +486,7 @@ impl Story {
             .map_or(0, |(generation, _)| *generation);
         self.tell([Input::DataPlaneApplied {
             generation,
-            outcome: Ok(()),
+            outcome: Ok(Arc::default()),
         }])
     }
 
