@@ -57,7 +57,7 @@ impl Turns {
     pub(crate) fn load(pins: &Path) -> Result<Self> {
         let mut ebpf = EbpfLoader::new()
             .default_map_pin_directory(pins)
-            .load(&object()?)?;
+            .load(&object("flows.c")?)?;
         load(program(&mut ebpf)?)?;
         Ok(Self(ebpf))
     }
@@ -90,14 +90,14 @@ fn program(ebpf: &mut Ebpf) -> Result<&mut SchedClassifier> {
     Ok(program.try_into()?)
 }
 
-/// What clang makes of `flows.c`.
-fn object() -> Result<Vec<u8>> {
+/// What clang makes of a source file of the tests.
+pub(crate) fn object(source: &str) -> Result<Vec<u8>> {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let output = Command::new("clang")
         .args(["-target", "bpf", "-O2", "-g", "-mcpu=v3", "-I"])
         .arg(here.join("../../speaker/ebpf"))
         .arg("-c")
-        .arg(here.join("tests/dataplane/flows.c"))
+        .arg(here.join("tests/dataplane").join(source))
         .args(["-o", "-"])
         .output()
         .context("cannot run clang")?;
