@@ -29,6 +29,9 @@ mod frame;
 #[path = "dataplane/full.rs"]
 mod full;
 #[cfg(test)]
+#[path = "dataplane/object.rs"]
+mod object;
+#[cfg(test)]
 #[path = "dataplane/pod.rs"]
 mod pod;
 #[cfg(test)]

@@ -14,7 +14,7 @@ use herald_speaker::io::bpf::{TestRun, load};
 use crate::bench::{Bench, NODE_PORT, PEER_MAC, node4, node6};
 use crate::direct::{framed, other_client};
 use crate::frame::{CLIENT_PORT, Frame};
-use crate::turns::object;
+use crate::object::object;
 
 const TICK: Duration = Duration::from_nanos(1);
 /// As docs/forwarding.md says.
