@@ -15,9 +15,11 @@ use crate::status::ForwardingState;
 
 mod pods;
 mod reach;
+mod unfit;
 
 use pods::Pods;
 pub(crate) use reach::Reach;
+pub(crate) use unfit::{is_unfit, no_targets};
 
 /// What an address's traffic is to go to, and what there is to say of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,7 +43,7 @@ pub(crate) struct Facts<'a> {
     /// Our own node.
     pub(crate) me: &'a NodeName,
     pub(crate) nodes: &'a BTreeMap<NodeName, Node>,
-    /// Nodes that the observers found dead.
+    /// Nodes that take no traffic.
     pub(crate) dead: &'a BTreeSet<NodeName>,
     pub(crate) endpoints: &'a BTreeMap<ServiceKey, ServiceEndpoints>,
     pub(crate) data_plane: Option<&'a DataPlaneReport>,
@@ -57,7 +59,7 @@ pub(crate) struct Facts<'a> {
 const NAMED: usize = 3;
 
 /// The targets of every Service under Cluster: all usable nodes, ourselves included, but for those
-/// that the observers found dead.
+/// that take no traffic.
 pub(crate) fn cluster_targets(
     nodes: &BTreeMap<NodeName, Node>,
     dead: &BTreeSet<NodeName>,

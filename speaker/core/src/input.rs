@@ -88,6 +88,8 @@ pub enum Input {
     DataPlaneKnown(DataPlaneReport),
     /// What the kernel grants the thread that answers and announces.
     Granted(Grants),
+    /// Whether the node's kernel forwards packets; said when it changes.
+    KernelForwards(KernelForwarding),
     /// kube-proxy has written its rules since the node booted, or there is no way to know.
     RulesWritten,
     /// A wish was handed to the data plane.
@@ -383,7 +385,8 @@ pub struct SpeakerReport {
     pub data_plane: Option<DataPlaneReport>,
     /// Whether the node's kube-proxy runs in mode ipvs.
     pub ipvs: bool,
-    /// Conditions; only [`ConditionKind::Ready`](crate::ConditionKind::Ready).
+    /// Conditions: [`ConditionKind::Ready`](crate::ConditionKind::Ready) and, if it does not hold,
+    /// [`ConditionKind::TakesTraffic`](crate::ConditionKind::TakesTraffic).
     pub conditions: Vec<Condition>,
 }
 
@@ -394,6 +397,15 @@ pub struct DataPlaneReport {
     pub mode: DataPlaneMode,
     /// Why it is not attached in a better way.
     pub reason: Option<Arc<str>>,
+}
+
+/// Whether the node's kernel forwards packets, by family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KernelForwarding {
+    /// Of IPv4.
+    pub ipv4: bool,
+    /// Of IPv6.
+    pub ipv6: bool,
 }
 
 /// How the program is attached.

@@ -84,6 +84,8 @@ pub enum ConditionKind {
     Ready,
     /// On a `VirtualIP` that has moved: its new holder answers for it, as another node found.
     Verified,
+    /// On a `Speaker`, if it does not hold: nodes may send traffic to its node.
+    TakesTraffic,
 }
 
 impl Condition {
@@ -126,6 +128,7 @@ pub(crate) mod reasons {
     pub(crate) const NO_CONFLICT: &str = "NoConflict";
     pub(crate) const READY: &str = "Ready";
     pub(crate) const NO_SEGMENT: &str = "NoSegment";
+    pub(crate) const NOT_FORWARDING: &str = "NotForwarding";
     pub(crate) const STOPPING: &str = "Stopping";
     pub(crate) const RETIRED: &str = "Retired";
     pub(crate) const NO_RING_KEY: &str = "NoRingKey";

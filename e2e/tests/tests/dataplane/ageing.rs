@@ -252,7 +252,7 @@ fn a_holder_that_gave_an_address_up_translates_replies_for_five_seconds_more() -
         })?;
         let reply = reply(&client);
         let to_client = reply.sent_on(client.to, client.from).bytes();
-        aged.now += HANDOVER - TICK;
+        aged.now += HANDOVER.saturating_sub(TICK);
         aged.becomes(&reply.bytes(), &to_client)?;
         aged.now += TICK;
         // The new holder knows.
@@ -272,7 +272,7 @@ fn the_ports_of_a_datagrams_first_fragment_are_known_for_a_minute() -> Result<()
         let [first_out, later_out] =
             cut(&client.sent_on(client.from, client.to)).map(|bytes| framed(2, &bytes));
         aged.becomes(&first, &first_out)?;
-        aged.now += FRAGMENTS - TICK;
+        aged.now += FRAGMENTS.saturating_sub(TICK);
         aged.becomes(&later, &later_out)?;
         aged.now += TICK;
         assert_eq!(aged.run(&later)?.verdict, TestRun::DROP);

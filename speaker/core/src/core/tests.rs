@@ -19,6 +19,7 @@ mod probing;
 mod settling;
 mod stop;
 mod taking_part;
+mod unfit;
 mod verifying;
 
 const ETH0: IfIndex = IfIndex(2);
