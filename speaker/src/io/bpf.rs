@@ -19,6 +19,7 @@ use aya::{Ebpf, EbpfLoader};
 use herald_dataplane::{Counters, MapContents, MapName, MapOp};
 use herald_model::{IfIndex, InterfaceName};
 
+mod batch;
 mod error;
 mod hooks;
 mod maps;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
 use anyhow::Result;
 use herald_dataplane::{DesiredService, Event, Holder, MapName, RANGES, Refused, SERVICE_RANGES};
@@ -79,5 +80,36 @@ fn a_full_map_of_source_ranges_leaves_one_service_to_kube_proxy_and_stops_nobody
     bench.program()?;
     assert_eq!(bench.program()?.refused, []);
     assert_eq!(bench.run(&crowded)?.verdict, TestRun::REDIRECT);
+    Ok(())
+}
+
+#[test]
+fn all_counters_read_at_once_are_those_read_one_by_one() -> Result<()> {
+    let mut bench = Bench::new()?;
+    let vip = bench.desired.vips.get_mut(&VIP4.into()).expect("its vip");
+    vip.services = (1..=10_000)
+        .map(|port| DesiredService {
+            service: ServiceKey::new("default", format!("many{port}")),
+            protocol: Protocol::Tcp,
+            port,
+            forwarding: direct(&[2]),
+            source_ranges: Arc::from([]),
+        })
+        .collect();
+    let ids = bench.program()?.service_ids;
+    let mut frame = Frame::v4(Protocol::Tcp);
+    for port in [1, 8_500, 10_000, 10_000] {
+        frame.to.1 = port;
+        assert_eq!(bench.run(&frame.bytes())?.verdict, TestRun::REDIRECT);
+    }
+    let counted = bench.data_plane.counters()?.services;
+    // Those of the address of IPv6 are there, too.
+    assert!(counted.len() > 10_000);
+    for (key, id) in ids {
+        let packets = bench.data_plane.packets(id)?;
+        assert_eq!(counted[&id].packets, packets, "{key}");
+    }
+    let all: u64 = counted.values().map(|of| of.packets).sum();
+    assert_eq!(all, 4);
     Ok(())
 }
