@@ -23,6 +23,8 @@ pub const FORWARDING: &str = "Forwarding";
 pub const CONFLICT: &str = "Conflict";
 /// On a `VirtualIP` that has moved: its new holder answers for it, as another node found.
 pub const VERIFIED: &str = "Verified";
+/// On a `Speaker`, if it is false: other nodes send its node nothing for the addresses.
+pub const TAKES_TRAFFIC: &str = "TakesTraffic";
 
 /// Reasons of conditions: one word a program can compare, in the form Kubernetes wants.
 pub mod reasons {
@@ -85,10 +87,14 @@ pub mod reasons {
     pub const NO_TARGETS: &str = "NoTargets";
     /// The data plane could not be set up.
     pub const DATA_PLANE_FAILED: &str = "DataPlaneFailed";
+    /// The announcing node's data plane has no room for something of a Service's.
+    pub const DATA_PLANE_FULL: &str = "DataPlaneFull";
     /// A foreign MAC address answers for it.
     pub const ADDRESS_CONFLICT: &str = "AddressConflict";
     /// Nobody else answers for it.
     pub const NO_CONFLICT: &str = "NoConflict";
+    /// The node's kernel is set not to forward packets.
+    pub const NOT_FORWARDING: &str = "NotForwarding";
     /// The node has no interface to announce on.
     pub const NO_SEGMENT: &str = "NoSegment";
     /// The speaker has no key for the observer ring.

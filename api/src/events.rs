@@ -23,6 +23,8 @@ pub const MOVING: &str = "Moving";
 pub const MOVED: &str = "Moved";
 /// A node took an address over, but another machine or nobody answers for it on the LAN.
 pub const UNVERIFIED: &str = "Unverified";
+/// The announcing node's data plane has no room for something of a Service's; the note says what.
+pub const DATA_PLANE_FULL: &str = "DataPlaneFull";
 /// No node may announce an address.
 pub const NO_ELIGIBLE_NODE: &str = "NoEligibleNode";
 /// No advertisement selects an address whose pool wants one.

@@ -325,14 +325,14 @@ SIZE_IS(struct fragments, 16);
 /* Most hash maps take memory as they fill. The loader sets the size of those marked "sized". */
 MAP(config, BPF_MAP_TYPE_ARRAY, 1, 0, __u32, struct config);
 MAP(filters, BPF_MAP_TYPE_ARRAY, 1, 0, __u32, struct filters);
-MAP(vips, BPF_MAP_TYPE_HASH, 65536, BPF_F_NO_PREALLOC, struct vip_key, struct vip);
-MAP(services, BPF_MAP_TYPE_HASH, 131072, BPF_F_NO_PREALLOC, struct service_key, struct service);
+MAP(vips, BPF_MAP_TYPE_HASH, 65536, BPF_F_NO_PREALLOC, struct vip_key, struct vip); /* sized */
+MAP(services, BPF_MAP_TYPE_HASH, 131072, BPF_F_NO_PREALLOC, struct service_key, struct service); /* sized */
 MAP(blocks, BPF_MAP_TYPE_ARRAY, 49152, 0, __u32, struct block); /* sized */
 MAP(nodes, BPF_MAP_TYPE_ARRAY, 8192, 0, __u32, struct node);
 MAP(pods, BPF_MAP_TYPE_HASH, 65535, BPF_F_NO_PREALLOC, __u32, struct pod);
 MAP(addresses, BPF_MAP_TYPE_HASH, 16384, BPF_F_NO_PREALLOC, struct address, __u32);
 MAP(macs, BPF_MAP_TYPE_HASH, 65536, BPF_F_NO_PREALLOC, struct mac_key, __u32);
-MAP(ranges, BPF_MAP_TYPE_LPM_TRIE, 262144, BPF_F_NO_PREALLOC, struct range_key, __u32);
+MAP(ranges, BPF_MAP_TYPE_LPM_TRIE, 262144, BPF_F_NO_PREALLOC, struct range_key, __u32); /* sized */
 MAP(flows, BPF_MAP_TYPE_LRU_HASH, 131072, 0, struct flow_key, struct flow); /* sized */
 MAP(replies, BPF_MAP_TYPE_LRU_HASH, 131072, 0, struct reply_key, struct reply); /* sized */
 MAP(fragments, BPF_MAP_TYPE_LRU_HASH, 8192, 0, struct fragment_key, struct fragments);

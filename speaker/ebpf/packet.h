@@ -41,6 +41,8 @@ struct ipv6hdr {
 };
 
 #define ETH_LENGTH 14
+/* Of a VLAN tag; the rest is priority and drop eligibility. */
+#define VLAN_ID 0x0fff
 #define IPV4_MORE htons(0x2000)
 #define IPV4_OFFSET htons(0x1fff)
 #define IPV6_MORE htons(0x0001)
@@ -118,13 +120,17 @@ INLINE int address_equal(const struct address *a, const struct address *b)
 	       a->word[0] == b->word[0];
 }
 
-/* Reads the network header. Returns 0 if this is an untagged IP packet. */
+/*
+ * Reads the network header. Returns 0 if this is an IP packet of no VLAN: a tag of VLAN 0 only says how urgent the
+ * frame is (IEEE 802.1Q calls it priority-tagged), and Linux takes it as one without.
+ */
 INLINE int read_network(struct __sk_buff *skb, struct packet *packet)
 {
 	int is_ipv6 = skb->protocol == htons(ETH_P_IPV6);
 	__u32 need = ETH_LENGTH + (is_ipv6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr));
 
-	if ((!is_ipv6 && skb->protocol != htons(ETH_P_IP)) || skb->vlan_present)
+	if ((!is_ipv6 && skb->protocol != htons(ETH_P_IP)) ||
+	    (skb->vlan_present && skb->vlan_tci & VLAN_ID))
 		return -1;
 	if ((void *)(long)skb->data + need > (void *)(long)skb->data_end &&
 	    bpf_skb_pull_data(skb, need))

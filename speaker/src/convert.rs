@@ -154,12 +154,13 @@ fn segment(entry: &api::AnnouncedSegment) -> Option<AnnouncedSegment> {
     })
 }
 
-const KINDS: [(ConditionKind, &str); 5] = [
+const KINDS: [(ConditionKind, &str); 6] = [
     (ConditionKind::Announced, conditions::ANNOUNCED),
     (ConditionKind::Conflict, conditions::CONFLICT),
     (ConditionKind::Forwarding, conditions::FORWARDING),
     (ConditionKind::Ready, conditions::READY),
     (ConditionKind::Verified, conditions::VERIFIED),
+    (ConditionKind::TakesTraffic, conditions::TAKES_TRAFFIC),
 ];
 
 /// The conditions the core knows, ordered by kind as it orders them.

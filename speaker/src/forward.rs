@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use herald_dataplane::{Desired, MapContents, MapName, Refused, compile, diff};
+use herald_dataplane::{Compiled, Desired, MapContents, MapName, Refused, compile, diff};
 use herald_model::{IfIndex, InterfaceName, ServiceKey};
 use herald_speaker_core::{DataPlaneMode, DataPlaneReport, Input};
 use tokio::sync::mpsc::UnboundedSender;
@@ -205,7 +205,9 @@ fn carry_out(
                     );
                     runner.observed = None;
                 }
-                let outcome = outcome.map_err(|error| herald_config::sentence(&error).into());
+                let outcome = outcome
+                    .map(|()| Arc::clone(&runner.refused))
+                    .map_err(|error| herald_config::sentence(&error).into());
                 report(
                     inputs,
                     Input::DataPlaneApplied {
@@ -361,7 +363,7 @@ struct Runner {
     /// What the maps hold; `None`: to be read.
     observed: Option<MapContents>,
     services: BTreeMap<ServiceKey, u32>,
-    refused: Vec<Refused>,
+    refused: Arc<[Refused]>,
     /// The last wish.
     wish: Option<Wish>,
     /// How many entries were looked at, of those there are.
@@ -381,7 +383,7 @@ impl Runner {
             hook: Hook::Tcx,
             observed: None,
             services: BTreeMap::new(),
-            refused: Vec::new(),
+            refused: Arc::default(),
             wish: None,
             looked_at: 0,
             wrong: BTreeMap::new(),
@@ -485,20 +487,31 @@ impl Runner {
             Some(observed) => observed,
             None => self.data_plane.read()?,
         };
-        let compiled = compile(&observed, desired);
-        let ops = diff(&observed, &compiled.contents);
-        self.data_plane.apply(&ops)?;
-        self.updates.count(&ops);
+        self.updates.wishes += 1;
+        let mut compiled = self.write(&observed, desired)?;
+        if !compiled.refused.is_empty() {
+            // What was there before is gone only now, and has left its room.
+            compiled = self.write(&compiled.contents, desired)?;
+        }
         self.observed = Some(compiled.contents);
         self.services = compiled.service_ids;
-        if self.refused != compiled.refused {
-            self.refused = compiled.refused;
-            for refused in &self.refused {
-                warn!(?refused, "the data plane leaves something to kube-proxy");
+        if *self.refused != *compiled.refused {
+            for refused in &compiled.refused {
+                let reason = refused.kind();
+                warn!(reason, error = refused as &dyn Error, service = ?refused.service(), "the data plane is full");
             }
+            self.refused = compiled.refused.into();
         }
         // The maps come first: a program finds what it is to do.
         self.attach(names, inputs)
+    }
+
+    fn write(&mut self, observed: &MapContents, desired: &Desired) -> Result<Compiled, BpfError> {
+        let compiled = compile(observed, desired);
+        let ops = diff(observed, &compiled.contents);
+        self.data_plane.apply(&ops)?;
+        self.updates.count(&ops);
+        Ok(compiled)
     }
 
     fn attach(
@@ -547,6 +560,7 @@ impl Runner {
                 services: self.services.clone(),
                 repairs: self.repairs,
                 updates: self.updates,
+                refused: Arc::clone(&self.refused),
             }),
             Err(error) => {
                 debug!(error = &error as &dyn Error, "cannot read counters");

@@ -58,6 +58,7 @@ use crate::io::layer2::Paces;
 use crate::io::netlink;
 use crate::io::reports::{self, Listener};
 use crate::io::rings::{KeyStore, Rings};
+use crate::io::settings;
 use crate::metrics::Takeovers;
 use crate::retire::retire;
 use crate::snapshot::Folder;
@@ -162,6 +163,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
             }),
         )),
     ];
+    tokio::spawn(settings::watch(sender.clone()));
     if let Some(url) = args.kube_proxy_healthz.0 {
         tokio::spawn(kube_proxy::wait(url, sender.clone()));
     }

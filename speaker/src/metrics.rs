@@ -383,6 +383,17 @@ impl Page<'_> {
             "Entries of eBPF maps written or removed for that, target tables included",
             entries,
         );
+        let refused: Family<Labels, Gauge> = Family::default();
+        for what in counted.refused.iter() {
+            refused
+                .get_or_create(&vec![("reason", what.kind().to_owned())])
+                .inc();
+        }
+        registry.register(
+            "data_plane_refused",
+            "What the eBPF maps have no room for, and kube-proxy is left with, by reason; absent: nothing",
+            refused,
+        );
         let happened = Counters::default();
         for (event, count) in &counted.counters.events {
             happened
@@ -401,7 +412,7 @@ impl Page<'_> {
 mod tests {
     use std::time::Duration;
 
-    use herald_dataplane::{Event, ServiceCounters};
+    use herald_dataplane::{Event, Refused, ServiceCounters};
     use herald_model::ServiceKey;
     use herald_speaker_core::Announced;
 
@@ -462,6 +473,10 @@ mod tests {
         counted.repairs.entries = 2;
         counted.updates.wishes = 6;
         counted.updates.removed = 8;
+        let refused = ["web", "db"].map(|name| Refused::NoRoomForTable {
+            service: ServiceKey::new("ns", name),
+        });
+        counted.refused = refused.into();
         let takeovers = Takeovers::default();
         takeovers.observe(&Takeover {
             suspected: Duration::from_millis(110),
@@ -515,6 +530,7 @@ mod tests {
             "herald_speaker_data_plane_updates_total 6",
             r#"herald_speaker_data_plane_entries_total{what="removed"} 8"#,
             r#"herald_speaker_elections_total{result="taken_over"} 4"#,
+            r#"herald_speaker_data_plane_refused{reason="table"} 2"#,
             r#"herald_speaker_takeover_seconds_bucket{le="0.2",stage="certified"} 1"#,
             r#"herald_speaker_takeover_seconds_bucket{le="0.15",stage="certified"} 0"#,
             r#"herald_speaker_ring_members{segment="192.0.2.0/24",state="node_down"} 1"#,

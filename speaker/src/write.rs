@@ -156,6 +156,7 @@ impl Writer {
             EventReason::Moved => (events::MOVED, false),
             EventReason::AddressConflict => (events::ADDRESS_CONFLICT, true),
             EventReason::Unverified => (events::UNVERIFIED, true),
+            EventReason::DataPlaneFull => (events::DATA_PLANE_FULL, true),
         };
         let report = events::Report {
             regarding: ObjectReference {

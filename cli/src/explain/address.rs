@@ -471,7 +471,13 @@ fn forwarding(of: Of<'_>, announcer: &NodeName, in_full: bool) -> (Step, Option<
     let failed = picture
         .vip(address)
         .and_then(|vip| condition_of(vip, conditions::FORWARDING))
-        .filter(|condition| condition.reason == conditions::reasons::DATA_PLANE_FAILED);
+        .filter(|condition| {
+            let failures = [
+                conditions::reasons::DATA_PLANE_FAILED,
+                conditions::reasons::DATA_PLANE_FULL,
+            ];
+            failures.contains(&condition.reason.as_str())
+        });
     let refuse = |reason: &str, text: &str, remedy: &str| {
         let text = format!("{address} is announced, but {text}");
         Some(Fault::new(Outcome::Refusing, reason, text, remedy))
@@ -504,11 +510,12 @@ fn forwarding(of: Of<'_>, announcer: &NodeName, in_full: bool) -> (Step, Option<
             refuse("NoTargets", text, remedy),
         )
     } else if let Some(failed) = failed {
-        let fault = refuse(
-            "DataPlaneFailed",
-            &failed.message,
-            "look at the log of the announcing node's speaker",
-        );
+        let remedy = if failed.reason == conditions::reasons::DATA_PLANE_FULL {
+            "give Services fewer of what is said, or set heraldlb.io/forwarding: \"off\" on those that can do without"
+        } else {
+            "look at the log of the announcing node's speaker"
+        };
+        let fault = refuse(&failed.reason, &failed.message, remedy);
         (Level::Problem, failed.message.clone(), fault)
     } else {
         (Level::Ok, how(&forwarded, service), None)

@@ -2,6 +2,9 @@
 //! interface 1; expected frames are built by another codec, checksums included.
 
 #[cfg(test)]
+#[path = "dataplane/ageing.rs"]
+mod ageing;
+#[cfg(test)]
 #[path = "dataplane/bench.rs"]
 mod bench;
 #[cfg(test)]
@@ -11,6 +14,9 @@ mod cost;
 #[path = "dataplane/direct.rs"]
 mod direct;
 #[cfg(test)]
+#[path = "dataplane/egress.rs"]
+mod egress;
+#[cfg(test)]
 #[path = "dataplane/flows.rs"]
 mod flows;
 #[cfg(test)]
@@ -19,6 +25,12 @@ mod fragments;
 #[cfg(test)]
 #[path = "dataplane/frame.rs"]
 mod frame;
+#[cfg(test)]
+#[path = "dataplane/full.rs"]
+mod full;
+#[cfg(test)]
+#[path = "dataplane/object.rs"]
+mod object;
 #[cfg(test)]
 #[path = "dataplane/pod.rs"]
 mod pod;
@@ -30,14 +42,14 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::Result;
-use bench::{Bench, NODE_PORT, OFF_PORT, PEER_MAC, RANGED_PORT, SEED, node, node4, node6};
+use bench::{Bench, NODE_PORT, OFF_PORT, PEER_MAC, RANGED_PORT, SEED, desired, node, node4, node6};
 use etherparse::{EtherType, Icmpv4Type, Icmpv6Type, icmpv4, icmpv6};
 use frame::{
     CLIENT_MAC, CLIENT_PORT, CLIENT4, CLIENT6, Frame, PORT, VIP4, VIP6, error_about, ethernet, icmp,
 };
 use herald_dataplane::{CLUSTER_SLOTS, Event, Holder, fill, flow_hash, slot};
 use herald_model::Protocol;
-use herald_speaker::io::bpf::TestRun;
+use herald_speaker::io::bpf::{DEFAULT_FLOWS, TestRun};
 
 /// A plain frame of each family and protocol, and what it is sent on as to node 2.
 fn plain() -> Vec<(Frame, Frame)> {
@@ -295,6 +307,12 @@ fn each_reason_to_drop_is_counted_under_its_name() -> Result<()> {
         for length in network..network + needed {
             bench.drops(&bytes[..length], Event::Malformed)?;
         }
+        // All that is read is there, and the checksum is not.
+        if plain.protocol == Protocol::Tcp {
+            for length in network + needed..network + 18 {
+                bench.drops(&bytes[..length], Event::RewriteFailed)?;
+            }
+        }
     }
     for frame in [Frame::v4(Protocol::Udp), Frame::v6(Protocol::Udp)] {
         let [_, later] = frame.fragments(9, 8);
@@ -538,6 +556,24 @@ fn a_connection_from_a_port_that_was_used_before_is_counted_and_a_repeated_syn_i
             flows
         );
     }
+    Ok(())
+}
+
+#[test]
+fn a_client_that_finds_every_port_taken_is_dropped_and_counted() -> Result<()> {
+    let mut bench = Bench::with(desired(), DEFAULT_FLOWS)?;
+    let mut frame = Frame::v4(Protocol::Udp);
+    for port in 1_024..=u16::MAX {
+        frame.from.1 = port;
+        let result = bench.run(&frame.bytes())?;
+        assert_eq!(result.verdict, TestRun::REDIRECT, "{port}");
+    }
+    let mut other = frame.clone();
+    other.from = (Ipv4Addr::new(198, 51, 100, 8).into(), CLIENT_PORT);
+    bench.drops(&other.bytes(), Event::NoSourcePort)?;
+    // Below there is room: nobody has been given a port there.
+    other.from.1 = 1_023;
+    assert_eq!(bench.run(&other.bytes())?.verdict, TestRun::REDIRECT);
     Ok(())
 }
 

@@ -49,6 +49,8 @@ mod straight;
 mod takeover;
 #[path = "disruptive/two_nodes.rs"]
 mod two_nodes;
+#[path = "disruptive/unfit.rs"]
+mod unfit;
 #[path = "disruptive/uninstall.rs"]
 mod uninstall;
 #[path = "disruptive/verified.rs"]

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use herald_dataplane::{Desired, Targets};
+use herald_dataplane::{Desired, Refused, Targets};
 use herald_l2::Pace;
 use herald_model::{
     IfIndex, Incarnation, Instant, InterfaceName, InterfacePattern, MacAddress, Node, NodeName,
@@ -13,10 +13,10 @@ use herald_model::{
 };
 use herald_ring::KeyId;
 
-use crate::forwarding::{Reach, cluster_targets};
+use crate::forwarding::{Reach, cluster_targets, is_unfit, no_targets};
 use crate::input::{
-    Cache, DataPlaneReport, Effect, Grants, Input, ObservedSpeaker, ObservedVip, SpeakerReport,
-    WriteOutcome,
+    Cache, DataPlaneReport, Effect, Grants, Input, KernelForwarding, ObservedSpeaker, ObservedVip,
+    SpeakerReport, WriteOutcome,
 };
 use crate::ring::RingKeys;
 use crate::uplinks::{Interfaces, Uplink};
@@ -108,6 +108,8 @@ pub struct Core {
     uplinks: BTreeMap<SegmentName, Uplink>,
     /// Whether kube-proxy here runs in mode ipvs.
     ipvs: bool,
+    /// Whether the kernel here forwards; `None`: not known.
+    kernel: Option<KernelForwarding>,
     ports: BTreeMap<IfIndex, Port>,
     incarnations: BTreeMap<SegmentName, Incarnation>,
     /// The lives in which nothing can be served any more.
@@ -126,7 +128,7 @@ pub struct Core {
     /// The keys in the Secret, oldest first.
     secret_keys: Vec<KeyId>,
     ring_keys: RingKeys,
-    /// Nodes that the observers found dead.
+    /// Nodes that take no traffic: the observers found them dead, or they say so themselves.
     dead: BTreeSet<NodeName>,
 
     data_plane: DataPlane,
@@ -175,6 +177,10 @@ struct DataPlane {
     /// before it.
     taken_over: BTreeMap<ServiceKey, Instant>,
     error: Option<Arc<str>>,
+    /// What there was no room for.
+    refused: Arc<[Refused]>,
+    /// The Services of which that is still to be told.
+    refused_to_tell: BTreeSet<ServiceKey>,
     /// The interfaces on which something is missing that can't be put back, and why.
     wrong: BTreeMap<IfIndex, Arc<str>>,
 }
@@ -230,6 +236,7 @@ impl Core {
             segment_names: BTreeMap::new(),
             uplinks: BTreeMap::new(),
             ipvs: false,
+            kernel: None,
             ports: BTreeMap::new(),
             incarnations: BTreeMap::new(),
             lame: BTreeMap::new(),
@@ -308,6 +315,7 @@ impl Core {
                 self.timers.insert((now + RETRY, Timer::Port(interface)));
             }
             Input::DataPlaneKnown(report) => self.data_plane_known(report),
+            Input::KernelForwards(kernel) => self.kernel = Some(kernel),
             Input::Granted(grants) => self.grants = Some(grants),
             Input::RulesWritten => {
                 self.rules_written = true;
@@ -316,7 +324,7 @@ impl Core {
             Input::DataPlaneApplied {
                 generation,
                 outcome,
-            } => self.data_plane_applied(now, generation, outcome.err()),
+            } => self.data_plane_applied(now, generation, outcome),
             Input::DataPlaneChecked(wrong) => self.data_plane_checked(wrong),
             Input::NeighbourFailed { interface, address } => {
                 self.neighbour_failed(now, interface, address);
@@ -370,7 +378,7 @@ impl Core {
             return;
         }
         if std::mem::take(&mut self.dirty.nodes) {
-            self.dead = self.dead_nodes();
+            self.dead = no_targets(&self.nodes, &self.speakers, self.dead_nodes());
             self.cluster = cluster_targets(&self.nodes, &self.dead);
             self.reach = Reach::of_segments(&self.speakers, &self.cluster, |segment, node| {
                 self.rings
@@ -444,10 +452,10 @@ impl Core {
             }
             Input::SpeakerApplied(speaker) => {
                 self.dirty.members = true;
-                self.dirty.nodes |= self
-                    .speakers
-                    .get(&speaker.node)
-                    .is_none_or(|before| before.report.segments != speaker.report.segments);
+                self.dirty.nodes |= self.speakers.get(&speaker.node).is_none_or(|before| {
+                    before.report.segments != speaker.report.segments
+                        || is_unfit(before) != is_unfit(&speaker)
+                });
                 self.speakers.insert(speaker.node.clone(), speaker);
             }
             Input::SpeakerDeleted(node) => {

@@ -14,7 +14,7 @@ use herald_model::{
 };
 
 use crate::core::SEED;
-use crate::forwarding::{self, Behind, Reach, cluster_targets, plan, targets};
+use crate::forwarding::{self, Behind, Reach, cluster_targets, no_targets, plan, targets};
 use crate::input::ObservedSpeaker;
 use crate::status::ForwardingState;
 use crate::vip::holders;
@@ -40,6 +40,8 @@ pub struct Facts {
 #[derive(Clone, Debug)]
 pub struct Forecast {
     facts: Facts,
+    /// The nodes that take no traffic.
+    none: BTreeSet<NodeName>,
     cluster: Arc<Targets>,
     reach: BTreeMap<SegmentName, Reach>,
     /// The table that was filled last: Services under Cluster share one.
@@ -120,10 +122,12 @@ fn ratio(part: usize, whole: usize) -> f64 {
 impl Forecast {
     /// From these facts.
     pub fn new(facts: Facts) -> Self {
-        let cluster = cluster_targets(&facts.nodes, &facts.dead);
+        let none = no_targets(&facts.nodes, &facts.speakers, facts.dead.clone());
+        let cluster = cluster_targets(&facts.nodes, &none);
         let reach = Reach::of_segments(&facts.speakers, &cluster, |_, _| false);
         Self {
             facts,
+            none,
             cluster,
             reach,
             last: RefCell::new(None),
@@ -225,7 +229,7 @@ impl Forecast {
         forwarding::Facts {
             me: announcer,
             nodes: &self.facts.nodes,
-            dead: &self.facts.dead,
+            dead: &self.none,
             endpoints: &self.facts.endpoints,
             data_plane: speaker.and_then(|speaker| speaker.report.data_plane.as_ref()),
             ipvs: speaker.is_some_and(|speaker| speaker.report.ipvs),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use herald_dataplane::{DesiredService, Forwarding, Spread, Targets};
+use herald_dataplane::{DesiredService, Forwarding, Refused, Spread, Targets};
 use herald_model::{
     Endpoint, Family, ForwardingMode, Node, NodeName, PROXY_NAME, Protocol, Service,
     ServiceEndpoints, ServiceKey, ServicePort, SessionAffinity, TrafficPolicy,
@@ -15,9 +15,11 @@ use crate::status::ForwardingState;
 
 mod pods;
 mod reach;
+mod unfit;
 
 use pods::Pods;
 pub(crate) use reach::Reach;
+pub(crate) use unfit::{is_unfit, no_targets};
 
 /// What an address's traffic is to go to, and what there is to say of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,6 +30,8 @@ pub(crate) struct Plan {
     pub(crate) state: Option<ForwardingState>,
     /// Why it is not forwarded as was asked, one reason for each Service it holds for.
     pub(crate) reasons: Vec<String>,
+    /// What the data plane has no room for, by Service; among `reasons`, too.
+    pub(crate) refused: Vec<String>,
     /// The nodes that Herald forwards to; `None` if kube-proxy does it.
     pub(crate) targets: Option<u32>,
     /// Whether any endpoint exists.
@@ -39,7 +43,7 @@ pub(crate) struct Facts<'a> {
     /// Our own node.
     pub(crate) me: &'a NodeName,
     pub(crate) nodes: &'a BTreeMap<NodeName, Node>,
-    /// Nodes that the observers found dead.
+    /// Nodes that take no traffic.
     pub(crate) dead: &'a BTreeSet<NodeName>,
     pub(crate) endpoints: &'a BTreeMap<ServiceKey, ServiceEndpoints>,
     pub(crate) data_plane: Option<&'a DataPlaneReport>,
@@ -55,7 +59,7 @@ pub(crate) struct Facts<'a> {
 const NAMED: usize = 3;
 
 /// The targets of every Service under Cluster: all usable nodes, ourselves included, but for those
-/// that the observers found dead.
+/// that take no traffic.
 pub(crate) fn cluster_targets(
     nodes: &BTreeMap<NodeName, Node>,
     dead: &BTreeSet<NodeName>,
@@ -75,7 +79,6 @@ pub(crate) fn cluster_targets(
 pub(crate) fn plan(address: IpAddr, services: &[&Service], facts: &Facts<'_>) -> Plan {
     let mut plan = Plan::default();
     let mut taken = BTreeSet::new();
-    let mut nodes = BTreeSet::new();
     for service in services {
         let behind = Behind::new(address, service, facts);
         plan.has_endpoints |= behind.taking().next().is_some();
@@ -85,23 +88,11 @@ pub(crate) fn plan(address: IpAddr, services: &[&Service], facts: &Facts<'_>) ->
             if !taken.insert((port.protocol, port.port)) {
                 continue;
             }
-            let forwarding = route.of_port(port);
-            let (state, targets) = match &forwarding {
-                Forwarding::Pod { targets, .. } => (ForwardingState::Pod, Some(targets)),
-                Forwarding::Dsr { targets, .. } => (ForwardingState::Dsr, Some(targets)),
-                Forwarding::NodePort { targets, .. } => (ForwardingState::NodePort, Some(targets)),
-                Forwarding::Off => (ForwardingState::Off, None),
-            };
-            // Of several ports, the best.
-            plan.state = Some(plan.state.map_or(state, |best| best.min(state)));
-            let weights = targets.into_iter().flat_map(|targets| &targets.weights);
-            let takes_new = weights.filter(|(_, weight)| **weight > 0);
-            nodes.extend(takes_new.map(|(node, _)| node.clone()));
             plan.services.push(DesiredService {
                 service: service.key.clone(),
                 protocol: port.protocol,
                 port: port.port,
-                forwarding,
+                forwarding: route.of_port(port),
                 source_ranges: Arc::clone(&source_ranges),
             });
         }
@@ -114,13 +105,77 @@ pub(crate) fn plan(address: IpAddr, services: &[&Service], facts: &Facts<'_>) ->
             });
         }
     }
-    if plan
-        .state
-        .is_some_and(|state| state != ForwardingState::Off)
-    {
-        plan.targets = Some(u32::try_from(nodes.len()).unwrap_or(u32::MAX));
-    }
+    plan.sum_up();
     plan
+}
+
+/// What the data plane has no room for of a Service's, each once.
+pub(crate) fn no_room(service: &ServiceKey, refused: &[Refused]) -> Vec<String> {
+    let of_service = refused
+        .iter()
+        .filter(|refused| refused.service() == Some(service));
+    let said: BTreeSet<String> = of_service.map(ToString::to_string).collect();
+    let fate = "left to kube-proxy on the announcing node, as its data plane is full: ";
+    said.into_iter()
+        .map(|what| format!("{fate}{what}"))
+        .collect()
+}
+
+impl Plan {
+    /// How the address is forwarded on the whole, by its ports.
+    fn sum_up(&mut self) {
+        let mut nodes = BTreeSet::new();
+        self.state = None;
+        for service in &self.services {
+            let (state, targets) = match &service.forwarding {
+                Forwarding::Pod { targets, .. } => (ForwardingState::Pod, Some(targets)),
+                Forwarding::Dsr { targets, .. } => (ForwardingState::Dsr, Some(targets)),
+                Forwarding::NodePort { targets, .. } => (ForwardingState::NodePort, Some(targets)),
+                Forwarding::Off => (ForwardingState::Off, None),
+            };
+            // Of several ports, the best.
+            self.state = Some(self.state.map_or(state, |best| best.min(state)));
+            let weights = targets.into_iter().flat_map(|targets| &targets.weights);
+            let takes_new = weights.filter(|(_, weight)| **weight > 0);
+            nodes.extend(takes_new.map(|(node, _)| node));
+        }
+        let is_ours = self
+            .state
+            .is_some_and(|state| state != ForwardingState::Off);
+        self.targets = is_ours.then(|| u32::try_from(nodes.len()).unwrap_or(u32::MAX));
+    }
+
+    /// The same as it came out: what the data plane of this node has no room for is left to kube-proxy.
+    pub(crate) fn without(mut self, address: IpAddr, refused: &[Refused]) -> Self {
+        let keys: BTreeSet<ServiceKey> = self
+            .services
+            .iter()
+            .map(|service| service.service.clone())
+            .collect();
+        for service in &mut self.services {
+            let leaves = |refused: &Refused| {
+                refused.service() == Some(&service.service) && refused.leaves(address)
+            };
+            if refused.iter().any(leaves) {
+                service.forwarding = Forwarding::Off;
+            }
+        }
+        for key in &keys {
+            let said = no_room(key, refused).into_iter();
+            let named = |what| format!("{key}: {what}");
+            if keys.len() > 1 {
+                self.refused.extend(said.map(named));
+            } else {
+                self.refused.extend(said);
+            }
+        }
+        self.sum_up();
+        if !self.refused.is_empty() && self.state == Some(ForwardingState::Off) {
+            self.reasons.clear();
+        }
+        self.reasons.extend(self.refused.iter().cloned());
+        self
+    }
 }
 
 /// How a Service as a whole is forwarded.

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use herald_dataplane::Desired;
+use herald_dataplane::{Desired, Refused};
 use herald_model::{
     IfIndex, Instant, InterfaceName, MacAddress, Node, NodeName, SegmentName, Service,
     ServiceEndpoints, ServiceKey, SpeakerSegment, VirtualIp,
@@ -88,14 +88,16 @@ pub enum Input {
     DataPlaneKnown(DataPlaneReport),
     /// What the kernel grants the thread that answers and announces.
     Granted(Grants),
+    /// Whether the node's kernel forwards packets; said when it changes.
+    KernelForwards(KernelForwarding),
     /// kube-proxy has written its rules since the node booted, or there is no way to know.
     RulesWritten,
     /// A wish was handed to the data plane.
     DataPlaneApplied {
         /// Which one.
         generation: u64,
-        /// Why it failed, if it did.
-        outcome: Result<(), Arc<str>>,
+        /// What there was no room for; or why it failed.
+        outcome: Result<Arc<[Refused]>, Arc<str>>,
     },
     /// The data plane has looked at its programs and maps, and put back what somebody had taken away: on
     /// these interfaces it could not, and why. Said when it changes.
@@ -282,6 +284,8 @@ pub enum EventReason {
     AddressConflict,
     /// Another node took an address over, but does not answer for it.
     Unverified,
+    /// The data plane has no room for something of the Service's.
+    DataPlaneFull,
 }
 
 /// What must be complete before anything is decided.
@@ -381,7 +385,8 @@ pub struct SpeakerReport {
     pub data_plane: Option<DataPlaneReport>,
     /// Whether the node's kube-proxy runs in mode ipvs.
     pub ipvs: bool,
-    /// Conditions; only [`ConditionKind::Ready`](crate::ConditionKind::Ready).
+    /// Conditions: [`ConditionKind::Ready`](crate::ConditionKind::Ready) and, if it does not hold,
+    /// [`ConditionKind::TakesTraffic`](crate::ConditionKind::TakesTraffic).
     pub conditions: Vec<Condition>,
 }
 
@@ -392,6 +397,15 @@ pub struct DataPlaneReport {
     pub mode: DataPlaneMode,
     /// Why it is not attached in a better way.
     pub reason: Option<Arc<str>>,
+}
+
+/// Whether the node's kernel forwards packets, by family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KernelForwarding {
+    /// Of IPv4.
+    pub ipv4: bool,
+    /// Of IPv6.
+    pub ipv6: bool,
 }
 
 /// How the program is attached.

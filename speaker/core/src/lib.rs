@@ -42,8 +42,8 @@ mod writer;
 pub use crate::core::{Announced, Config, Core, Elections, Overview, Verified};
 pub use crate::forecast::{Facts, Forecast, Forwarded, Slots};
 pub use crate::input::{
-    Cache, DataPlaneMode, DataPlaneReport, Effect, EventReason, Grants, Input, Link,
-    ObservedSpeaker, ObservedVip, Priority, SpeakerReport, Takeover, WriteOutcome,
+    Cache, DataPlaneMode, DataPlaneReport, Effect, EventReason, Grants, Input, KernelForwarding,
+    Link, ObservedSpeaker, ObservedVip, Priority, SpeakerReport, Takeover, WriteOutcome,
 };
 pub use crate::ring::{Peer, RingCommand, RingEvent, RingKeys, View};
 pub use crate::status::{AnnouncedSegment, Condition, ConditionKind, ForwardingState, VipStatus};

@@ -84,6 +84,8 @@ pub enum ConditionKind {
     Ready,
     /// On a `VirtualIP` that has moved: its new holder answers for it, as another node found.
     Verified,
+    /// On a `Speaker`, if it does not hold: nodes may send traffic to its node.
+    TakesTraffic,
 }
 
 impl Condition {
@@ -121,10 +123,12 @@ pub(crate) mod reasons {
     pub(crate) const NO_ENDPOINTS: &str = "NoEndpoints";
     pub(crate) const NO_TARGETS: &str = "NoTargets";
     pub(crate) const DATA_PLANE_FAILED: &str = "DataPlaneFailed";
+    pub(crate) const DATA_PLANE_FULL: &str = "DataPlaneFull";
     pub(crate) const ADDRESS_CONFLICT: &str = "AddressConflict";
     pub(crate) const NO_CONFLICT: &str = "NoConflict";
     pub(crate) const READY: &str = "Ready";
     pub(crate) const NO_SEGMENT: &str = "NoSegment";
+    pub(crate) const NOT_FORWARDING: &str = "NotForwarding";
     pub(crate) const STOPPING: &str = "Stopping";
     pub(crate) const RETIRED: &str = "Retired";
     pub(crate) const NO_RING_KEY: &str = "NoRingKey";

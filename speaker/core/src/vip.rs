@@ -447,6 +447,9 @@ fn forwarding(plan: &Plan, data_plane_error: Option<&str>) -> (bool, &'static st
             "no Service behind it has an endpoint that is ready".to_owned(),
         );
     }
+    if !plan.refused.is_empty() {
+        return (false, reasons::DATA_PLANE_FULL, plan.refused.join("; "));
+    }
     let (
         Some(state @ (ForwardingState::Pod | ForwardingState::Dsr | ForwardingState::NodePort)),
         Some(targets),

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use herald_model::{NodeName, Protocol, ServiceKey};
+use herald_model::{NodeName, ServiceKey};
 
 use crate::contents::{MapContents, MapName};
 use crate::filter::Filters;
@@ -14,11 +14,15 @@ use crate::layout::{
     ServiceEntry, Vip, VipKey, decode_number, encode_address, encode_mac, encode_number,
     encode_range,
 };
-use crate::{Desired, DesiredNode, DesiredPod, DesiredService, DesiredVip, Forwarding, Holder};
+use crate::{
+    Desired, DesiredNode, DesiredPod, DesiredService, DesiredVip, Forwarding, Holder, Refused,
+};
 
+mod fit;
 mod group;
 mod place;
 
+use fit::fit;
 use group::{GroupKey, Member, TargetName};
 
 /// What [`compile`] makes of a wish.
@@ -32,65 +36,28 @@ pub struct Compiled {
     pub refused: Vec<Refused>,
 }
 
-/// A wish that is not fulfilled.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refused {
-    /// Two Services want the same port of an address; the first one has it.
-    PortTaken {
-        /// The Service that does not have it.
-        service: ServiceKey,
-        /// The address.
-        address: IpAddr,
-        /// The protocol.
-        protocol: Protocol,
-        /// The port.
-        port: u16,
-    },
-    /// A Service in a protocol whose packets can't be translated; it is forwarded as with
-    /// [`Forwarding::Off`].
-    Protocol {
-        /// The Service.
-        service: ServiceKey,
-        /// The protocol.
-        protocol: Protocol,
-    },
-    /// There is no room for one more target table; the Service is forwarded as with
-    /// [`Forwarding::Off`], or if it is the table of our own pods, what comes to this node is.
-    NoRoomForTable {
-        /// The Service.
-        service: ServiceKey,
-    },
-    /// There are more nodes than numbers; this one is no target.
-    TooManyNodes {
-        /// The node.
-        node: NodeName,
-    },
-    /// There are more pods on our node than numbers; this one gets nothing.
-    TooManyPods {
-        /// The Service.
-        service: ServiceKey,
-        /// The pod.
-        pod: SocketAddr,
-    },
-}
-
 /// The contents of the maps that fulfil `desired`, given what is in them.
 ///
 /// `observed` decides only what has no meaning of its own: the numbers of nodes and Services, where
 /// tables lie, and the generations of addresses. Numbers and places in use in `observed` are not given
 /// to anything else, so that [`diff`](crate::diff) can write first and delete last. What was compiled is
-/// compiled to itself.
+/// compiled to itself, unless something was refused: it may have room once that is carried out.
 pub fn compile(observed: &MapContents, desired: &Desired) -> Compiled {
+    let (desired, refused) = fit(observed, desired);
     let mut compiler = Compiler {
         observed,
-        desired,
+        desired: &desired,
         ports: observed
             .entries(MapName::Services)
             .filter_map(|(key, value)| Some((PortKey::decode(key)?, ServiceEntry::decode(value)?)))
             .collect(),
         node_numbers: BTreeMap::new(),
         pod_numbers: BTreeMap::new(),
-        out: Compiled::default(),
+        crowded: BTreeSet::new(),
+        out: Compiled {
+            refused,
+            ..Compiled::default()
+        },
     };
     compiler.config_and_vips();
     compiler.nodes();
@@ -108,6 +75,8 @@ struct Compiler<'a> {
     node_numbers: BTreeMap<&'a NodeName, u16>,
     /// The numbers of our node's pods, as endpoints of the Service with this number.
     pod_numbers: BTreeMap<(u32, SocketAddr), u16>,
+    /// The Services whose source ranges there is no room for: kube-proxy is to look at them.
+    crowded: BTreeSet<&'a ServiceKey>,
     out: Compiled,
 }
 
@@ -287,6 +256,7 @@ impl<'a> Compiler<'a> {
     fn services(&mut self) {
         let wanted = self.wanted_ports();
         self.number_services(&wanted);
+        self.fit_ranges(&wanted);
         self.number_pods(&wanted);
         let (mut members, groups, off) = self.group(&wanted);
         self.find_flows(&mut members, &groups);
@@ -295,7 +265,7 @@ impl<'a> Compiler<'a> {
             if let Some(Some(table)) = tables.get(member.group) {
                 let pods = member.pods.and_then(|pods| *tables.get(pods)?);
                 if member.pods.is_some() && pods.is_none() {
-                    self.out.refused.push(Refused::NoRoomForTable {
+                    self.out.refused.push(Refused::NoRoomForPods {
                         service: member.service.service.clone(),
                     });
                 }
@@ -387,6 +357,7 @@ impl<'a> Compiler<'a> {
             .collect();
         let used: BTreeSet<u32> = before.values().copied().collect();
         let mut fresh = (1..PODS).filter(|number| !used.contains(number));
+        let mut left_out: BTreeMap<&ServiceKey, BTreeSet<SocketAddr>> = BTreeMap::new();
         for service in wanted.values() {
             let (Forwarding::Pod { pods, .. }, Some(&id)) = (
                 &service.forwarding,
@@ -394,6 +365,9 @@ impl<'a> Compiler<'a> {
             ) else {
                 continue;
             };
+            if self.crowded.contains(&service.service) {
+                continue;
+            }
             for &DesiredPod { address, takes_new } in pods.iter() {
                 let number = match self.pod_numbers.get(&(id, address)) {
                     Some(&number) => Some(number),
@@ -404,10 +378,10 @@ impl<'a> Compiler<'a> {
                         .and_then(|number| u16::try_from(number).ok()),
                 };
                 let Some(number) = number else {
-                    self.out.refused.push(Refused::TooManyPods {
-                        service: service.service.clone(),
-                        pod: address,
-                    });
+                    left_out
+                        .entry(&service.service)
+                        .or_default()
+                        .insert(address);
                     continue;
                 };
                 self.pod_numbers.insert((id, address), number);
@@ -419,6 +393,13 @@ impl<'a> Compiler<'a> {
                 self.put(MapName::Pods, encode_number(number.into()), entry.encode());
             }
         }
+        let left_out = left_out
+            .into_iter()
+            .map(|(service, pods)| Refused::TooManyPods {
+                service: service.clone(),
+                pods: pods.len(),
+            });
+        self.out.refused.extend(left_out);
     }
 
     /// Finds the addresses in mode `dsr` that the flow tables may know flows of: those with a target

@@ -190,6 +190,11 @@ impl MapContents {
             .map(|(key, value)| (key.as_slice(), value.as_ref()))
     }
 
+    /// How many entries one map has.
+    pub(crate) fn count(&self, map: MapName) -> usize {
+        self.maps.get(&map).map_or(0, BTreeMap::len)
+    }
+
     /// The elements of an array, or of [`MapName::Stats`], that entries here refer to; empty for a hash. All others may hold
     /// anything: they are written before they are used.
     pub fn referenced(&self, array: MapName) -> BTreeSet<u32> {

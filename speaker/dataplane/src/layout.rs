@@ -20,6 +20,14 @@ pub const NODES: u32 = 8_192;
 pub const PODS: u32 = 65_536;
 /// Elements of the map `stats`: a Service whose number is not below is not counted.
 pub const SERVICES: u32 = 16_384;
+/// Entries of the map `vips`: one for each address and interface.
+pub const VIPS: u32 = 65_536;
+/// Entries of the map `services`: one for each port of an address, and one for its `NodePort`.
+pub const PORTS: u32 = 131_072;
+/// Entries of the map `ranges`.
+pub const RANGES: u32 = 262_144;
+/// Source ranges that one Service may have, so that it can't take the room of all others.
+pub const SERVICE_RANGES: usize = 16_384;
 /// Segments that a node can be reached on by its MAC address; further ones are not used for that.
 pub const LINKS: usize = 4;
 

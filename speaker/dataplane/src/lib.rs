@@ -43,9 +43,10 @@ mod desired;
 mod filter;
 mod hash;
 mod layout;
+mod refused;
 mod table;
 
-pub use compile::{Compiled, Refused, compile};
+pub use compile::{Compiled, compile};
 pub use contents::{Entries, MapContents, MapName, MapOp, diff};
 pub use counters::{Counters, Event, ServiceCounters};
 pub use desired::{
@@ -53,5 +54,8 @@ pub use desired::{
     Targets,
 };
 pub use hash::{flow_hash, pod_hash, slot};
-pub use layout::{BLOCKS, LINKS, NODES, PODS, SERVICES, SLOTS_PER_BLOCK};
+pub use layout::{
+    BLOCKS, LINKS, NODES, PODS, PORTS, RANGES, SERVICE_RANGES, SERVICES, SLOTS_PER_BLOCK, VIPS,
+};
+pub use refused::Refused;
 pub use table::{CLUSTER_SLOTS, LOCAL_SLOTS, POD_SLOTS, SLOTS_PER_POD, fill, slots_for};

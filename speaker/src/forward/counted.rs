@@ -1,8 +1,9 @@
 //! What the data plane counts.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use herald_dataplane::{Counters, MapOp};
+use herald_dataplane::{Counters, MapOp, Refused};
 use herald_model::ServiceKey;
 
 /// Counters, and what the numbers in them stand for.
@@ -12,6 +13,8 @@ pub(crate) struct Counted {
     pub(crate) services: BTreeMap<ServiceKey, u32>,
     pub(crate) repairs: Repairs,
     pub(crate) updates: Updates,
+    /// What there is no room for.
+    pub(crate) refused: Arc<[Refused]>,
 }
 
 /// What was done to the maps, to bring them to what is wished.
@@ -27,7 +30,6 @@ pub(crate) struct Updates {
 
 impl Updates {
     pub(super) fn count(&mut self, ops: &[MapOp]) {
-        self.wishes += 1;
         for op in ops {
             match op {
                 MapOp::Put { .. } => self.written += 1,

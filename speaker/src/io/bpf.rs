@@ -19,6 +19,7 @@ use aya::{Ebpf, EbpfLoader};
 use herald_dataplane::{Counters, MapContents, MapName, MapOp};
 use herald_model::{IfIndex, InterfaceName};
 
+mod batch;
 mod error;
 mod hooks;
 mod maps;
@@ -182,6 +183,9 @@ impl DataPlane {
         let mut ebpf = EbpfLoader::new()
             .btf(None)
             .default_map_pin_directory(&folder)
+            .map_max_entries("vips", herald_dataplane::VIPS)
+            .map_max_entries("services", herald_dataplane::PORTS)
+            .map_max_entries("ranges", herald_dataplane::RANGES)
             .map_max_entries("blocks", herald_dataplane::BLOCKS)
             .map_max_entries("nodes", herald_dataplane::NODES)
             .map_max_entries("stats", herald_dataplane::SERVICES)

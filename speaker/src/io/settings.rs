@@ -4,8 +4,14 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::str::FromStr;
+use std::time::Duration;
 
 use herald_model::InterfaceName;
+use herald_speaker_core::{Input, KernelForwarding};
+use tokio::sync::mpsc::UnboundedSender;
+
+/// Between two looks at whether the kernel forwards.
+const EVERY: Duration = Duration::from_secs(1);
 
 /// By the name that `sysctl` knows each by; those that there are not are left out.
 ///
@@ -35,6 +41,26 @@ pub(crate) fn read<'a>(
         }
     }
     found
+}
+
+/// Says whether the kernel forwards, and again when that changes. Nothing tells of it when somebody writes to a
+/// file of `sysctl`, so this is a poll.
+pub(crate) async fn watch(inputs: UnboundedSender<Input>) {
+    let mut said = None;
+    loop {
+        let forwards = |path| sysctl(path) != Some(0);
+        let now = KernelForwarding {
+            ipv4: forwards("net/ipv4/ip_forward"),
+            ipv6: forwards("net/ipv6/conf/all/forwarding"),
+        };
+        if said != Some(now) {
+            said = Some(now);
+            if inputs.send(Input::KernelForwards(now)).is_err() {
+                return;
+            }
+        }
+        tokio::time::sleep(EVERY).await;
+    }
 }
 
 fn sysctl(path: &str) -> Option<u8> {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use herald_model::MacAddress;
@@ -181,7 +182,7 @@ impl World {
             speaker::Effect::ApplyDataPlane { generation, .. } => {
                 let applied = speaker::Input::DataPlaneApplied {
                     generation,
-                    outcome: Ok(()),
+                    outcome: Ok(Arc::default()),
                 };
                 answer(self, millis(1), applied);
             }

@@ -4,6 +4,8 @@
 
 mod load;
 mod maps;
+#[path = "../../tests/dataplane/object.rs"]
+mod object;
 mod program;
 mod report;
 mod speaker;

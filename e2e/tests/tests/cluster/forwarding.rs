@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::io::Read as _;
 use std::net::IpAddr;
 use std::process::Child;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use herald_e2e::api::herald;
@@ -255,6 +256,37 @@ fn dsr_keeps_affinity_and_needs_no_node_port() -> Result<()> {
 }
 
 #[test]
+fn affinity_lasts_for_its_timeout_and_no_longer() -> Result<()> {
+    const TIMEOUT: Duration = Duration::from_secs(2);
+    backend(|it| {
+        let sticky = json!({"spec": {
+            "sessionAffinity": "ClientIP",
+            "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": TIMEOUT.as_secs()}},
+        }});
+        for address in serve_http(it, "sticky", sticky)? {
+            expect_forwarding(it, address, "dsr")?;
+            let one_pod = || {
+                let replies = it.client().http(address, 80, 10)?;
+                let pods = shares(&replies, |reply| &reply.pod);
+                same(&pods.len(), &1)?;
+                pods.into_keys().next().context("no pod")
+            };
+            let first = one_pod()?;
+            let mut asked = Instant::now();
+            // Each connection begins it anew; then one of three pods is chosen, this one perhaps.
+            eventually("another pod has the client", LONG, || {
+                ensure!(asked.elapsed() > TIMEOUT, "it lasts");
+                let next = one_pod();
+                asked = Instant::now();
+                ensure!(next.as_ref().ok() != Some(&first), "it is {first} again");
+                Ok(next)
+            })??;
+        }
+        Ok(())
+    })
+}
+
+#[test]
 fn a_target_on_the_announcer_itself_replies_too() -> Result<()> {
     sandbox(|it| {
         it.pods("echo", 1, &Sandbox::on_node("node1"))?;
@@ -465,6 +497,62 @@ fn what_node_ports_cannot_do_is_left_to_kube_proxy_and_the_status_says_why() -> 
                 let replies = it.client().http(addresses[0], 80, 20)?;
                 same(&shares(&replies, |reply| &reply.pod).len(), &1)?;
             }
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn a_service_with_too_many_source_ranges_is_not_forwarded_and_others_are() -> Result<()> {
+    backend(|it| {
+        let [address, _] = serve_http(it, "web", json!({}))?;
+        let ranges: Vec<String> = (0..=16_384)
+            .map(|number| {
+                format!(
+                    "10.{}.{}.{}/32",
+                    number >> 16,
+                    number >> 8 & 255,
+                    number & 255
+                )
+            })
+            .collect();
+        // Not kube-proxy's, which would be busy with them.
+        let crowded = json!({
+            "metadata": {
+                "annotations": {"heraldlb.io/forwarding": "dsr"},
+                "labels": {"service.kubernetes.io/service-proxy-name": "none"},
+            },
+            "spec": {"loadBalancerSourceRanges": ranges},
+        });
+        it.service("crowded", crowded)?;
+        let refused = it.wait_announced("crowded")?;
+        let reason = expect_forwarding(it, refused, "off")?;
+        ensure!(reason.contains("16385 source ranges"), "{reason}");
+        let note = it.expect_event("crowded", "Warning", "DataPlaneFull")?;
+        ensure!(note.contains("16385 source ranges"), "{note}");
+        let path = herald("virtualips", &VirtualIp::object_name(refused));
+        let vip = it.cluster.api.get(&path)?;
+        let said = condition(&vip, "Forwarding");
+        same(
+            &(text(&said["status"]), text(&said["reason"])),
+            &("False", "DataPlaneFull"),
+        )?;
+        for node in it.cluster.nodes() {
+            let metrics = it.cluster.speaker_metrics(&node)?;
+            let label = ["reason=\"ranges_of_service\""];
+            same(
+                &metrics.sum("herald_speaker_data_plane_refused", &label),
+                &1.0,
+            )?;
+        }
+        expect_forwarding(it, address, "dsr")?;
+        answers(it.client(), address)?;
+        it.delete_service("crowded")?;
+        for node in it.cluster.nodes() {
+            eventually(&format!("{node} has room"), LONG, || {
+                let metrics = it.cluster.speaker_metrics(&node)?;
+                same(&metrics.sum("herald_speaker_data_plane_refused", &[]), &0.0)
+            })?;
         }
         Ok(())
     })

@@ -1,6 +1,6 @@
 //! Mode `dsr` on the LAN: targets answer clients themselves.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use anyhow::Result;
@@ -83,6 +83,32 @@ fn client_whose_neighbour_entry_points_at_another_node_goes_to_the_same_target()
             assert_eq!(world.event(stale, Event::Relayed)?, 0);
         }
         world.point_neighbour(world.client(), 1)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_packet_that_two_nodes_send_to_and_fro_dies_by_its_hop_limit() -> Result<()> {
+    let mut world = straight()?;
+    // What forbids it, that a node's frame is known as one, is out of order; and each takes the other for the target.
+    world.wish.strangers = true;
+    world.wish.astray = BTreeMap::from([(1, 2), (2, 1)]);
+    world.program()?;
+    for (times, vip) in (1..).zip([VIP4, VIP6]) {
+        world.client().run(|| {
+            let to: IpAddr = vip.parse()?;
+            let socket = std::net::UdpSocket::bind((client(world.client(), vip)?, 0))?;
+            // 64 hops.
+            socket.send_to(b"hello", (to, PORT))?;
+            Ok(())
+        })?;
+        world.await_event(2, Event::Ttl, times)?;
+        assert_eq!(world.event(1, Event::Ttl)?, 0);
+        // The last one is counted by who drops it.
+        let packets = [1, 2].map(|node| world.service(node).map(|counted| counted.packets));
+        let [first, second] = packets;
+        assert_eq!((first?, second?), (32 * times, 32 * times));
+        assert_eq!(world.event(2, Event::FromNode)?, 0);
     }
     Ok(())
 }

@@ -1,15 +1,16 @@
 //! Runs of the ingress program with another flow's packet each: what one costs.
 
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use aya::maps::Array;
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
 use aya::{Ebpf, EbpfLoader};
 use herald_e2e::netns::Host;
 use herald_speaker::io::bpf::{TestRun, load};
+
+use crate::object::object;
 
 /// Bytes of `struct turn` of `flows.c`.
 const TURN: usize = 72;
@@ -57,7 +58,7 @@ impl Turns {
     pub(crate) fn load(pins: &Path) -> Result<Self> {
         let mut ebpf = EbpfLoader::new()
             .default_map_pin_directory(pins)
-            .load(&object()?)?;
+            .load(&object("flows.c")?)?;
         load(program(&mut ebpf)?)?;
         Ok(Self(ebpf))
     }
@@ -88,21 +89,4 @@ impl Turns {
 fn program(ebpf: &mut Ebpf) -> Result<&mut SchedClassifier> {
     let program = ebpf.program_mut("herald_flows").context("no program")?;
     Ok(program.try_into()?)
-}
-
-/// What clang makes of `flows.c`.
-fn object() -> Result<Vec<u8>> {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let output = Command::new("clang")
-        .args(["-target", "bpf", "-O2", "-g", "-mcpu=v3", "-I"])
-        .arg(here.join("../../speaker/ebpf"))
-        .arg("-c")
-        .arg(here.join("tests/dataplane/flows.c"))
-        .args(["-o", "-"])
-        .output()
-        .context("cannot run clang")?;
-    if !output.status.success() {
-        bail!("clang: {}", String::from_utf8_lossy(&output.stderr));
-    }
-    Ok(output.stdout)
 }

@@ -2,14 +2,16 @@
 //! `NodePorts`. Who holds the VIP is set in everybody's neighbour tables: no speaker runs.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use herald_dataplane::{
     Compiled, Counters, Desired, DesiredNode, DesiredPod, DesiredService, DesiredVip, Event,
     Forwarding, Holder, MapContents, MapName, MapOp, ServiceCounters, Spread, Targets, compile,
@@ -60,6 +62,10 @@ pub(crate) struct Wish {
     pub(crate) node_port: u16,
     /// Nodes that are mistaken about the holder.
     pub(crate) mistaken: BTreeMap<usize, usize>,
+    /// Nodes whose tables lead to this one alone.
+    pub(crate) astray: BTreeMap<usize, usize>,
+    /// Whether nobody knows which MAC addresses are nodes'.
+    pub(crate) strangers: bool,
 }
 
 /// How the Service is forwarded.
@@ -120,6 +126,8 @@ impl World {
                 spread: Spread::Cluster,
                 node_port: NODE_PORT,
                 mistaken: BTreeMap::new(),
+                astray: BTreeMap::new(),
+                strangers: false,
             },
             holder: 1,
             lan,
@@ -183,16 +191,30 @@ impl World {
             flows: 4_096,
             hooks: self.hooks.clone(),
         };
-        let hooks = &self.hooks;
         let plane = &mut self.planes[node - 1];
-        plane.data_plane = host.run(|| {
-            let mut data_plane = DataPlane::open(&options)?;
-            let hook = data_plane.attach(host.index, &InterfaceName::from("eth0"))?;
-            assert_eq!(hook, hooks[0]);
-            Ok(data_plane)
-        })?;
+        plane.data_plane = host.run(|| Ok(DataPlane::open(&options)?))?;
         plane.contents = plane.data_plane.read()?;
-        self.program()
+        // The maps come first, as with the speaker: a program finds what it is to do.
+        self.program()?;
+        let host = &self.lan.hosts[node];
+        let data_plane = &mut self.planes[node - 1].data_plane;
+        let eth0 = InterfaceName::from("eth0");
+        let hook = host.run(|| Ok(data_plane.attach(host.index, &eth0)?))?;
+        assert_eq!(hook, self.hooks[0]);
+        Ok(())
+    }
+
+    /// Starts a node's data plane anew, as one of another layout, whose maps and programs replace the older ones.
+    pub(crate) fn upgrade(&mut self, node: usize) -> Result<()> {
+        let pins = self.pins(node)?;
+        let layout = only_name(&pins)?;
+        fs::rename(pins.join(&layout), pins.join("v0"))?;
+        self.restart(node)?;
+        ensure!(
+            only_name(&pins)? == layout,
+            "the older layout is still there"
+        );
+        Ok(())
     }
 
     /// Where a node's maps and links are pinned.
@@ -255,7 +277,11 @@ impl World {
                 ipv6: Some(host.ipv6),
                 is_self: number == me,
                 interface: None,
-                macs: BTreeSet::from([host.mac]),
+                macs: if self.wish.strangers {
+                    BTreeSet::new()
+                } else {
+                    BTreeSet::from([host.mac])
+                },
                 links: if self.wish.far.contains(&number) {
                     BTreeMap::new()
                 } else {
@@ -264,11 +290,11 @@ impl World {
             };
             (name(number), node)
         });
+        let astray = self.wish.astray.get(&me).map(std::slice::from_ref);
         let targets = Arc::new(Targets {
             spread: self.wish.spread,
-            weights: self
-                .wish
-                .targets
+            weights: astray
+                .unwrap_or(&self.wish.targets)
                 .iter()
                 .map(|&number| (name(number), 1))
                 .chain(self.wish.draining.iter().map(|&number| (name(number), 0)))
@@ -530,6 +556,17 @@ impl Talk {
         self.reader.read_line(&mut line)?;
         Ok(line.trim().len())
     }
+}
+
+/// The name of the one thing in a folder.
+pub(crate) fn only_name(folder: &Path) -> Result<OsString> {
+    let names: Vec<OsString> = fs::read_dir(folder)?
+        .map(|entry| Ok(entry?.file_name()))
+        .collect::<Result<_>>()?;
+    let [name] = names.as_slice() else {
+        bail!("in {}: {names:?}", folder.display());
+    };
+    Ok(name.clone())
 }
 
 fn name(number: usize) -> NodeName {

@@ -1,21 +1,21 @@
 //! The wish for the data plane, and how far it is carried out.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use herald_dataplane::{DesiredNode, DesiredVip, Holder};
+use herald_dataplane::{DesiredNode, DesiredVip, Holder, Refused};
 use herald_elect::elected;
 use herald_model::{
     Candidate, IfIndex, Instant, InterfaceName, MacAddress, Node, NodeName, SegmentName,
-    SpeakerSegment, VipSegment, VirtualIp,
+    ServiceKey, ServiceRef, SpeakerSegment, VipSegment, VirtualIp,
 };
 
 use super::ring::RingState;
 use super::{Core, RETRY, Timer};
-use crate::forwarding::{Facts, Plan, Reach, plan};
-use crate::input::{DataPlaneMode, DataPlaneReport, Effect};
+use crate::forwarding::{Facts, Plan, Reach, no_room, plan};
+use crate::input::{DataPlaneMode, DataPlaneReport, Effect, EventReason};
 use crate::vip::{Vip, holders};
 
 /// Spreads flows and fills tables. The same for every cluster: the tables have to be equal on all
@@ -47,6 +47,11 @@ impl Gate {
             Self::After { next, answered } => answered >= *generation.get_or_insert(next),
         }
     }
+}
+
+/// The Services that there was no room for something of.
+fn services_of(refused: &[Refused]) -> impl Iterator<Item = &ServiceKey> {
+    refused.iter().filter_map(Refused::service)
 }
 
 impl Core {
@@ -344,7 +349,7 @@ impl Core {
         &mut self,
         now: Instant,
         generation: u64,
-        error: Option<Arc<str>>,
+        outcome: Result<Arc<[Refused]>, Arc<str>>,
     ) {
         let waits = |vip: &Vip| vip.holds.values().any(|hold| !hold.announced);
         let waiting = self.vips.iter().filter(|(_, vip)| waits(vip));
@@ -353,13 +358,65 @@ impl Core {
         let state = &mut self.data_plane;
         state.in_flight = false;
         state.answered = generation;
-        if error.is_some() {
-            self.timers.insert((now + RETRY, Timer::DataPlane));
-        }
+        let error = match outcome {
+            Ok(refused) => {
+                if state.refused != refused {
+                    let before: BTreeSet<&ServiceKey> = services_of(&state.refused).collect();
+                    let new = services_of(&refused).filter(|service| !before.contains(service));
+                    state.refused_to_tell.extend(new.cloned());
+                    state.refused = refused;
+                    self.dirty.all_vips = true;
+                }
+                None
+            }
+            Err(error) => {
+                self.timers.insert((now + RETRY, Timer::DataPlane));
+                Some(error)
+            }
+        };
         if state.error != error {
             state.error = error;
             self.dirty.all_vips = true;
         }
+    }
+
+    /// Tells people on a Service what there is no room for, where this node holds its address.
+    pub(super) fn tell_refused(&mut self, out: &mut Vec<Effect>) {
+        let told = std::mem::take(&mut self.data_plane.refused_to_tell);
+        let is_held = |address: &&IpAddr| {
+            let vip = self.vips.get(address);
+            vip.is_some_and(|vip| !vip.holds.is_empty())
+        };
+        for key in &told {
+            let addresses = self.claims.get(key);
+            let held = addresses.and_then(|addresses| addresses.iter().find(is_held));
+            let (Some(service), Some(&address)) = (self.services.get(key), held) else {
+                continue;
+            };
+            out.push(Effect::EmitEvent {
+                service: ServiceRef {
+                    key: key.clone(),
+                    uid: service.uid.clone(),
+                },
+                address,
+                reason: EventReason::DataPlaneFull,
+                note: no_room(key, &self.data_plane.refused).join("; "),
+            });
+        }
+    }
+
+    /// What this node has no room for, in a few words.
+    pub(super) fn crowded(&self) -> Option<String> {
+        let first = self.data_plane.refused.first()?;
+        let about = match first.service() {
+            Some(service) => format!("{service}: {first}"),
+            None => first.to_string(),
+        };
+        let more = match self.data_plane.refused.len().saturating_sub(1) {
+            0 => String::new(),
+            more => format!(", and {more} more of the kind"),
+        };
+        Some(format!("{about}{more}"))
     }
 
     /// Where something is missing that can't be put back, the others serve better: our life there ends, once.

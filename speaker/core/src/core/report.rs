@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use herald_model::{Instant, Phase, SegmentName, SpeakerSegment};
+use herald_model::{Family, Instant, Phase, SegmentName, SpeakerSegment};
 
 use super::Core;
 use crate::input::{Cache, DataPlaneMode, Effect, Priority, SpeakerReport};
@@ -15,6 +15,7 @@ impl Core {
     /// Writes the statuses of the addresses that something happened to.
     pub(super) fn write_statuses(&mut self, now: Instant, out: &mut Vec<Effect>) {
         self.tell_conflicts(out);
+        self.tell_refused(out);
         let wall = self.wall(now);
         let error = self.data_plane_error().cloned();
         let opening = self.opening();
@@ -28,6 +29,7 @@ impl Core {
                     return None;
                 }
                 let plan = self.forwarding_plan(address, vip);
+                let plan = plan.without(address, &self.data_plane.refused);
                 let me = &self.config.node;
                 let spoken_for = self.spoken_for(now, address, &opening);
                 let wanted = wanted_status(vip, me, &plan, error.as_deref(), &spoken_for, wall);
@@ -157,7 +159,14 @@ impl Core {
             .get(&self.config.node)
             .map(|own| own.report.conditions.as_slice())
             .unwrap_or_default();
+        let wall = self.wall(now);
         let (holds, reason, message) = self.readiness();
+        let ready = ConditionKind::Ready;
+        let ready = Condition::new(ready, holds, reason, message, before, wall);
+        let unfit = self.unfit().map(|why| {
+            let (kind, reason) = (ConditionKind::TakesTraffic, reasons::NOT_FORWARDING);
+            Condition::new(kind, false, reason, why, before, wall)
+        });
         SpeakerReport {
             version: Arc::clone(&self.config.version),
             boot_id: Arc::clone(&self.config.boot_id),
@@ -165,15 +174,33 @@ impl Core {
             key_ids: self.ring_keys.ids(),
             data_plane: self.data_plane.report.clone(),
             ipvs: self.ipvs,
-            conditions: vec![Condition::new(
-                ConditionKind::Ready,
-                holds,
-                reason,
-                message,
-                before,
-                self.wall(now),
-            )],
+            conditions: std::iter::once(ready).chain(unfit).collect(),
         }
+    }
+
+    /// Why other nodes are to send this one nothing: its kernel does not forward what is for pods.
+    fn unfit(&self) -> Option<String> {
+        let kernel = self.kernel?;
+        let families = [
+            (Family::V4, kernel.ipv4, "net.ipv4.ip_forward"),
+            (Family::V6, kernel.ipv6, "net.ipv6.conf.all.forwarding"),
+        ];
+        let is_used = |family| {
+            self.vips
+                .keys()
+                .any(|address| Family::of(*address) == family)
+        };
+        let off: Vec<&str> = families
+            .into_iter()
+            .filter(|&(family, is_on, _)| !is_on && is_used(family))
+            .map(|(_, _, name)| name)
+            .collect();
+        (!off.is_empty()).then(|| {
+            format!(
+                "the node's kernel passes nothing on to pods, as {} is 0; other nodes are used instead",
+                off.join(" and ")
+            )
+        })
     }
 
     fn readiness(&self) -> (bool, &'static str, String) {
@@ -239,7 +266,11 @@ impl Core {
                  as announceBurst and announceRate allow no more"
             ),
         };
-        let message = format!("{work}{priority}{memory}{pace}");
+        let crowd = match self.crowded() {
+            None => String::new(),
+            Some(what) => format!("; the data plane is full: {what}"),
+        };
+        let message = format!("{work}{priority}{memory}{pace}{crowd}");
         (true, reasons::READY, message)
     }
 

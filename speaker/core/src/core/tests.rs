@@ -14,10 +14,12 @@ use crate::ring::{RingCommand, RingEvent, View};
 use crate::status::{AnnouncedSegment, Condition, ConditionKind, ForwardingState, VipStatus};
 
 mod conflicts;
+mod full;
 mod probing;
 mod settling;
 mod stop;
 mod taking_part;
+mod unfit;
 mod verifying;
 
 const ETH0: IfIndex = IfIndex(2);
@@ -485,7 +487,7 @@ impl Story {
             .map_or(0, |(generation, _)| *generation);
         self.tell([Input::DataPlaneApplied {
             generation,
-            outcome: Ok(()),
+            outcome: Ok(Arc::default()),
         }])
     }
 

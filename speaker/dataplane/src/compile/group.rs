@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use herald_model::{Family, NodeName, Protocol, ServiceKey};
 
-use super::{Compiler, Refused};
+use super::Compiler;
 use crate::layout::{Direct, PortKey};
-use crate::{DesiredService, Forwarding, Spread, Targets};
+use crate::{DesiredService, Forwarding, Refused, Spread, Targets};
 
 /// What is in the slots of a table.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -100,6 +100,10 @@ impl<'a> Compiler<'a> {
         let mut off = Vec::new();
         let mut groups = Groups::default();
         for (&key, &service) in wanted {
+            if self.crowded.contains(&service.service) {
+                off.push((key, service));
+                continue;
+            }
             let (node_port, targets, direct) = match &service.forwarding {
                 Forwarding::NodePort { node_port, targets } => (*node_port, targets, None),
                 Forwarding::Dsr {

@@ -1,4 +1,4 @@
-use herald_model::{IfIndex, MacAddress};
+use herald_model::{IfIndex, MacAddress, Protocol};
 use ipnet::IpNet;
 use proptest::prelude::*;
 
@@ -8,6 +8,7 @@ use crate::layout::TableRef;
 use crate::{CLUSTER_SLOTS, DesiredNode, DesiredVip, MapOp, Spread, Targets, diff, slot};
 
 mod laws;
+mod limits;
 mod pods;
 
 const ETH0: IfIndex = IfIndex(2);

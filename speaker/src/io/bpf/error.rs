@@ -65,6 +65,15 @@ pub enum BpfError {
         #[source]
         source: MapError,
     },
+    /// Many elements of a map can't be read at once.
+    #[error("cannot read many elements of map {map} at once")]
+    Batch {
+        /// The map.
+        map: &'static str,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
     /// A key or value has not the size that the map has.
     #[error("an entry for map {map} has {bytes} bytes")]
     EntrySize {
@@ -85,6 +94,7 @@ impl BpfError {
             Self::Program { .. } => "program",
             Self::Attach { .. } => "attach",
             Self::Map { .. } => "map",
+            Self::Batch { .. } => "batch",
             Self::EntrySize { .. } => "entry_size",
         }
     }

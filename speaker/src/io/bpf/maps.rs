@@ -1,12 +1,14 @@
 //! Entries of maps as bytes: aya's maps are typed by the sizes of keys and values.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::AsFd as _;
 
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues};
 use herald_dataplane::{Counters, Event, MapContents, MapName, MapOp, ServiceCounters};
 
 use super::BpfError;
+use super::batch::per_cpu_elements;
 
 type Stats = [u64; ServiceCounters::FIELDS];
 
@@ -286,6 +288,58 @@ pub(super) fn counted(stats: &Map, id: u32) -> Result<ServiceCounters, BpfError>
     Ok(total)
 }
 
+/// Values that one call reads: 640 KiB.
+const BATCH: usize = 16_384;
+
+/// Reads in few calls: with thousands of Services one for each would take most of a scrape's time.
+fn count_services(
+    stats: &Map,
+    counted: &BTreeSet<u32>,
+    into: &mut BTreeMap<u32, ServiceCounters>,
+) -> Result<(), BpfError> {
+    let name = MapName::Stats;
+    // It has values of our size, or this fails.
+    let _array: PerCpuArray<&MapData, Stats> = stats.try_into().map_err(failed("open", name))?;
+    let Map::PerCpuArray(data) = stats else {
+        return Err(BpfError::Missing {
+            name: name.as_str(),
+        });
+    };
+    let cpus = aya::util::nr_cpus().map_err(|(_what, source)| BpfError::PinFolder {
+        call: "count CPUs in",
+        path: "/sys/devices/system/cpu".into(),
+        source,
+    })?;
+    let batch = u32::try_from(BATCH.checked_div(cpus).unwrap_or(0).max(1)).unwrap_or(u32::MAX);
+    let Some(&last) = counted.last() else {
+        return Ok(());
+    };
+    let mut after = None;
+    while after.is_none_or(|after| after < last) {
+        let next = after.map_or(0, |after: u32| after.saturating_add(1));
+        let elements = batch.min(last.saturating_sub(next).saturating_add(1));
+        let read = per_cpu_elements(data.fd().as_fd(), after, elements, cpus);
+        let (keys, values) = read.map_err(|source| BpfError::Batch {
+            map: name.as_str(),
+            source,
+        })?;
+        for (key, shares) in keys.iter().zip(values.chunks(cpus)) {
+            if counted.contains(key) {
+                let mut total = ServiceCounters::default();
+                for &share in shares {
+                    total.add(share);
+                }
+                into.insert(*key, total);
+            }
+        }
+        let Some(&read) = keys.last() else {
+            return Ok(());
+        };
+        after = Some(read);
+    }
+    Ok(())
+}
+
 /// All counters, summed over CPUs.
 pub(super) fn counters(
     stats: &Map,
@@ -294,9 +348,7 @@ pub(super) fn counters(
 ) -> Result<Counters, BpfError> {
     let failed = |call, map| move |source| BpfError::Map { call, map, source };
     let mut counters = Counters::default();
-    for &id in counted {
-        counters.services.insert(id, self::counted(stats, id)?);
-    }
+    count_services(stats, counted, &mut counters.services)?;
     let array: PerCpuArray<&MapData, u64> = events.try_into().map_err(failed("open", "events"))?;
     for (index, &event) in (0_u32..).zip(Event::ALL) {
         let shares = array.get(&index, 0).map_err(failed("read", "events"))?;

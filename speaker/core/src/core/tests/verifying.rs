@@ -186,7 +186,7 @@ fn a_finding_stays_in_the_status_while_its_holder_does() {
     let generation = story.desired.as_ref().unwrap().0;
     let applied = Input::DataPlaneApplied {
         generation,
-        outcome: Ok(()),
+        outcome: Ok(Arc::default()),
     };
     assert!(!says(&mut story, applied));
 }
