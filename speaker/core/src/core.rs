@@ -527,12 +527,6 @@ impl Core {
         }
     }
 
-    fn mark_service(&mut self, key: &ServiceKey) {
-        if let Some(addresses) = self.claims.get(key) {
-            self.dirty.vips.extend(addresses);
-        }
-    }
-
     fn node_applied(&mut self, node: Node, segments: BTreeMap<InterfaceName, SegmentName>) {
         if node.name == self.config.node && self.segment_names != segments {
             self.segment_names = segments;

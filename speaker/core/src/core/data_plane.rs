@@ -117,6 +117,13 @@ impl Core {
         }
     }
 
+    /// The addresses of a Service are to be looked at.
+    pub(super) fn mark_service(&mut self, key: &ServiceKey) {
+        if let Some(addresses) = self.claims.get(key) {
+            self.dirty.vips.extend(addresses);
+        }
+    }
+
     /// Brings the wish up to date for one address.
     pub(super) fn update_desired_vip(&mut self, address: IpAddr) {
         let wanted = self.vips.get(&address).and_then(|vip| {
