@@ -127,7 +127,9 @@ fn wants(name: &str, message: &str) -> Vec<Finding> {
     let wants = message.split("; ").skip(1);
     let wants = wants.filter(|want| !want.starts_with("forwarding is left"));
     let finding = |want: &str| {
-        let remedy = if want.contains("RLIMIT_MEMLOCK") {
+        let remedy = if want.starts_with("the data plane is full") {
+            "give the Service fewer of what is said, or set heraldlb.io/forwarding: \"off\" on those that can do without"
+        } else if want.contains("RLIMIT_MEMLOCK") {
             "let the container runtime give its containers 8 MiB (systemd: LimitMEMLOCK)"
         } else if want.contains("priority") {
             "raise speaker.resources.requests.cpu: it is the share of a processor that is left to it"

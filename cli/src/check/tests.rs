@@ -206,13 +206,18 @@ fn what_a_speaker_lacks_is_told_one_by_one() {
         ready["message"] = "announces; forwarding is left to kube-proxy; the kernel refused real-time priority, \
             nice -20 is used; RLIMIT_MEMLOCK is too low for its code, answers may be late when memory is short; \
             the last of its addresses on eth0 is announced 20 s after the first, as announceBurst and announceRate \
-            allow no more"
+            allow no more; the data plane is full: ns/web: there is no room for its 12 source ranges"
             .into();
     });
     let found = check(&picture(&told), &well()).findings.into_iter();
     let of_speaker = found.filter(|it| it.check == "speaker" && it.subject == "node1");
     let remedies: Vec<_> = of_speaker.filter_map(|it| it.remedy).collect();
-    let words = ["requests.cpu", "LimitMEMLOCK", "speaker.announceRate"];
+    let words = [
+        "requests.cpu",
+        "LimitMEMLOCK",
+        "speaker.announceRate",
+        "forwarding: \"off\"",
+    ];
     assert_eq!(remedies.len(), words.len(), "{remedies:?}");
     for (remedy, word) in remedies.iter().zip(words) {
         assert!(remedy.contains(word), "{remedy}");

@@ -414,13 +414,6 @@ impl Core {
         Cache::ALL.iter().all(|cache| self.synced.contains(cache))
     }
 
-    fn wall(&self, now: Instant) -> i64 {
-        let seconds = now.saturating_since(Instant::ORIGIN).as_secs();
-        self.config
-            .wall_origin
-            .saturating_add(i64::try_from(seconds).unwrap_or(i64::MAX))
-    }
-
     fn object_changed(&mut self, input: Input) {
         self.hurry_report();
         match input {

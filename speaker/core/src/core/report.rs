@@ -12,6 +12,14 @@ use crate::status::{Condition, ConditionKind, reasons};
 use crate::vip::{probing_status, wanted_status, with_finding};
 
 impl Core {
+    /// Seconds since 1970, as statuses say when something was.
+    pub(super) fn wall(&self, now: Instant) -> i64 {
+        let seconds = now.saturating_since(Instant::ORIGIN).as_secs();
+        self.config
+            .wall_origin
+            .saturating_add(i64::try_from(seconds).unwrap_or(i64::MAX))
+    }
+
     /// Writes the statuses of the addresses that something happened to.
     pub(super) fn write_statuses(&mut self, now: Instant, out: &mut Vec<Effect>) {
         self.tell_conflicts(out);
