@@ -488,6 +488,9 @@ INLINE int ingress(struct __sk_buff *skb)
 		/* A node that knows of a port before we do. */
 		return sending_node(skb) ? take_from_node() : drop(EVENT_UNKNOWN_PORT);
 	}
+	/* And one that knows of endpoints before we do: without any a Service is kube-proxy's. */
+	if (service->mode == MODE_OFF && sending_node(skb))
+		return take_from_node();
 	if (vip->role != ROLE_ME)
 		return relay(skb, &packet, vip, 0);
 	if (service->mode != MODE_NODE_PORT)

@@ -492,6 +492,29 @@ fn node_that_is_not_the_holder_hands_on_once_or_drops() -> Result<()> {
 }
 
 #[test]
+fn what_another_node_sends_us_of_a_service_that_has_no_targets_here_is_kube_proxys() -> Result<()> {
+    let mut bench = Bench::new()?;
+    let peer = Holder::Peer {
+        address: node4(3).into(),
+    };
+    for holder in [peer, Holder::Nobody, Holder::Me] {
+        bench.held_by(holder)?;
+        for (mut frame, _) in plain() {
+            frame.to.1 = OFF_PORT;
+            frame.mac = PEER_MAC;
+            bench.leaves(&frame.bytes(), TestRun::NEXT, Some(Event::FromNode))?;
+        }
+    }
+    bench.held_by(peer)?;
+    for (mut frame, _) in plain() {
+        frame.to.1 = OFF_PORT;
+        let expected = frame.sent_on(frame.from, frame.to);
+        bench.becomes(&frame.bytes(), &expected.bytes())?;
+    }
+    Ok(())
+}
+
+#[test]
 fn reply_of_a_flow_that_only_the_holder_before_knows_is_handed_to_it_once() -> Result<()> {
     let mut bench = Bench::new()?;
     bench.held_by(Holder::MeAfter {
