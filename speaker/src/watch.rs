@@ -83,6 +83,7 @@ pub(crate) fn start(
     keys: RingSecret,
 ) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
+    let calls = Calls::with(refresh);
     let send = |inputs: &UnboundedSender<Input>| {
         let inputs = inputs.clone();
         move |input| {
@@ -97,7 +98,7 @@ pub(crate) fn start(
         Memory::new(folder, inputs, "virtualips", Some(Cache::Vips)),
         Api::<api::VirtualIP>::all(client.clone()),
         config(),
-        refresh.clone(),
+        calls.clone(),
         |object| object.metadata.name.clone().unwrap_or_default(),
         move |change| vip_changed(change, &mut tell),
     ));
@@ -108,7 +109,7 @@ pub(crate) fn start(
         Api::<Service>::all(client.clone()),
         // A Service that stops to be a LoadBalancer comes as a deletion.
         config().fields("spec.type=LoadBalancer"),
-        refresh.clone(),
+        calls.clone(),
         herald_config::service_key,
         move |change| service_changed(change, &flags_of_services, &mut tell),
     ));
@@ -119,7 +120,7 @@ pub(crate) fn start(
         Memory::new(folder, inputs, "endpointslices", Some(Cache::Endpoints)),
         Api::<EndpointSlice>::all(client.clone()),
         config().labels("kubernetes.io/service-name,!service.kubernetes.io/headless"),
-        refresh.clone(),
+        calls.clone(),
         |object| {
             (
                 object.metadata.namespace.clone().unwrap_or_default(),
@@ -135,7 +136,7 @@ pub(crate) fn start(
         Memory::new(folder, inputs, "nodes", Some(Cache::Nodes)),
         Api::<Node>::all(client.clone()),
         config(),
-        refresh.clone(),
+        calls.clone(),
         |object| NodeName::from(object.metadata.name.clone().unwrap_or_default()),
         move |change| {
             tell(match change {
@@ -157,7 +158,7 @@ pub(crate) fn start(
         Memory::new(folder, inputs, "speakers", Some(Cache::Speakers)),
         Api::<api::Speaker>::all(client.clone()),
         config(),
-        refresh.clone(),
+        calls.clone(),
         |object| NodeName::from(object.metadata.name.clone().unwrap_or_default()),
         move |change| {
             tell(match change {
@@ -176,7 +177,7 @@ pub(crate) fn start(
         Memory::new(folder, inputs, "ring-key", None),
         Api::<Secret>::default_namespaced(client.clone()),
         config().fields(&format!("metadata.name={name}")),
-        refresh.clone(),
+        calls.clone(),
         |object| object.metadata.name.clone().unwrap_or_default(),
         move |change| match change {
             Change::Applied(_, secret) => tell(Input::RingKeysKnown(keys::store(&store, &secret))),
@@ -222,6 +223,25 @@ impl Iterator for Prompt {
 impl Backoff for Prompt {
     fn reset(&mut self) {
         self.0.reset();
+    }
+}
+
+/// What has watches begin anew.
+#[derive(Clone)]
+struct Calls {
+    /// Counts how often all are to.
+    all: watch::Receiver<u64>,
+    /// Counts how often one that had failed is back: those that fail still try at once. Services that are
+    /// heard of long before their endpoints get no traffic here until then.
+    back: watch::Sender<u64>,
+}
+
+impl Calls {
+    fn with(all: &watch::Receiver<u64>) -> Self {
+        Self {
+            all: all.clone(),
+            back: watch::Sender::new(0),
+        }
     }
 }
 
@@ -300,12 +320,12 @@ impl<Key: Ord + Clone + Send + 'static> Memory<Key> {
     }
 }
 
-/// Follows one kind of object for ever; begins anew with a list when `refresh` changes.
+/// Follows one kind of object for ever; begins anew with a list when it is called.
 async fn follow<K, Key>(
     mut memory: Memory<Key>,
     objects: Api<K>,
     config: watcher::Config,
-    mut refresh: watch::Receiver<u64>,
+    mut calls: Calls,
     key: impl Fn(&K) -> Key + Send,
     mut changed: impl FnMut(Change<Key, K>) + Send,
 ) where
@@ -317,6 +337,7 @@ async fn follow<K, Key>(
         let mut relist = Relist::default();
         let mut pending = Vec::new();
         let mut is_failing = false;
+        let mut back = calls.back.subscribe();
         // Whether objects of a list have come that is not complete yet.
         let mut is_listing = false;
         let mut is_told = false;
@@ -333,8 +354,14 @@ async fn follow<K, Key>(
         loop {
             let event = tokio::select! {
                 event = events.next() => event,
-                Ok(()) = refresh.changed() => {
+                Ok(()) = calls.all.changed() => {
                     debug!("asking for everything anew");
+                    events = begin();
+                    is_listing = false;
+                    continue;
+                }
+                Ok(()) = back.changed(), if is_failing => {
+                    debug!("another watch is back: trying again");
                     events = begin();
                     is_listing = false;
                     continue;
@@ -365,6 +392,7 @@ async fn follow<K, Key>(
                             error = &error as &dyn Error,
                             "the watch broke, trying again"
                         );
+                        back.mark_unchanged();
                     }
                     continue;
                 }
@@ -372,6 +400,7 @@ async fn follow<K, Key>(
             let is_healthy = !matches!(event, Event::Init);
             if is_healthy && std::mem::take(&mut is_failing) {
                 info!("watching again");
+                calls.back.send_modify(|times| *times += 1);
             }
             is_listing = matches!(event, Event::InitApply(_));
             let is_listed = matches!(event, Event::InitDone);
