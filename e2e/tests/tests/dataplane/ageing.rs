@@ -11,7 +11,7 @@ use herald_dataplane::{Event, Holder};
 use herald_model::Protocol;
 use herald_speaker::io::bpf::{TestRun, load};
 
-use crate::bench::{Bench, NODE_PORT, PEER_MAC, node4, node6};
+use crate::bench::{Bench, NODE_PORT, PEER_MAC, is_sent_as, node4, node6};
 use crate::direct::{framed, other_client};
 use crate::frame::{CLIENT_PORT, Frame};
 use crate::object::object;
@@ -70,14 +70,7 @@ impl Aged {
     }
 
     fn becomes(&mut self, frame: &[u8], expected: &[u8]) -> Result<()> {
-        let result = self.run(frame)?;
-        ensure!(
-            (result.verdict, result.frame.as_slice()) == (TestRun::REDIRECT, expected),
-            "verdict {}\nis       {:02x?}\nshould be {expected:02x?}",
-            result.verdict,
-            result.frame
-        );
-        Ok(())
+        is_sent_as(&self.run(frame)?, expected)
     }
 
     /// Whether a client's first packet leaves with the client's own port.
