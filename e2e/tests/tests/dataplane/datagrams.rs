@@ -13,12 +13,7 @@ const DATAGRAMS: usize = 20;
 const BYTES: usize = 4_000;
 
 fn come_and_go(mode: Mode) -> Result<()> {
-    let mut world = World::new()?;
-    world.wish.mode = mode;
-    world.program()?;
-    if mode == Mode::Direct {
-        world.translate()?;
-    }
+    let world = World::by(mode)?;
     for vip in [VIP4, VIP6] {
         for entry in [1, 2] {
             world.point_neighbour(world.client(), entry)?;

@@ -13,10 +13,7 @@ use crate::world::{Mode, NODE_PORT, PORT, VIP4, VIP6, World, is_refused};
 const BULK_BYTES: usize = 1 << 20;
 
 fn pods() -> Result<World> {
-    let mut world = World::new()?;
-    world.wish.mode = Mode::Pods;
-    world.program()?;
-    Ok(world)
+    World::by(Mode::Pods)
 }
 
 #[test]

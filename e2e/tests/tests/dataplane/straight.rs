@@ -13,11 +13,7 @@ use crate::world::{Mode, PORT, Talk, VIP4, VIP6, World, connect_from, is_refused
 const BULK_BYTES: usize = 1 << 20;
 
 fn straight() -> Result<World> {
-    let mut world = World::new()?;
-    world.wish.mode = Mode::Direct;
-    world.program()?;
-    world.translate()?;
-    Ok(world)
+    World::by(Mode::Direct)
 }
 
 pub(crate) fn client(host: &Host, like: &str) -> Result<IpAddr> {

@@ -21,20 +21,10 @@ fn tag(host: &Host, program: &str) -> Result<Ebpf> {
     Ok(ebpf)
 }
 
-fn world(mode: Mode) -> Result<World> {
-    let mut world = World::new()?;
-    world.wish.mode = mode;
-    world.program()?;
-    if mode == Mode::Direct {
-        world.translate()?;
-    }
-    Ok(world)
-}
-
 #[test]
 fn priority_tagged_frames_are_forwarded_like_others() -> Result<()> {
     for mode in [Mode::NodePort, Mode::Direct, Mode::Pods] {
-        let world = world(mode)?;
+        let world = World::by(mode)?;
         let _tagged = tag(world.client(), "urgent")?;
         for vip in [VIP4, VIP6] {
             assert_eq!(spread(&world, vip, 20)?.len(), 3, "{mode:?} {vip}");
@@ -48,7 +38,7 @@ fn priority_tagged_frames_are_forwarded_like_others() -> Result<()> {
 #[test]
 fn frames_of_a_vlan_are_left_alone() -> Result<()> {
     for mode in [Mode::NodePort, Mode::Direct, Mode::Pods] {
-        let world = world(mode)?;
+        let world = World::by(mode)?;
         let before: Counters = world.counters(1)?;
         let _tagged = tag(world.client(), "vlan")?;
         for vip in [VIP4, VIP6] {

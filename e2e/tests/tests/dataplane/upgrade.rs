@@ -27,12 +27,7 @@ fn stream(talk: &mut Talk, node: &str, rounds: &AtomicUsize, stop: &AtomicBool) 
 }
 
 fn no_stream_is_lost(mode: Mode, starts: &[Start]) -> Result<()> {
-    let mut world = World::new()?;
-    world.wish.mode = mode;
-    world.program()?;
-    if mode == Mode::Direct {
-        world.translate()?;
-    }
+    let mut world = World::by(mode)?;
     let mut open = talks(&world, VIP4, STREAMS)?;
     open.extend(talks(&world, VIP6, STREAMS)?);
     let rounds: Vec<AtomicUsize> = open.iter().map(|_| AtomicUsize::new(0)).collect();

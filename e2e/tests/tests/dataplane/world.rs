@@ -87,6 +87,17 @@ impl World {
         Self::on(&[Hook::Tcx, Hook::Clsact])
     }
 
+    /// The same, forwarding in this mode; where that needs kube-proxy to translate, it does.
+    pub(crate) fn by(mode: Mode) -> Result<Self> {
+        let mut world = Self::new()?;
+        world.wish.mode = mode;
+        world.program()?;
+        if mode == Mode::Direct {
+            world.translate()?;
+        }
+        Ok(world)
+    }
+
     /// The same on the first of these hooks that takes the programs.
     pub(crate) fn on(hooks: &[Hook]) -> Result<Self> {
         let lan = Lan::new(5)?;
