@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use herald_speaker_core::Overview;
@@ -15,6 +15,8 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::{Mutex, oneshot};
 use tracing::{debug, warn};
 
 use crate::forward;
@@ -27,10 +29,46 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// What the pages are made of.
 pub(crate) struct Admin {
     pub(crate) node: String,
-    pub(crate) overview: Arc<ArcSwap<Overview>>,
+    /// Why the speaker is not ready; empty: it is.
+    pub(crate) waiting_for: Arc<ArcSwap<Vec<String>>>,
+    pub(crate) core: AskCore,
     pub(crate) layer2: Arc<layer2::Handle>,
     pub(crate) data_plane: forward::Handle,
     pub(crate) takeovers: Takeovers,
+}
+
+/// Asks the core what there is to say of this node. With thousands of addresses that takes milliseconds of a thread
+/// that must not be late: it is not done for each decision, and not more often than it is of use.
+pub(crate) struct AskCore {
+    questions: UnboundedSender<oneshot::Sender<Overview>>,
+    last: Mutex<Option<(Instant, Arc<Overview>)>>,
+}
+
+impl AskCore {
+    /// What was said last is said again for so long.
+    const FRESH: Duration = Duration::from_millis(100);
+
+    pub(crate) fn new(questions: UnboundedSender<oneshot::Sender<Overview>>) -> Self {
+        Self {
+            questions,
+            last: Mutex::new(None),
+        }
+    }
+
+    /// `None`: the core has ended.
+    async fn overview(&self) -> Option<Arc<Overview>> {
+        let mut last = self.last.lock().await;
+        match &*last {
+            Some((when, overview)) if when.elapsed() < Self::FRESH => Some(Arc::clone(overview)),
+            _old_or_none => {
+                let (question, answer) = oneshot::channel();
+                self.questions.send(question).ok()?;
+                let overview = Arc::new(answer.await.ok()?);
+                *last = Some((Instant::now(), Arc::clone(&overview)));
+                Some(overview)
+            }
+        }
+    }
 }
 
 /// Binds the address, so that a port that is taken ends the program at once. Where the kernel has
@@ -96,12 +134,12 @@ impl Admin {
     }
 
     fn ready(&self) -> Response<Full<Bytes>> {
-        let overview = self.overview.load();
-        if overview.waiting_for.is_empty() {
+        let waiting_for = self.waiting_for.load();
+        if waiting_for.is_empty() {
             return text(StatusCode::OK, "ok\n".into());
         }
         let mut page = String::from("waiting for:\n");
-        for item in &overview.waiting_for {
+        for item in waiting_for.iter() {
             page.push_str("- ");
             page.push_str(item);
             page.push('\n');
@@ -110,7 +148,9 @@ impl Admin {
     }
 
     async fn metrics(&self) -> Response<Full<Bytes>> {
-        let overview = self.overview.load_full();
+        let Some(overview) = self.core.overview().await else {
+            return text(StatusCode::SERVICE_UNAVAILABLE, "the speaker ends\n".into());
+        };
         let (layer2, counted, rings) = tokio::join!(
             self.layer2.counts(),
             self.data_plane.counted(),

@@ -38,7 +38,10 @@ pub(crate) struct Parts {
     pub(crate) data_plane: forward::Handle,
     pub(crate) writer: Writer,
     pub(crate) refresh: watch::Sender<u64>,
-    pub(crate) overview: Arc<ArcSwap<Overview>>,
+    /// Who wants to know what there is to say of this node.
+    pub(crate) asked: UnboundedReceiver<oneshot::Sender<Overview>>,
+    /// Why the speaker is not ready; empty: it is.
+    pub(crate) waiting_for: Arc<ArcSwap<Vec<String>>>,
     pub(crate) takeovers: Takeovers,
 }
 

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use herald_model::{CRASH, IfIndex, Incarnation, MacAddress, SegmentName};
-use herald_speaker_core::{Effect, EventReason, Input, Overview, RingEvent, SpeakerReport};
+use herald_model::{CRASH, IfIndex, Incarnation, InterfaceName, MacAddress, SegmentName};
+use herald_speaker_core::{Effect, EventReason, Input, RingEvent, SpeakerReport};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
@@ -31,6 +31,8 @@ pub(crate) struct Driver {
     neighbours: UnboundedSender<NeighbourChange>,
     /// Our lives that the core has just heard of.
     lives: BTreeMap<SegmentName, Incarnation>,
+    /// What was said last of the interface that announces for longest.
+    pace: Option<(InterfaceName, u64)>,
 }
 
 impl Driver {
@@ -40,6 +42,7 @@ impl Driver {
             groups: Groups::default(),
             neighbours,
             lives: BTreeMap::new(),
+            pace: None,
         }
     }
 
@@ -71,6 +74,11 @@ impl Driver {
                     Some(input) => self.take(input),
                     None => return None,
                 },
+                Some(answer) = self.parts.asked.recv() => {
+                    // Who asked may have gone.
+                    drop(answer.send(self.parts.core.overview()));
+                    continue;
+                }
                 () = wait => {}
             }
             for _ in 1..BATCH {
@@ -90,17 +98,45 @@ impl Driver {
                 _other => None,
             });
             self.carry_out(&mut out);
-            let overview = self.parts.core.overview();
-            let before = self.parts.overview.load_full();
-            if *before != overview {
-                log_readiness(&before, &overview);
-                log_pace(&before, &overview);
-                self.parts.overview.store(Arc::new(overview));
-            }
+            self.tell_readiness();
+            self.tell_pace();
             if let Some(retires) = exit {
                 return retires.then(|| self.parts.core.retired(now));
             }
         }
+    }
+
+    fn tell_readiness(&self) {
+        let now = self.parts.core.waiting_for();
+        let before = self.parts.waiting_for.load();
+        if **before == now {
+            return;
+        }
+        let waiting_for = now.join(", ");
+        if now.is_empty() {
+            info!("ready");
+        } else if before.is_empty() {
+            info!(waiting_for, "no longer ready");
+        } else {
+            debug!(waiting_for, "not ready");
+        }
+        self.parts.waiting_for.store(Arc::new(now));
+    }
+
+    /// A failure that moves the addresses here or away lasts as long.
+    fn tell_pace(&mut self) {
+        let now = self.parts.core.slowest_announcement();
+        if now == self.pace {
+            return;
+        }
+        match &now {
+            None => info!("all addresses can be announced at once again"),
+            Some((interface, seconds)) => info!(
+                %interface, seconds,
+                "more addresses than --announce-burst allows at once: this long until the last is announced"
+            ),
+        }
+        self.pace = now;
     }
 
     fn carry_out(&mut self, out: &mut Vec<Effect>) {
@@ -212,35 +248,6 @@ impl Driver {
 }
 
 /// People want to know when it changes; what it waits for while it starts is of less interest.
-fn log_readiness(before: &Overview, now: &Overview) {
-    if before.waiting_for == now.waiting_for {
-        return;
-    }
-    let waiting_for = now.waiting_for.join(", ");
-    if now.waiting_for.is_empty() {
-        info!("ready");
-    } else if before.waiting_for.is_empty() {
-        info!(waiting_for, "no longer ready");
-    } else {
-        debug!(waiting_for, "not ready");
-    }
-}
-
-/// A failure that moves the addresses here or away lasts as long.
-fn log_pace(before: &Overview, now: &Overview) {
-    if before.slowest_announcement == now.slowest_announcement {
-        return;
-    }
-    let Some((interface, seconds)) = &now.slowest_announcement else {
-        info!("all addresses can be announced at once again");
-        return;
-    };
-    info!(
-        %interface, seconds,
-        "more addresses than --announce-burst allows at once: this long until the last is announced"
-    );
-}
-
 /// The effects of one decision in the order in which they are carried out, each kind in the core's.
 #[derive(Debug, Default, PartialEq)]
 struct Sorted {

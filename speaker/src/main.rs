@@ -148,7 +148,8 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let stopwatch = forward::Stopwatch::new(clock, takeovers.clone());
     let data_plane = forward::start(options, sender.clone(), stopwatch)
         .context("the data plane thread cannot be started")?;
-    let overview = Arc::new(ArcSwap::from_pointee(core.overview()));
+    let waiting_for = Arc::new(ArcSwap::from_pointee(core.waiting_for()));
+    let (ask, asked) = unbounded_channel();
 
     let background = [
         tokio::spawn(netlink::follow(sender.clone(), Arc::clone(&layer2))),
@@ -156,7 +157,8 @@ async fn serve(args: Args) -> anyhow::Result<()> {
             listener,
             Arc::new(Admin {
                 node: node_name,
-                overview: Arc::clone(&overview),
+                waiting_for: Arc::clone(&waiting_for),
+                core: admin::AskCore::new(ask),
                 layer2: Arc::clone(&layer2),
                 data_plane: data_plane.clone(),
                 takeovers: takeovers.clone(),
@@ -190,7 +192,8 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         data_plane: data_plane.clone(),
         writer: writer.clone(),
         refresh,
-        overview,
+        asked,
+        waiting_for,
         takeovers,
     };
     let retired = deciding::run(parts, reports, sender).await?;

@@ -143,6 +143,8 @@ pub struct Core {
     /// Strangers heard of so far, each as often as it begins.
     conflicts: u64,
     elections: Elections,
+    /// How many frames announce everything once that an interface holds.
+    frames: BTreeMap<IfIndex, u64>,
     verifying: Verifying,
 
     dirty: Dirty,
@@ -169,8 +171,14 @@ struct DataPlane {
     /// Copied when it changes while it is being carried out.
     desired: Arc<Desired>,
     changed: bool,
+    /// Whether connections depend on the change.
+    is_urgent: bool,
     generation: u64,
     in_flight: bool,
+    /// When the last wish was handed over.
+    handed_over: Instant,
+    /// Until when what is not urgent waits.
+    rests_until: Instant,
     /// The last generation that was handed over, well or not.
     answered: u64,
     /// The Services that this node took over since the last wish, with the last sign of life of the node
@@ -211,6 +219,7 @@ enum Timer {
     Probe(IpAddr),
     Port(IfIndex),
     DataPlane,
+    Rested,
     Ring,
     Speaker,
     HandOver,
@@ -267,6 +276,7 @@ impl Core {
             refreshed_at: None,
             conflicts: 0,
             elections: Elections::default(),
+            frames: BTreeMap::new(),
             verifying: Verifying::default(),
             dirty: Dirty::default(),
             timers: BTreeSet::new(),
@@ -386,6 +396,7 @@ impl Core {
                     .is_some_and(|ring| ring.has_lost(node))
             });
             self.dirty.all_vips = true;
+            self.data_plane.is_urgent = true;
         }
         if std::mem::take(&mut self.dirty.uplinks) {
             self.update_uplinks(out);
@@ -396,7 +407,7 @@ impl Core {
         }
         if self.is_synced() {
             self.update_vips(now, out);
-            self.update_data_plane(out);
+            self.update_data_plane(now, out);
             self.announce(now, out);
             self.remove_found_neighbours(now, out);
             self.write_statuses(now, out);
@@ -585,7 +596,7 @@ impl Core {
                 Timer::DataPlane => self.data_plane.changed = true,
                 Timer::Ring => self.dirty.all_vips = true,
                 Timer::HandOver => self.pass_over(now),
-                Timer::Speaker | Timer::Stop | Timer::Verify => {}
+                Timer::Rested | Timer::Speaker | Timer::Stop | Timer::Verify => {}
             }
         }
     }

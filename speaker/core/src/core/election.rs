@@ -255,6 +255,7 @@ impl Core {
         };
         vip.holds.insert(segment.clone(), Box::new(hold));
         vip.yielded.remove(segment);
+        self.count_held(uplink.index, address);
     }
 
     fn renew(&mut self, address: IpAddr, segment: &SegmentName, epoch: Epoch, rank: u8) {
@@ -315,6 +316,7 @@ impl Core {
         self.release_where(address, out, |name, _| name == segment);
         if let Some(vip) = self.vips.get_mut(&address) {
             vip.holds.insert(segment.clone(), Box::new(moved));
+            self.count_held(uplink.index, address);
         }
     }
 

@@ -153,6 +153,7 @@ impl Core {
             .collect();
         for (segment, hold) in released {
             let interface = hold.interface;
+            self.count_released(interface, address);
             if hold.announced {
                 out.push(Effect::Layer2(herald_l2::Input::Released {
                     interface,

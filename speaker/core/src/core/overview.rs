@@ -1,9 +1,9 @@
 //! What a node announces and what there is to say of it, for the metrics, the log and the probes of
 //! Kubernetes.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use herald_l2::frames_of;
 use herald_model::{IfIndex, InterfaceName, MacAddress, SegmentName, ServiceKey};
 
 use super::{Core, Elections, Verified};
@@ -67,20 +67,28 @@ impl Core {
     /// The interface on which it takes longest until every address held there is announced once, and how
     /// long, in seconds; `None`: the burst is enough for all. Coarse, so that not every address makes another
     /// sentence.
-    pub(super) fn slowest_announcement(&self) -> Option<(InterfaceName, u64)> {
-        let mut frames: BTreeMap<&InterfaceName, u64> = BTreeMap::new();
-        for (address, vip) in &self.vips {
-            for hold in vip.holds.values() {
-                *frames.entry(&hold.interface_name).or_default() +=
-                    u64::from(herald_l2::frames_of(*address));
-            }
-        }
-        let (interface, frames) = frames.into_iter().max_by_key(|(_, frames)| *frames)?;
+    pub fn slowest_announcement(&self) -> Option<(InterfaceName, u64)> {
+        let name = |index| self.uplinks.values().find(|uplink| uplink.index == index);
+        let known = self.frames.iter();
+        let known = known.filter_map(|(&index, frames)| Some((&name(index)?.name, *frames)));
+        let (interface, frames) = known.max_by_key(|(_, frames)| *frames)?;
         let takes = self.config.pace.time_for(frames);
         let seconds = takes.as_millis().div_ceil(1_000);
         let coarse = seconds.div_ceil(5).saturating_mul(5);
         let coarse = u64::try_from(coarse).unwrap_or(u64::MAX);
         (coarse > 0).then(|| (interface.clone(), coarse))
+    }
+
+    /// An address is held by an interface from now on.
+    pub(super) fn count_held(&mut self, interface: IfIndex, address: IpAddr) {
+        *self.frames.entry(interface).or_default() += u64::from(frames_of(address));
+    }
+
+    /// And no longer.
+    pub(super) fn count_released(&mut self, interface: IfIndex, address: IpAddr) {
+        if let Some(frames) = self.frames.get_mut(&interface) {
+            *frames = frames.saturating_sub(u64::from(frames_of(address)));
+        }
     }
 
     fn announced(&self) -> Vec<Announced> {

@@ -283,7 +283,7 @@ impl Core {
     }
 
     /// What still has to come before the speaker is ready to serve.
-    pub(super) fn waiting_for(&self) -> Vec<String> {
+    pub fn waiting_for(&self) -> Vec<String> {
         let mut waiting: Vec<String> = Cache::ALL
             .iter()
             .filter(|cache| !self.synced.contains(cache))

@@ -1752,3 +1752,32 @@ fn an_interface_that_gets_another_name_goes_on_announcing_and_the_status_has_the
     assert_eq!(status.segments[0].interface.as_str(), "lan7");
     assert_eq!(status.segments[0].since, EPOCH + 1, "it is the same hold");
 }
+
+/// A wish that takes 50 ms to carry out, and what comes meanwhile.
+#[test]
+fn changes_wait_a_while_after_a_wish_that_took_long_unless_connections_depend_on_them() {
+    let wishes = |story: &Story| story.desired.as_ref().map(|(generation, _)| *generation);
+    let gone = || Input::EndpointsDeleted(ServiceKey::new("ns", "web"));
+    let mut story = Story::announcing(DataPlaneMode::Tcx);
+    let first = wishes(&story).unwrap();
+    story.tell([gone()]);
+    assert_eq!(wishes(&story), Some(first + 1), "nothing was under way");
+    story.now += 50;
+    story.applied();
+    story.tell([endpoints("web")]);
+    assert_eq!(wishes(&story), Some(first + 1));
+    story.now += 199;
+    story.decide();
+    assert_eq!(wishes(&story), Some(first + 1));
+    story.now += 1;
+    story.decide();
+    assert_eq!(wishes(&story), Some(first + 2), "after four times as long");
+
+    story.now += 50;
+    story.applied();
+    story.tell([gone()]);
+    assert_eq!(wishes(&story), Some(first + 2));
+    // Another holds the address from now on.
+    story.tell([vip(vip4(), 2, "node2"), claim(vip4(), 2, 0, true)]);
+    assert_eq!(wishes(&story), Some(first + 3));
+}
