@@ -352,8 +352,13 @@ APART int steer_error(struct __sk_buff *skb, const struct packet *packet)
 	struct node *node = find_target(&sent, service);
 
 	if (service->mode == MODE_POD &&
-	    (sender || (node && node->flags & NODE_IS_SELF) || keeps_flow(&sent, service)))
-		return error_to_pod(skb, packet, &quote, &sent, service);
+	    (sender || (node && node->flags & NODE_IS_SELF) || keeps_flow(&sent, service))) {
+		int verdict = error_to_pod(skb, packet, &quote, &sent, service);
+
+		if (verdict == VERDICT_UNKNOWN)
+			verdict = seek(skb, packet, &sent, service, sender);
+		return verdict == VERDICT_UNKNOWN ? passed() : verdict;
+	}
 	if (sender)
 		return take_from_node();
 

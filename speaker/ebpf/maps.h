@@ -29,6 +29,8 @@ SIZE_IS(struct config, 12);
 
 /* Of config: echo requests to a VIP are not answered. */
 #define CONFIG_IGNORES_ECHO 1
+/* Somebody has filled these maps. */
+#define CONFIG_IS_WRITTEN 2
 
 /*
  * One entry. What is in a map has its bit set here, so that most of what is none of our business needs no
@@ -117,8 +119,10 @@ struct service {
 	/* With MODE_POD: the table of this node's own pods, likewise; no slots if it has none. */
 	__u32 pod_block;
 	__u32 pod_slots;
+	/* With MODE_POD: since when, by bpf_ktime_get_coarse_ns(); 0: for as long as these maps exist. */
+	__u64 since_ns;
 };
-SIZE_IS(struct service, 24);
+SIZE_IS(struct service, 32);
 
 /* A slot holds the number of a node, or of a pod of ours; 0 stands for none. */
 #define SLOTS_PER_BLOCK 256
@@ -234,6 +238,8 @@ SIZE_IS(struct flow_key, 40);
 
 /* The generation of a flow that is pinned to a pod of this node: no VIP has it. */
 #define GENERATION_POD 0xffffffff
+/* Of one in mode "pod" that another node serves, though its slot is ours. */
+#define GENERATION_ELSEWHERE 0xfffffffe
 
 struct flow {
 	struct address target;

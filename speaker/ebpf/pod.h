@@ -168,27 +168,6 @@ APART int keeps_flow(const struct packet *packet, const struct service *service)
 	return pin && find_pod(pin);
 }
 
-/*
- * Where the node is that may know a flow that we do not: the one that has its slot, which whoever sent the
- * packet to us may not have heard of yet, or if that is us, the one that had it before. 0: there is none, or
- * it is that node that asks us, and so does not have the flow.
- */
-INLINE struct link *link_elsewhere(struct __sk_buff *skb, const struct service *service, __u32 hash,
-				   __u32 sender)
-{
-	__u32 number = choose_target(service, hash);
-	struct node *node = number ? bpf_map_lookup_elem(&nodes, &number) : 0;
-
-	if (node && node->flags & NODE_IS_SELF) {
-		number = choose_before(service, hash);
-		node = bpf_map_lookup_elem(&nodes, &number);
-	}
-	if (!node || number == sender)
-		return 0;
-	return (node->flags & (NODE_KNOWN | NODE_IS_SELF)) == NODE_KNOWN ?
-		       find_link(node, skb->ifindex) : 0;
-}
-
 /* For so many hops a connection that nobody knows goes round while the tables of nodes differ. */
 #define HOPS_ELSEWHERE 8
 
@@ -203,6 +182,94 @@ INLINE int hand_back(struct __sk_buff *skb, const struct packet *packet, const s
 	if (verdict != VERDICT_DROP)
 		count(EVENT_HANDED_BACK);
 	return verdict;
+}
+
+/* Hands a packet to the node with this number; VERDICT_UNKNOWN if that is not another one that can be reached. */
+INLINE int hand_to(struct __sk_buff *skb, const struct packet *packet, __u32 number)
+{
+	struct node *node = bpf_map_lookup_elem(&nodes, &number);
+
+	if (!node || (node->flags & (NODE_KNOWN | NODE_IS_SELF)) != NODE_KNOWN)
+		return VERDICT_UNKNOWN;
+
+	struct link *link = find_link(node, skb->ifindex);
+
+	return link ? hand_back(skb, packet, link) : VERDICT_UNKNOWN;
+}
+
+/* For so long a Service is new: connections go on that began when this node did not know it. */
+#define NEW_NS (120 * SECOND_NS)
+
+INLINE int is_new(const struct service *service)
+{
+	return service->since_ns && since(bpf_ktime_get_coarse_ns(), service->since_ns) < NEW_NS;
+}
+
+/* Writes down who serves a connection of ours: the node with this number, 0 for our own kube-proxy. */
+INLINE void leave_to(const struct flow_key *key, const struct service *service, __u32 node)
+{
+	struct flow flow = {
+		.seen_ns = bpf_ktime_get_coarse_ns(),
+		.service = service->id,
+		.generation = node ? GENERATION_ELSEWHERE : GENERATION_POD,
+		.node = node,
+		.source_port = key->client_port,
+	};
+
+	bpf_map_update_elem(&flows, key, &flow, BPF_ANY);
+}
+
+/*
+ * Looks elsewhere for a TCP connection that no pod of ours has. `sent` is what the client sends of it, the packet
+ * itself or what an error is about. VERDICT_UNKNOWN if nobody else may have it.
+ *
+ * The node that has its slot may: whoever sent us the packet has not heard of that yet. If that is us, the
+ * node that had the slot before. If the Service is new to us, first whoever sent us the packet: our kernel
+ * sent packets to the VIP back while it did not know better, and they were served there. If neither has it, our
+ * own kube-proxy, which may have heard of the Service before us.
+ */
+APART int seek(struct __sk_buff *skb, const struct packet *packet, const struct packet *sent,
+	       const struct service *service, __u32 sender)
+{
+	if (!packet || !sent || !service)
+		return VERDICT_DROP;
+
+	struct flow_key key = pin_key(sent);
+	struct flow *known = bpf_map_lookup_elem(&flows, &key);
+	__u32 hash = flow_hash(sent, chosen_by(sent, service));
+	__u32 before = choose_before(service, hash);
+	__u32 next = sender ?: before;
+
+	if (known && known->generation == GENERATION_ELSEWHERE && known->service == service->id) {
+		__u32 asked = known->node;
+
+		if (asked != sender || packet->hops > HOPS_ELSEWHERE)
+			return hand_to(skb, packet, asked);
+		/* It does not have it. */
+		next = asked == before ? 0 : before;
+	} else {
+		__u32 owner = choose_target(service, hash);
+		struct node *node = owner ? bpf_map_lookup_elem(&nodes, &owner) : 0;
+
+		if (!node)
+			return VERDICT_UNKNOWN;
+		/* The owner itself asks us: it is told that we do not have it. */
+		if (!(node->flags & NODE_IS_SELF))
+			return owner == sender && packet->hops > HOPS_ELSEWHERE ?
+				       VERDICT_UNKNOWN :
+				       hand_to(skb, packet, owner);
+		if (!is_new(service))
+			return before == sender ? VERDICT_UNKNOWN : hand_to(skb, packet, before);
+	}
+
+	int verdict = hand_to(skb, packet, next);
+
+	if (verdict != VERDICT_UNKNOWN) {
+		leave_to(&key, service, next);
+		return verdict;
+	}
+	leave_to(&key, service, 0);
+	return passed();
 }
 
 /*
@@ -222,13 +289,11 @@ APART int to_pod(struct __sk_buff *skb, const struct packet *packet, const struc
 	int stays = packet->protocol == IPPROTO_TCP && !is_syn;
 	struct flow_key key = pin_key(packet);
 	struct flow *old = find_pin(&key, service);
+	struct pod *pod = old ? find_pod(old) : 0;
 	struct flow pin = {};
-	__u32 hash = 0;
 	int is_pinned = 0;
 
 	if (old) {
-		struct pod *pod = find_pod(old);
-
 		if (stays && !old->pod)
 			return passed();
 		pin = *old;
@@ -237,15 +302,16 @@ APART int to_pod(struct __sk_buff *skb, const struct packet *packet, const struc
 				  since(now, pin.seen_ns) > SECOND_NS))
 			is_pinned = !refresh_pin(&key, old, packet->tcp_flags, now);
 	}
-	if (!is_pinned)
-		hash = flow_hash(packet, chosen_by(packet, service));
-	if (!old && stays) {
-		struct link *elsewhere = link_elsewhere(skb, service, hash, sender);
+	/* Also when we are asked for one whose pod is gone. */
+	if (stays && (!old || (!pod && sender && packet->hops <= HOPS_ELSEWHERE))) {
+		int verdict = seek(skb, packet, packet, service, sender);
 
-		if (elsewhere)
-			return hand_back(skb, packet, elsewhere);
+		if (verdict != VERDICT_UNKNOWN)
+			return verdict;
 	}
 	if (!is_pinned) {
+		__u32 hash = flow_hash(packet, chosen_by(packet, service));
+
 		pin.seen_ns = now;
 		pin.service = service->id;
 		pin.generation = GENERATION_POD;
@@ -275,7 +341,7 @@ APART int to_pod(struct __sk_buff *skb, const struct packet *packet, const struc
 
 /*
  * Gives an ICMP error about what a pod sent to that pod. `sent` is what a client's packet of the same flow
- * looks like. One of a flow that is kube-proxy's is left to it.
+ * looks like. One of a flow that is kube-proxy's is left to it. VERDICT_UNKNOWN if we do not know the flow.
  */
 APART int error_to_pod(struct __sk_buff *skb, const struct packet *packet,
 		       const struct packet *quote, const struct packet *sent,
@@ -287,12 +353,8 @@ APART int error_to_pod(struct __sk_buff *skb, const struct packet *packet,
 	struct flow_key key = pin_key(sent);
 	struct flow *pin = find_pin(&key, service);
 
-	if (!pin) {
-		__u32 hash = flow_hash(sent, chosen_by(sent, service));
-		struct link *elsewhere = link_elsewhere(skb, service, hash, sending_node(skb));
-
-		return elsewhere ? hand_back(skb, packet, elsewhere) : passed();
-	}
+	if (!pin)
+		return VERDICT_UNKNOWN;
 	if (!pin->pod)
 		return passed();
 

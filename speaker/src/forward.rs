@@ -19,7 +19,7 @@ use tracing::{debug, info, warn};
 
 use crate::clock::Clock;
 use crate::io::black_holes::BlackHoles;
-use crate::io::bpf::{BpfError, DataPlane, Hook, Options};
+use crate::io::bpf::{BpfError, DataPlane, Hook, Options, clock};
 use crate::io::sys::{Urgency, interface_index, raise_priority};
 use crate::metrics::Takeovers;
 
@@ -507,7 +507,7 @@ impl Runner {
     }
 
     fn write(&mut self, observed: &MapContents, desired: &Desired) -> Result<Compiled, BpfError> {
-        let compiled = compile(observed, desired);
+        let compiled = compile(observed, desired, clock());
         let ops = diff(observed, &compiled.contents);
         self.data_plane.apply(&ops)?;
         self.updates.count(&ops);

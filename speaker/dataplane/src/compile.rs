@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use herald_model::{NodeName, ServiceKey};
+use herald_model::{Instant, NodeName, ServiceKey};
 
 use crate::contents::{MapContents, MapName};
 use crate::filter::Filters;
@@ -42,11 +42,18 @@ pub struct Compiled {
 /// tables lie, and the generations of addresses. Numbers and places in use in `observed` are not given
 /// to anything else, so that [`diff`](crate::diff) can write first and delete last. What was compiled is
 /// compiled to itself, unless something was refused: it may have room once that is carried out.
-pub fn compile(observed: &MapContents, desired: &Desired) -> Compiled {
+///
+/// `now` is the time by the programs' clock, `CLOCK_MONOTONIC`; what is new in mode `pod` is so from then on.
+pub fn compile(observed: &MapContents, desired: &Desired, now: Instant) -> Compiled {
     let (desired, refused) = fit(observed, desired);
+    let config = observed
+        .get(MapName::Config, &encode_number(0))
+        .and_then(Config::decode);
     let mut compiler = Compiler {
         observed,
         desired: &desired,
+        now,
+        config,
         ports: observed
             .entries(MapName::Services)
             .filter_map(|(key, value)| Some((PortKey::decode(key)?, ServiceEntry::decode(value)?)))
@@ -69,6 +76,9 @@ pub fn compile(observed: &MapContents, desired: &Desired) -> Compiled {
 struct Compiler<'a> {
     observed: &'a MapContents,
     desired: &'a Desired,
+    now: Instant,
+    /// What `observed` was made with; `None`: nobody has made it, the maps are new.
+    config: Option<Config>,
     /// The Service ports in `observed`.
     ports: BTreeMap<PortKey, ServiceEntry>,
     /// The numbers of the nodes that have one.
@@ -95,11 +105,7 @@ impl<'a> Compiler<'a> {
     }
 
     fn config_and_vips(&mut self) {
-        let before = self
-            .observed
-            .get(MapName::Config, &encode_number(0))
-            .and_then(Config::decode)
-            .unwrap_or_default();
+        let before = self.config.unwrap_or_default();
         let mut generation = before.generation;
         for (&address, vip) in &self.desired.vips {
             let known = self.known(address);

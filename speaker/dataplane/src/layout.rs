@@ -7,7 +7,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::Range;
 
-use herald_model::{IfIndex, MacAddress, Protocol};
+use herald_model::{IfIndex, Instant, MacAddress, Protocol};
 use ipnet::IpNet;
 
 /// Slots in one element of the map `blocks`.
@@ -32,6 +32,7 @@ pub const SERVICE_RANGES: usize = 16_384;
 pub const LINKS: usize = 4;
 
 const CONFIG_IGNORES_ECHO: u32 = 1;
+const CONFIG_IS_WRITTEN: u32 = 2;
 const KIND_SERVICE: u8 = 0;
 const KIND_NODE_PORT: u8 = 1;
 const MODE_OFF: u8 = 0;
@@ -110,17 +111,21 @@ impl Config {
         } else {
             0
         };
-        [self.hash_seed, self.generation, flags]
+        [self.hash_seed, self.generation, CONFIG_IS_WRITTEN | flags]
             .map(u32::to_le_bytes)
             .concat()
     }
 
+    /// `None` also for one that nobody has written yet.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let mut reader = Reader(bytes);
-        Some(Self {
-            hash_seed: reader.number()?,
-            generation: reader.number()?,
-            ignores_echo: reader.number()? & CONFIG_IGNORES_ECHO != 0,
+        let hash_seed = reader.number()?;
+        let generation = reader.number()?;
+        let flags = reader.number()?;
+        (flags & CONFIG_IS_WRITTEN != 0).then_some(Self {
+            hash_seed,
+            generation,
+            ignores_echo: flags & CONFIG_IGNORES_ECHO != 0,
         })
     }
 }
@@ -300,7 +305,7 @@ pub(crate) struct Route {
     pub(crate) node_port: u16,
     /// By MAC address; else to the `NodePort`.
     pub(crate) direct: Option<Direct>,
-    /// With [`Direct::to_pods`], the table of this node's own pods; `None`: it has none.
+    /// With [`Direct::to_pods_since`], the table of this node's own pods; `None`: it has none.
     pub(crate) pods: Option<TableRef>,
 }
 
@@ -311,12 +316,13 @@ pub(crate) struct Direct {
     pub(crate) by_address: bool,
     /// The flow tables may know of flows of the same VIP.
     pub(crate) has_flows: bool,
-    /// The target gives the flow to one of its own pods: mode `pod`.
-    pub(crate) to_pods: bool,
+    /// The target gives the flow to one of its own pods, mode `pod`: since when, by the programs' clock.
+    /// Zero: for as long as the maps exist.
+    pub(crate) to_pods_since: Option<Instant>,
 }
 
 impl ServiceEntry {
-    pub(crate) const BYTES: usize = 24;
+    pub(crate) const BYTES: usize = 32;
 
     pub(crate) fn encode(self) -> Vec<u8> {
         let table = self
@@ -328,9 +334,10 @@ impl ServiceEntry {
         let mode = match (self.route, direct) {
             (None, _) => MODE_OFF,
             (Some(_), None) => MODE_NODE_PORT,
-            (Some(_), Some(Direct { to_pods: false, .. })) => MODE_DSR,
-            (Some(_), Some(Direct { to_pods: true, .. })) => MODE_POD,
+            (Some(_), Some(direct)) if direct.to_pods_since.is_none() => MODE_DSR,
+            (Some(_), Some(_)) => MODE_POD,
         };
+        let since = direct.and_then(|direct| direct.to_pods_since);
         let flag = |is_set: bool, flag: u8| if is_set { flag } else { 0 };
         let is_direct = |what: fn(&Direct) -> bool| direct.as_ref().is_some_and(what);
         let flags = flag(self.has_ranges, SERVICE_HAS_RANGES)
@@ -344,6 +351,7 @@ impl ServiceEntry {
             &[mode, flags],
             &pods.0.to_le_bytes(),
             &pods.1.to_le_bytes(),
+            &since.map_or(0, Instant::as_nanos).to_le_bytes(),
         ]
         .concat()
     }
@@ -359,12 +367,13 @@ impl ServiceEntry {
             slots: reader.number()?,
             has_before: false,
         };
+        let since = Instant::from_nanos(reader.take().map(u64::from_le_bytes)?);
         let direct = match mode {
             MODE_OFF | MODE_NODE_PORT => None,
             MODE_DSR | MODE_POD => Some(Direct {
                 by_address: flags & SERVICE_BY_ADDRESS != 0,
                 has_flows: flags & SERVICE_HAS_FLOWS != 0,
-                to_pods: mode == MODE_POD,
+                to_pods_since: (mode == MODE_POD).then_some(since),
             }),
             _ => return None,
         };

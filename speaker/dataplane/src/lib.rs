@@ -19,7 +19,7 @@
 //! ```
 //! use std::collections::{BTreeMap, BTreeSet};
 //! use herald_dataplane::{Desired, DesiredNode, MapContents, MapName, compile, diff};
-//! use herald_model::{IfIndex, MacAddress, NodeName};
+//! use herald_model::{IfIndex, Instant, MacAddress, NodeName};
 //!
 //! let interfaces = BTreeMap::from([(IfIndex(2), MacAddress([2, 0, 0, 0, 0, 1]))]);
 //! let mut desired = Desired { seed: 42, interfaces, ..Desired::default() };
@@ -27,10 +27,10 @@
 //! desired.nodes.insert(NodeName::from("node1"), node);
 //!
 //! let mut contents = MapContents::default();
-//! let compiled = compile(&contents, &desired);
+//! let compiled = compile(&contents, &desired, Instant::ORIGIN);
 //! contents.apply(&diff(&contents, &compiled.contents));
 //! assert_eq!(contents.referenced(MapName::Nodes), BTreeSet::from([1]));
-//! assert_eq!(compile(&contents, &desired), compiled);
+//! assert_eq!(compile(&contents, &desired, Instant::from_nanos(1)), compiled);
 //! # Ok::<(), std::net::AddrParseError>(())
 //! ```
 

@@ -17,7 +17,8 @@ use aya::maps::Map;
 use aya::programs::{ProgramError, SchedClassifier, TcAttachType, TestRun as _, TestRunOptions};
 use aya::{Ebpf, EbpfLoader};
 use herald_dataplane::{Counters, MapContents, MapName, MapOp};
-use herald_model::{IfIndex, InterfaceName};
+use herald_model::{IfIndex, Instant, InterfaceName};
+use nix::time::{ClockId, clock_gettime};
 
 mod batch;
 mod error;
@@ -32,7 +33,7 @@ pub const DEFAULT_PIN_ROOT: &str = "/sys/fs/bpf/herald";
 
 /// The version of the maps' layout, to be raised with each change of `ebpf/maps.h`. Another layout gets
 /// another folder; where its programs are attached, those of the older ones go.
-const LAYOUT: &str = "v7";
+const LAYOUT: &str = "v8";
 
 /// Flows that are remembered, unless told otherwise.
 pub const DEFAULT_FLOWS: u32 = 131_072;
@@ -41,6 +42,13 @@ pub const DEFAULT_FLOWS: u32 = 131_072;
 const ATTEMPTS: u32 = 10;
 /// Between two attempts.
 const PAUSE: Duration = Duration::from_millis(30);
+
+/// The time by the clock that the programs read, for [`herald_dataplane::compile`]. The origin, which stands for no
+/// time there, should the kernel not tell.
+pub fn clock() -> Instant {
+    let time = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from);
+    Instant::ORIGIN + time
+}
 
 /// What [`DataPlane::open`] needs to know.
 #[derive(Clone, Debug)]

@@ -13,7 +13,7 @@ use herald_dataplane::{
 };
 use herald_e2e::netns::Lan;
 use herald_model::{IfIndex, MacAddress, NodeName, Protocol, ServiceKey};
-use herald_speaker::io::bpf::{DEFAULT_FLOWS, DataPlane, Options};
+use herald_speaker::io::bpf::{DEFAULT_FLOWS, DataPlane, Options, clock};
 
 pub(crate) const PORT: u16 = 80;
 const NODES: u8 = 16;
@@ -185,7 +185,7 @@ impl World {
 
     /// What is to be written for a wish.
     pub(crate) fn plan(&self, wish: &Desired) -> (Compiled, Vec<MapOp>) {
-        let compiled = compile(&self.contents, wish);
+        let compiled = compile(&self.contents, wish, clock());
         let ops = diff(&self.contents, &compiled.contents);
         (compiled, ops)
     }

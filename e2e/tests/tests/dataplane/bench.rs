@@ -10,7 +10,7 @@ use herald_dataplane::{
     MapContents, Spread, Targets, compile, diff,
 };
 use herald_e2e::netns::Lan;
-use herald_model::{IfIndex, MacAddress, NodeName, Protocol, ServiceKey};
+use herald_model::{IfIndex, Instant, MacAddress, NodeName, Protocol, ServiceKey};
 use herald_speaker::io::bpf::{DataPlane, Options, TestRun};
 
 use crate::frame::{PORT, VIP4, VIP6};
@@ -33,6 +33,8 @@ pub(crate) struct Bench {
     pub(crate) data_plane: DataPlane,
     pub(crate) contents: MapContents,
     pub(crate) desired: Desired,
+    /// What changes from now on does so at this time; the origin: long ago.
+    pub(crate) now: Instant,
     // Dropped last: the pins go with it.
     pub(crate) lan: Lan,
 }
@@ -45,6 +47,15 @@ impl Bench {
 
     /// The same with this wish from the start, and tables for so many flows.
     pub(crate) fn with(desired: Desired, flows: u32) -> Result<Self> {
+        Self::start(desired, flows, Instant::ORIGIN)
+    }
+
+    /// With this wish from the start, and at this time.
+    pub(crate) fn at(desired: Desired, now: Instant) -> Result<Self> {
+        Self::start(desired, 1_024, now)
+    }
+
+    fn start(desired: Desired, flows: u32, now: Instant) -> Result<Self> {
         let lan = Lan::new(1)?;
         let options = Options {
             pin_root: lan.bpf_folder()?,
@@ -56,6 +67,7 @@ impl Bench {
             contents: data_plane.read()?,
             data_plane,
             desired,
+            now,
             lan,
         };
         bench.program()?;
@@ -63,7 +75,7 @@ impl Bench {
     }
 
     pub(crate) fn program(&mut self) -> Result<Compiled> {
-        let compiled = compile(&self.contents, &self.desired);
+        let compiled = compile(&self.contents, &self.desired, self.now);
         self.data_plane
             .apply(&diff(&self.contents, &compiled.contents))?;
         self.contents = compiled.contents.clone();

@@ -17,6 +17,8 @@ use crate::direct::{framed, frames, only_direct_ports, other_client, sent_to};
 use crate::fragments::first_bytes;
 use crate::frame::{Frame, VIP4, VIP6, error_about, icmp};
 
+mod late;
+
 const POD_PORT: u16 = 8_080;
 /// Of a table of up to eight pods.
 const POD_SLOTS: u32 = 256;

@@ -2,9 +2,11 @@
 //! network of their node are.
 
 use std::collections::BTreeSet;
+use std::fs;
 
 use anyhow::Result;
 use herald_dataplane::Event;
+use herald_speaker::io::bpf::clock;
 
 use crate::spread;
 use crate::straight::{client, download_through_a_narrow_router, talks};
@@ -103,6 +105,62 @@ fn open_connections_stay_with_a_pod_that_drains_and_with_one_that_others_join() 
         world.program()?;
         for (talk, node) in open.iter_mut().chain(&mut later) {
             assert_eq!(talk.ask()?.node, *node);
+        }
+    }
+    Ok(())
+}
+
+/// All know the Service but node 2, whose kernel routes what it gets of it.
+fn unknown_to_node_2() -> Result<World> {
+    let mut world = World::new()?;
+    world.now = clock();
+    world.lan.hosts[2].run(|| {
+        fs::write("/proc/sys/net/ipv4/ip_forward", "1")?;
+        Ok(fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1")?)
+    })?;
+    let vips = std::mem::take(&mut world.wish.vips);
+    world.program()?;
+    world.wish.vips = vips;
+    world.wish.mode = Mode::Pods;
+    world.program_only(&[1, 3])?;
+    Ok(world)
+}
+
+#[test]
+fn open_connections_that_a_node_sent_back_survive_that_it_hears_of_the_service() -> Result<()> {
+    for vip in [VIP4, VIP6] {
+        let mut world = unknown_to_node_2()?;
+        let mut open = talks(&world, vip, 20)?;
+        assert!(open.iter().all(|(_, node)| node != "n2"));
+        world.program_only(&[2])?;
+        assert!(spread(&world, vip, 20)?.contains_key("n2"));
+        for holder in [1, 3, 2, 1] {
+            world.hold(holder)?;
+            for (talk, node) in &mut open {
+                assert_eq!(talk.ask()?.node, *node);
+                assert_eq!(talk.upload(10_000)?, 10_000);
+            }
+        }
+        assert!(world.event(2, Event::HandedBack)? > 0);
+    }
+    Ok(())
+}
+
+#[test]
+fn open_connections_survive_that_a_node_hears_of_the_service_later_than_its_kube_proxy()
+-> Result<()> {
+    for vip in [VIP4, VIP6] {
+        let mut world = unknown_to_node_2()?;
+        world.translate()?;
+        let mut open = talks(&world, vip, 20)?;
+        assert!(open.iter().any(|(_, node)| node == "n2"));
+        world.program_only(&[2])?;
+        for holder in [1, 3, 2, 1] {
+            world.hold(holder)?;
+            for (talk, node) in &mut open {
+                assert_eq!(talk.ask()?.node, *node);
+                assert_eq!(talk.upload(10_000)?, 10_000);
+            }
         }
     }
     Ok(())

@@ -35,6 +35,8 @@ pub(crate) struct World {
     hooks: Vec<Hook>,
     pub(crate) wish: Wish,
     holder: usize,
+    /// When the nodes hear of what is new; the origin: long ago.
+    pub(crate) now: herald_model::Instant,
     // Dropped last: the namespaces go.
     pub(crate) lan: Lan,
 }
@@ -141,6 +143,7 @@ impl World {
                 strangers: false,
             },
             holder: 1,
+            now: herald_model::Instant::ORIGIN,
             lan,
         };
         world.hold(1)?;
@@ -179,10 +182,15 @@ impl World {
 
     /// Brings every node's maps to the wish, and checks that reading them back says so.
     pub(crate) fn program(&mut self) -> Result<()> {
-        for number in 1..=NODES {
+        self.program_only(&[1, 2, 3])
+    }
+
+    /// The same, but the others have not heard of it yet.
+    pub(crate) fn program_only(&mut self, nodes: &[usize]) -> Result<()> {
+        for &number in nodes {
             let desired = self.desired(number);
             let plane = &mut self.planes[number - 1];
-            let compiled = compile(&plane.contents, &desired);
+            let compiled = compile(&plane.contents, &desired, self.now);
             assert_eq!(compiled.refused, []);
             plane
                 .data_plane

@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use herald_model::{Family, NodeName, Protocol, ServiceKey};
+use herald_model::{Family, Instant, NodeName, Protocol, ServiceKey};
 
 use super::Compiler;
 use crate::layout::{Direct, PortKey};
@@ -114,7 +114,7 @@ impl<'a> Compiler<'a> {
                     let direct = Direct {
                         by_address: *by_address,
                         has_flows: false,
-                        to_pods: false,
+                        to_pods_since: None,
                     };
                     (node_port.unwrap_or(0), targets, Some(direct))
                 }
@@ -126,7 +126,7 @@ impl<'a> Compiler<'a> {
                     let direct = Direct {
                         by_address: *by_address,
                         has_flows: false,
-                        to_pods: true,
+                        to_pods_since: Some(self.to_pods_since(key)),
                     };
                     (0, targets, Some(direct))
                 }
@@ -135,7 +135,7 @@ impl<'a> Compiler<'a> {
                     continue;
                 }
             };
-            let rewrites = direct.is_none_or(|direct| direct.to_pods);
+            let rewrites = direct.is_none_or(|direct| direct.to_pods_since.is_some());
             if service.protocol == Protocol::Sctp && rewrites {
                 self.out.refused.push(Refused::Protocol {
                     service: service.service.clone(),
@@ -145,7 +145,7 @@ impl<'a> Compiler<'a> {
                 continue;
             }
             let kind = match direct {
-                Some(Direct { to_pods: true, .. }) => Kind::NodesOfPods,
+                Some(direct) if direct.to_pods_since.is_some() => Kind::NodesOfPods,
                 _ => Kind::Nodes(targets.spread),
             };
             let group = self.node_group(&mut groups, kind, targets, key, service);
@@ -162,6 +162,15 @@ impl<'a> Compiler<'a> {
             }
         }
         (members, groups.in_order(), off)
+    }
+
+    /// Since when a port that is to be in mode `pod` is. In maps that are filled for the first time, for ever:
+    /// nothing tells what was there before.
+    fn to_pods_since(&self, key: PortKey) -> Instant {
+        let before = self.ports.get(&key).and_then(|entry| entry.route?.direct);
+        before
+            .and_then(|direct| direct.to_pods_since)
+            .unwrap_or(self.config.map_or(Instant::ORIGIN, |_| self.now))
     }
 
     /// The group of a port's nodes; `None` if none of them takes anything.

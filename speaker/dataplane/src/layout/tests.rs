@@ -70,14 +70,15 @@ fn config_has_its_bytes() {
         generation: 7,
         ignores_echo: false,
     };
-    assert_eq!(config.encode(), hex("01020304 07000000 00000000"));
+    assert_eq!(config.encode(), hex("01020304 07000000 02000000"));
     assert_eq!(Config::decode(&config.encode()), Some(config));
     let config = Config {
         ignores_echo: true,
         ..config
     };
-    assert_eq!(config.encode(), hex("01020304 07000000 01000000"));
+    assert_eq!(config.encode(), hex("01020304 07000000 03000000"));
     assert_eq!(Config::decode(&config.encode()), Some(config));
+    assert_eq!(Config::decode(&[0; Config::BYTES]), None);
 }
 
 #[test]
@@ -150,7 +151,7 @@ fn service_has_its_bytes() {
                 }),
                 has_ranges: true,
             },
-            "05000000 03000000 00040000 7530 01 01 00000000 00000000",
+            "05000000 03000000 00040000 7530 01 01 00000000 00000000 0000000000000000",
         ),
         (
             ServiceEntry {
@@ -161,13 +162,13 @@ fn service_has_its_bytes() {
                     direct: Some(Direct {
                         by_address: true,
                         has_flows: false,
-                        to_pods: false,
+                        to_pods_since: None,
                     }),
                     pods: None,
                 }),
                 has_ranges: true,
             },
-            "05000000 03000000 00040000 0000 02 03 00000000 00000000",
+            "05000000 03000000 00040000 0000 02 03 00000000 00000000 0000000000000000",
         ),
         (
             ServiceEntry {
@@ -178,13 +179,13 @@ fn service_has_its_bytes() {
                     direct: Some(Direct {
                         by_address: false,
                         has_flows: true,
-                        to_pods: false,
+                        to_pods_since: None,
                     }),
                     pods: None,
                 }),
                 has_ranges: false,
             },
-            "05000000 03000000 00040000 7530 02 04 00000000 00000000",
+            "05000000 03000000 00040000 7530 02 04 00000000 00000000 0000000000000000",
         ),
     ];
     for (entry, bytes) in cases {
@@ -247,14 +248,17 @@ fn service_whose_targets_have_pods_has_its_bytes() {
                 direct: Some(Direct {
                     by_address: true,
                     has_flows: false,
-                    to_pods: true,
+                    to_pods_since: Some(Instant::from_nanos(0x0102)),
                 }),
                 pods,
             }),
             has_ranges: false,
         };
         let start = "05000000 03000000 00040000 0000 03 02";
-        assert_eq!(entry.encode(), hex(&format!("{start} {bytes}")));
+        assert_eq!(
+            entry.encode(),
+            hex(&format!("{start} {bytes} 0201000000000000"))
+        );
         assert_eq!(ServiceEntry::decode(&entry.encode()), Some(entry));
     }
     assert_eq!(table.block_numbers(), 3..11);
@@ -327,7 +331,7 @@ fn values_cut_short_are_no_values() {
     for length in 0..whole.len() {
         assert_eq!(Vip::decode(&whole[..length]), None, "{length}");
     }
-    let whole = hex("05000000 03000000 00040000 7530 01 01 00000000 00000000");
+    let whole = hex("05000000 03000000 00040000 7530 01 01 00000000 00000000 0000000000000000");
     for length in 0..whole.len() {
         assert_eq!(ServiceEntry::decode(&whole[..length]), None, "{length}");
     }

@@ -14,6 +14,8 @@ type Stats = [u64; ServiceCounters::FIELDS];
 
 /// Bytes of a value of `nodes`.
 const NODE: usize = MapName::Nodes.value_bytes();
+/// And of `services`.
+const SERVICE: usize = MapName::Services.value_bytes();
 /// And of `filters`.
 const FILTERS: usize = MapName::Filters.value_bytes();
 
@@ -42,7 +44,7 @@ pub(super) fn read(name: MapName, map: &Map, into: &mut MapContents) -> Result<(
         MapName::Addresses => read_hash::<16, 4>(name, map, into),
         MapName::Macs => read_hash::<8, 4>(name, map, into),
         MapName::Pods => read_hash::<4, 24>(name, map, into),
-        MapName::Services => read_hash::<20, 24>(name, map, into),
+        MapName::Services => read_hash::<20, SERVICE>(name, map, into),
         MapName::Vips => read_hash::<20, 28>(name, map, into),
         MapName::Ranges => read_ranges(name, map, into),
         MapName::Stats => {
@@ -58,7 +60,7 @@ pub(super) fn has(name: MapName, map: &Map, key: &[u8], value: &[u8]) -> Result<
     match name {
         MapName::Config => has_element::<12>(name, map, key, value),
         MapName::Filters => has_element::<FILTERS>(name, map, key, value),
-        MapName::Services => has_entry::<20, 24>(name, map, key, value),
+        MapName::Services => has_entry::<20, SERVICE>(name, map, key, value),
         MapName::Vips => has_entry::<20, 28>(name, map, key, value),
         MapName::Nodes
         | MapName::Addresses
@@ -111,7 +113,7 @@ pub(super) fn write(map: &mut Map, op: &MapOp) -> Result<(), BpfError> {
             MapName::Addresses => insert::<16, 4>(*name, map, key, value),
             MapName::Macs => insert::<8, 4>(*name, map, key, value),
             MapName::Pods => insert::<4, 24>(*name, map, key, value),
-            MapName::Services => insert::<20, 24>(*name, map, key, value),
+            MapName::Services => insert::<20, SERVICE>(*name, map, key, value),
             MapName::Vips => insert::<20, 28>(*name, map, key, value),
             MapName::Ranges => insert_range(*name, map, key, value),
             MapName::Stats => start_at_zero(*name, map, key),
@@ -124,7 +126,7 @@ pub(super) fn write(map: &mut Map, op: &MapOp) -> Result<(), BpfError> {
             MapName::Addresses => remove::<16, 4>(*name, map, key),
             MapName::Macs => remove::<8, 4>(*name, map, key),
             MapName::Pods => remove::<4, 24>(*name, map, key),
-            MapName::Services => remove::<20, 24>(*name, map, key),
+            MapName::Services => remove::<20, SERVICE>(*name, map, key),
             MapName::Vips => remove::<20, 28>(*name, map, key),
             MapName::Ranges => remove_range(*name, map, key),
             // Whoever gets this number next starts at zero.

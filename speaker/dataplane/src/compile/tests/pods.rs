@@ -205,3 +205,24 @@ fn five_thousand_services_find_room_for_the_tables_of_mode_pod() {
     );
     assert_eq!(compiled.contents.entries(MapName::Pods).count(), 5_400);
 }
+
+#[test]
+fn a_port_is_in_mode_pod_since_it_is_so_without_a_break_and_in_new_maps_for_ever() {
+    let since = |contents: &MapContents| {
+        let route = entry(contents, VIP, 80).route?;
+        route.direct?.to_pods_since.map(Instant::as_nanos)
+    };
+    let at = |observed: &MapContents, weight: u32, nanos: u64| {
+        let wish = wish(&[to_pods("a", 80, &[(1, weight)], &[(5, true)])]);
+        super::super::compile(observed, &wish, Instant::from_nanos(nanos)).contents
+    };
+    let first = at(&MapContents::default(), 1, 7);
+    assert_eq!(since(&first), Some(0));
+    let same = at(&first, 2, 8);
+    assert_eq!(since(&same), Some(0));
+    let without = at(&first, 0, 9);
+    assert_eq!(since(&without), None);
+    let again = at(&without, 1, 10);
+    assert_eq!(since(&again), Some(10));
+    assert_eq!(since(&at(&again, 2, 11)), Some(10));
+}
