@@ -21,9 +21,9 @@ use crate::takeover::{adopted, epoch, node_of, vip};
 use crate::{alone, install, start_api, stop_api};
 
 const PORT: u16 = 9090;
-const MODES: [&str; 2] = ["dsr", "nodeport"];
+const MODES: [&str; 3] = ["dsr", "nodeport", "pod"];
 /// A second to each address: one of each family in each mode.
-const NEWCOMERS: u32 = 150;
+const NEWCOMERS: u32 = 100;
 const STREAMS: usize = 25;
 /// Of a cluster that nothing happens to.
 const BEFORE: Duration = Duration::from_secs(1);
