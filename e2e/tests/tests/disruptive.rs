@@ -47,6 +47,8 @@ mod soak;
 mod straight;
 #[path = "disruptive/takeover.rs"]
 mod takeover;
+#[path = "disruptive/targets.rs"]
+mod targets;
 #[path = "disruptive/two_nodes.rs"]
 mod two_nodes;
 #[path = "disruptive/unfit.rs"]
