@@ -126,6 +126,49 @@ fn the_standby_takes_over_when_the_leader_is_killed() -> Result<()> {
     })
 }
 
+/// What its watches told it before may be old: it reads all lists anew, or it would take back an address from a
+/// part of the pool that it has not heard of.
+#[test]
+fn a_leader_that_stood_still_leads_again_with_what_another_did_meanwhile() -> Result<()> {
+    alone(|cluster| {
+        sandbox(|it| {
+            let pool = |last| it.pool("a", json!({"addresses": [it.range_v4(0, last)]}));
+            pool(0)?;
+            it.service("before", json!({}))?;
+            it.expect_addresses("before", &[it.v4(0)])?;
+            let (old_node, old) = leader(cluster)?;
+            cluster.lab.freeze_program(&old_node, Program::Controller)?;
+            let (new_node, _) = eventually("another leads", LONG, || {
+                let new = leader(cluster)?;
+                ensure!(new.1 != old, "it is still {old}");
+                Ok(new)
+            })?;
+            pool(2)?;
+            it.service("meanwhile", json!({}))?;
+            it.expect_addresses("meanwhile", &[it.v4(1)])?;
+            let services = format!("/api/v1/namespaces/{}/services", it.namespace);
+            let recording = cluster.api.record(&services)?;
+
+            cluster.lab.kill_and_hold(&new_node, Program::Controller)?;
+            cluster.lab.thaw_program(&old_node, Program::Controller)?;
+            it.service("after", json!({}))?;
+            it.expect_addresses("after", &[it.v4(2)])?;
+            same(&leader(cluster)?.1, &old)?;
+            ensure!(recording.is_live(), "the watch has ended");
+            for event in recording.events() {
+                let service = &event["object"];
+                let expected = match text(&service["metadata"]["name"]) {
+                    "before" => it.v4(0),
+                    "meanwhile" => it.v4(1),
+                    _ => continue,
+                };
+                same(&ingress(service), &vec![expected])?;
+            }
+            Ok(())
+        })
+    })
+}
+
 #[test]
 fn a_full_pool_for_the_namespace_falls_through_to_an_open_one() -> Result<()> {
     alone(|_| {
