@@ -65,6 +65,8 @@ use crate::snapshot::Folder;
 use crate::watch::{OwnNode, RingSecret};
 use crate::write::Writer;
 
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
 /// The kernel's id of this boot.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
@@ -106,26 +108,10 @@ fn run(args: Args) -> anyhow::Result<()> {
 
 async fn serve(args: Args) -> anyhow::Result<()> {
     let clock = Clock::start();
-    let version = env!("CARGO_PKG_VERSION");
     let node_name = args.node_name.clone().context("there is no --node-name")?;
-    info!(node = node_name, version, "the speaker starts");
+    info!(node = node_name, version = VERSION, "the speaker starts");
     let node = NodeName::from(node_name.as_str());
-    let boot_id = std::fs::read_to_string(BOOT_ID).with_context(|| format!("reading {BOOT_ID}"))?;
-    let core = Core::new(Config {
-        node: node.clone(),
-        version: version.into(),
-        boot_id: boot_id.trim().into(),
-        awaits_rules: args.kube_proxy_healthz.0.is_some(),
-        ignores_echo: !args.answer_echo,
-        excluded_interfaces: args
-            .exclude_interface
-            .iter()
-            .cloned()
-            .map(InterfacePattern)
-            .collect(),
-        pace: args.announcements(),
-        wall_origin: clock::wall(),
-    });
+    let core = new_core(&args, node.clone())?;
 
     let folder = Folder::open(args.state_dir.clone())
         .with_context(|| format!("cannot make --state-dir {:?}", args.state_dir))?;
@@ -208,6 +194,25 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         task.abort();
     }
     Ok(())
+}
+
+fn new_core(args: &Args, node: NodeName) -> anyhow::Result<Core> {
+    let boot_id = std::fs::read_to_string(BOOT_ID).with_context(|| format!("reading {BOOT_ID}"))?;
+    Ok(Core::new(Config {
+        node,
+        version: VERSION.into(),
+        boot_id: boot_id.trim().into(),
+        awaits_rules: args.kube_proxy_healthz.0.is_some(),
+        ignores_echo: !args.answer_echo,
+        excluded_interfaces: args
+            .exclude_interface
+            .iter()
+            .cloned()
+            .map(InterfacePattern)
+            .collect(),
+        pace: args.announcements(),
+        wall_origin: clock::wall(),
+    }))
 }
 
 /// Starts the thread that answers and announces, and runs the rings.

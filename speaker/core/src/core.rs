@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use herald_dataplane::{Desired, Refused, Targets};
+use herald_dataplane::{Desired, Targets};
 use herald_l2::Pace;
 use herald_model::{
     IfIndex, Incarnation, Instant, InterfaceName, InterfacePattern, MacAddress, Node, NodeName,
@@ -15,13 +15,14 @@ use herald_ring::KeyId;
 
 use crate::forwarding::{Reach, cluster_targets, is_unfit, no_targets};
 use crate::input::{
-    Cache, DataPlaneReport, Effect, Grants, Input, KernelForwarding, ObservedSpeaker, ObservedVip,
-    SpeakerReport, WriteOutcome,
+    Cache, Effect, Grants, Input, KernelForwarding, ObservedSpeaker, ObservedVip, SpeakerReport,
+    WriteOutcome,
 };
 use crate::ring::RingKeys;
 use crate::uplinks::{Interfaces, Uplink};
 use crate::vip::Vip;
 use crate::writer::Writer;
+use data_plane::DataPlane;
 pub(crate) use data_plane::SEED;
 pub use election::Elections;
 pub use overview::{Announced, Overview};
@@ -163,34 +164,6 @@ enum PortState {
     Opening,
     Open,
     Failed { reason: Arc<str> },
-}
-
-#[derive(Debug, Default)]
-struct DataPlane {
-    report: Option<DataPlaneReport>,
-    /// Copied when it changes while it is being carried out.
-    desired: Arc<Desired>,
-    changed: bool,
-    /// Whether connections depend on the change.
-    is_urgent: bool,
-    generation: u64,
-    in_flight: bool,
-    /// When the last wish was handed over.
-    handed_over: Instant,
-    /// Until when what is not urgent waits.
-    rests_until: Instant,
-    /// The last generation that was handed over, well or not.
-    answered: u64,
-    /// The Services that this node took over since the last wish, with the last sign of life of the node
-    /// before it.
-    taken_over: BTreeMap<ServiceKey, Instant>,
-    error: Option<Arc<str>>,
-    /// What there was no room for.
-    refused: Arc<[Refused]>,
-    /// The Services of which that is still to be told.
-    refused_to_tell: BTreeSet<ServiceKey>,
-    /// The interfaces on which something is missing that can't be put back, and why.
-    wrong: BTreeMap<IfIndex, Arc<str>>,
 }
 
 /// What has to be looked at.

@@ -11,7 +11,7 @@ use herald_speaker::io::bpf::{TestRun, clock};
 use super::*;
 
 /// For so long a Service is new.
-const NEW: Duration = Duration::from_secs(120);
+const NEW: Duration = Duration::from_mins(2);
 const SENDER: u8 = 3;
 
 /// Pod 5 is ours, and the Service has been in mode `pod` for so long.
@@ -150,7 +150,7 @@ fn a_connection_of_before_whose_node_is_gone_goes_to_a_pod_which_resets_it() -> 
 
 #[test]
 fn a_service_is_new_for_two_minutes_and_not_because_the_maps_are() -> Result<()> {
-    let mut bench = known_for(NEW - Duration::from_secs(30))?;
+    let mut bench = known_for(NEW / 4 * 3)?;
     for frame in open_by(SENDER) {
         bench.becomes(&frame.bytes(), &handed_to(SENDER, &frame))?;
     }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use herald_dataplane::{DesiredNode, DesiredVip, Holder, Refused};
+use herald_dataplane::{Desired, DesiredNode, DesiredVip, Holder, Refused};
 use herald_elect::elected;
 use herald_model::{
     Candidate, IfIndex, Instant, InterfaceName, MacAddress, Node, NodeName, SegmentName,
@@ -27,6 +27,35 @@ pub(crate) const SEED: u64 = 0x6865_7261_6c64_6c62;
 /// the data plane takes a fifth of a processor.
 const REST: u32 = 4;
 const LONGEST_REST: Duration = Duration::from_secs(1);
+
+/// The wish for the data plane, and how far it is carried out.
+#[derive(Debug, Default)]
+pub(super) struct DataPlane {
+    pub(super) report: Option<DataPlaneReport>,
+    /// Copied when it changes while it is being carried out.
+    pub(super) desired: Arc<Desired>,
+    pub(super) changed: bool,
+    /// Whether connections depend on the change.
+    pub(super) is_urgent: bool,
+    pub(super) generation: u64,
+    pub(super) in_flight: bool,
+    /// When the last wish was handed over.
+    pub(super) handed_over: Instant,
+    /// Until when what is not urgent waits.
+    pub(super) rests_until: Instant,
+    /// The last generation that was handed over, well or not.
+    pub(super) answered: u64,
+    /// The Services that this node took over since the last wish, with the last sign of life of the node
+    /// before it.
+    pub(super) taken_over: BTreeMap<ServiceKey, Instant>,
+    pub(super) error: Option<Arc<str>>,
+    /// What there was no room for.
+    pub(super) refused: Arc<[Refused]>,
+    /// The Services of which that is still to be told.
+    pub(super) refused_to_tell: BTreeSet<ServiceKey>,
+    /// The interfaces on which something is missing that can't be put back, and why.
+    pub(super) wrong: BTreeMap<IfIndex, Arc<str>>,
+}
 
 /// When an address may be announced.
 #[derive(Clone, Copy, Debug)]

@@ -9,7 +9,7 @@ use herald_elect::hold::NO_RANK;
 use herald_ring::{Keys, Timeline};
 
 use super::*;
-use crate::input::{DataPlaneMode, EventReason, Link, Priority};
+use crate::input::{DataPlaneMode, DataPlaneReport, EventReason, Link, Priority};
 use crate::ring::{RingCommand, RingEvent, View};
 use crate::status::{AnnouncedSegment, Condition, ConditionKind, ForwardingState, VipStatus};
 

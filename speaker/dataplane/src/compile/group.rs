@@ -168,9 +168,10 @@ impl<'a> Compiler<'a> {
     /// nothing tells what was there before.
     fn to_pods_since(&self, key: PortKey) -> Instant {
         let before = self.ports.get(&key).and_then(|entry| entry.route?.direct);
+        let new = self.config.map_or(Instant::ORIGIN, |_| self.now);
         before
             .and_then(|direct| direct.to_pods_since)
-            .unwrap_or(self.config.map_or(Instant::ORIGIN, |_| self.now))
+            .unwrap_or(new)
     }
 
     /// The group of a port's nodes; `None` if none of them takes anything.

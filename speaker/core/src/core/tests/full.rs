@@ -1,5 +1,7 @@
 //! A data plane that has no room.
 
+use herald_dataplane::Refused;
+
 use super::*;
 
 #[test]
