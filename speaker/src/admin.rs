@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -42,32 +42,48 @@ pub(crate) struct Admin {
 pub(crate) struct AskCore {
     questions: UnboundedSender<oneshot::Sender<Overview>>,
     last: Mutex<Option<(Instant, Arc<Overview>)>>,
+    last_words: LastWords,
 }
+
+/// What the core said of this node when it ended: a speaker whose node was retired is still asked.
+pub(crate) type LastWords = Arc<OnceLock<Overview>>;
 
 impl AskCore {
     /// What was said last is said again for so long.
     const FRESH: Duration = Duration::from_millis(100);
 
-    pub(crate) fn new(questions: UnboundedSender<oneshot::Sender<Overview>>) -> Self {
+    pub(crate) fn new(
+        questions: UnboundedSender<oneshot::Sender<Overview>>,
+        last_words: LastWords,
+    ) -> Self {
         Self {
             questions,
             last: Mutex::new(None),
+            last_words,
         }
     }
 
-    /// `None`: the core has ended.
+    /// `None`: the core has ended without a word.
     async fn overview(&self) -> Option<Arc<Overview>> {
         let mut last = self.last.lock().await;
-        match &*last {
-            Some((when, overview)) if when.elapsed() < Self::FRESH => Some(Arc::clone(overview)),
-            _old_or_none => {
-                let (question, answer) = oneshot::channel();
-                self.questions.send(question).ok()?;
-                let overview = Arc::new(answer.await.ok()?);
-                *last = Some((Instant::now(), Arc::clone(&overview)));
-                Some(overview)
-            }
+        if let Some((when, overview)) = &*last
+            && when.elapsed() < Self::FRESH
+        {
+            return Some(Arc::clone(overview));
         }
+        let overview = match self.ask().await {
+            Some(overview) => overview,
+            None => self.last_words.get()?.clone(),
+        };
+        let overview = Arc::new(overview);
+        *last = Some((Instant::now(), Arc::clone(&overview)));
+        Some(overview)
+    }
+
+    async fn ask(&self) -> Option<Overview> {
+        let (question, answer) = oneshot::channel();
+        self.questions.send(question).ok()?;
+        answer.await.ok()
     }
 }
 

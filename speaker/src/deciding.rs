@@ -16,6 +16,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::{oneshot, watch};
 use tracing::warn;
 
+use crate::admin::LastWords;
 use crate::clock::Clock;
 use crate::driver::{Driver, write_neighbours};
 use crate::forward;
@@ -40,6 +41,7 @@ pub(crate) struct Parts {
     pub(crate) refresh: watch::Sender<u64>,
     /// Who wants to know what there is to say of this node.
     pub(crate) asked: UnboundedReceiver<oneshot::Sender<Overview>>,
+    pub(crate) last_words: LastWords,
     /// Why the speaker is not ready; empty: it is.
     pub(crate) waiting_for: Arc<ArcSwap<Vec<String>>>,
     pub(crate) takeovers: Takeovers,

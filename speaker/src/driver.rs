@@ -101,6 +101,8 @@ impl Driver {
             self.tell_readiness();
             self.tell_pace();
             if let Some(retires) = exit {
+                // There are none yet.
+                drop(self.parts.last_words.set(self.parts.core.overview()));
                 return retires.then(|| self.parts.core.retired(now));
             }
         }

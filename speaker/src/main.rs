@@ -136,6 +136,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         .context("the data plane thread cannot be started")?;
     let waiting_for = Arc::new(ArcSwap::from_pointee(core.waiting_for()));
     let (ask, asked) = unbounded_channel();
+    let last_words = admin::LastWords::default();
 
     let background = [
         tokio::spawn(netlink::follow(sender.clone(), Arc::clone(&layer2))),
@@ -144,7 +145,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
             Arc::new(Admin {
                 node: node_name,
                 waiting_for: Arc::clone(&waiting_for),
-                core: admin::AskCore::new(ask),
+                core: admin::AskCore::new(ask, Arc::clone(&last_words)),
                 layer2: Arc::clone(&layer2),
                 data_plane: data_plane.clone(),
                 takeovers: takeovers.clone(),
@@ -179,6 +180,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         writer: writer.clone(),
         refresh,
         asked,
+        last_words,
         waiting_for,
         takeovers,
     };

@@ -80,7 +80,10 @@ fn an_address_that_no_kube_proxy_knows_is_served() -> Result<()> {
     alone(|cluster| {
         backend(|it| {
             for node in cluster.nodes() {
-                cluster.lab.freeze_program(&node, Program::KubeProxy)?;
+                // It may just be starting again: it ends when an API server that has only begun refuses it.
+                eventually("kube-proxy is frozen", LONG, || {
+                    Ok(cluster.lab.freeze_program(&node, Program::KubeProxy)?)
+                })?;
             }
             let result = announce(it).and_then(|addresses| {
                 let mut addresses = addresses.into_iter();
