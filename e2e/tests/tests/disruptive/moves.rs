@@ -108,14 +108,14 @@ fn packet_events(cluster: &Cluster) -> Result<BTreeSet<(String, &'static str, u6
     Ok(found)
 }
 
-/// An address of each family in each mode, and the mode, once they answer.
-fn serve_each(it: &Sandbox) -> Result<Vec<(IpAddr, &'static str)>> {
+/// An address of each family in each of these modes, and the mode, once they answer.
+pub(crate) fn serve_each<'a>(it: &Sandbox, modes: &[&'a str]) -> Result<Vec<(IpAddr, &'a str)>> {
     it.pool(
         "a",
         json!({"addresses": [it.range_v4(0, 3), it.range_v6(0, 3)]}),
     )?;
     let mut addresses = Vec::new();
-    for forwarding in MODES {
+    for &forwarding in modes {
         it.dual_service(
             forwarding,
             json!({
@@ -139,7 +139,7 @@ pub(crate) fn unnoticed(act: impl FnOnce(&Busy<'_>) -> Result<()>) -> Result<()>
     alone(|cluster| {
         backend(|it| {
             let lab = &cluster.lab;
-            let addresses = serve_each(it)?;
+            let addresses = serve_each(it, &MODES)?;
             let busy = Busy {
                 it,
                 cluster,

@@ -12,6 +12,7 @@ use herald_e2e::wait::{LONG, eventually, same};
 use serde_json::json;
 
 use crate::alone;
+use crate::moves::serve_each;
 use crate::takeover::vip;
 
 const PORT: u16 = 9090;
@@ -40,10 +41,6 @@ fn a_target_that_is_back_after_a_power_cut_fails_no_connection() -> Result<()> {
     alone(|cluster| {
         sandbox(|it| {
             let lab = &cluster.lab;
-            it.pool(
-                "a",
-                json!({"addresses": [it.range_v4(0, 3), it.range_v6(0, 3)]}),
-            )?;
             // The target announces nothing, and has no pods: that those are gone and back is Kubernetes's to notice.
             let node = |operator: &str, key: &str| json!([{"key": key, "operator": operator, "values": [TARGET]}]);
             let others = json!({"matchExpressions": node("NotIn", "kubernetes.io/hostname")});
@@ -56,22 +53,9 @@ fn a_target_that_is_back_after_a_power_cut_fails_no_connection() -> Result<()> {
                 json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}});
             it.pods("echo", 4, &json!({"affinity": affinity}))?;
             let mut addresses = Vec::new();
-            for forwarding in MODES {
-                it.dual_service(
-                    forwarding,
-                    json!({
-                        "metadata": {"annotations": {"heraldlb.io/forwarding": forwarding}},
-                        "spec": {"ports": [{"name": "tcp", "port": PORT}]},
-                    }),
-                )?;
-                it.wait_announced(forwarding)?;
-                for address in it.wait_addresses(forwarding)? {
-                    eventually(&format!("{address} answers"), LONG, || {
-                        it.client().echo("tcp", address, PORT, 0, 12).map(drop)
-                    })?;
-                    ensure!(cluster.announcer(address)?.0 != TARGET);
-                    addresses.push(address);
-                }
+            for (address, _) in serve_each(it, &MODES)? {
+                ensure!(cluster.announcer(address)?.0 != TARGET);
+                addresses.push(address);
             }
             wait_for_targets(cluster, &addresses, 3)?;
 
