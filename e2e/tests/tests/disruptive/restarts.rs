@@ -154,6 +154,17 @@ fn a_leader_that_stood_still_leads_again_with_what_another_did_meanwhile() -> Re
             it.service("after", json!({}))?;
             it.expect_addresses("after", &[it.v4(2)])?;
             same(&leader(cluster)?.1, &old)?;
+            // Its watches may have caught up by chance: it is not to rest on that.
+            let log = cluster
+                .lab
+                .kubectl(["logs", "-n", HERALD_NAMESPACE, &old])?;
+            let (_, since) = log
+                .rsplit_once("leads=true")
+                .context("its log does not say that it leads")?;
+            ensure!(
+                since.contains("every list from the API server is complete"),
+                "it leads by what it knew: {since}"
+            );
             ensure!(recording.is_live(), "the watch has ended");
             for event in recording.events() {
                 let service = &event["object"];
